@@ -1,0 +1,43 @@
+# Every target works on a fresh machine: what it needs is installed first.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed-$(shell cat pyproject.toml | sha256sum | cut -c1-12)
+TESTS ?= tests
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format tables bench clean
+
+help: ## explain every target
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(INSTALLED) ## create .venv and install the project with its development tools
+
+$(INSTALLED): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	rm -f .venv/installed-*
+	touch $@
+
+demo: $(INSTALLED) ## the canonical sweep at scale=smoke on real text, ending with its table
+	$(BIN)/python train.py -m balancer=aux,lossfree aux.coef=0.1,0.2,0.6 scale=smoke name=demo
+
+test: $(INSTALLED) ## run the test suite
+	$(BIN)/python -m pytest -n 2 $(TESTS)
+
+check: $(INSTALLED) ## format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(INSTALLED) ## rewrite the sources in the project's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+tables: $(INSTALLED) ## write reports/ from the run folders and print the tables
+	$(BIN)/python -m moe_sweeps.cli.tables
+
+bench: $(INSTALLED) ## measure a training step against Hugging Face Mixtral, in turn, on one thread
+	$(BIN)/python benchmarks/step_vs_mixtral.py
+
+clean: ## remove .venv and caches; run folders, data and reports stay
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build src/*.egg-info

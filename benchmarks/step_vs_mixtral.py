@@ -1,0 +1,181 @@
+"""Training steps of our model against Hugging Face Mixtral: the same weights, batch, loss and optimizer, one thread.
+
+    python benchmarks/step_vs_mixtral.py [--width 128 --heads 8 --ffn-hidden 344 --vocab 4096 --batch 16 --rounds 15]
+
+The models take turns, so that other work on the machine slows both alike; medians are reported. The share of peak is
+flops_per_token * tokens/s over the rate of a 1024^3 float32 product, measured between the steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+from transformers import MixtralConfig, MixtralForCausalLM
+
+from moe_sweeps.balancing import AuxConfig, NoBalancerConfig
+from moe_sweeps.config.groups import (
+    EngineConfig,
+    LaunchConfig,
+    ModelConfig,
+    MoEExpertsConfig,
+    TrackingConfig,
+    TrainerConfig,
+)
+from moe_sweeps.config.schema import RunConfig, validate
+from moe_sweeps.data.config import CorpusConfig
+from moe_sweeps.model.router import TopkSoftmaxConfig
+from moe_sweeps.model.sizes import sizes
+from moe_sweeps.model.transformer import Transformer, build_model
+from moe_sweeps.optim.build import AdamWConfig
+from moe_sweeps.optim.lr_split import MatchedConfig
+from moe_sweeps.optim.schedule import OneCycleCosineConfig
+
+
+def main() -> None:
+    """Measure and print."""
+    args = _parse()
+    torch.set_num_threads(1)
+    run = validate(_run_config(args))
+    ours = build_model(run, args.vocab)
+    mixtral = as_mixtral(ours, run, args.vocab)
+    tokens_BS, targets_BS = torch.randint(args.vocab, (2, args.batch, args.seq_len)).unbind()
+    steps = {
+        "moe_sweeps": _stepper(ours, lambda: ours(tokens_BS, targets_BS).loss),
+        "Mixtral": _stepper(mixtral, lambda: _mixtral_loss(mixtral, tokens_BS, targets_BS)),
+    }
+    seconds, peak, losses = _take_turns(steps, args.rounds)
+    flops = sizes(run, args.vocab).flops_per_token
+    print(f"GEMM peak 1024^3 float32: {peak / 1e9:.1f} GFLOP/s; {flops / 1e6:.2f} MFLOP per token")
+    for name in steps:
+        rate = args.batch * args.seq_len / seconds[name]
+        print(
+            f"{name:>10}: {seconds[name] * 1e3:6.1f} ms a step, {rate:7,.0f} tokens/s, "
+            f"{flops * rate / peak:5.1%} of peak, last loss {losses[name]:.4f}"
+        )
+    print(f"ratio to Mixtral: {seconds['Mixtral'] / seconds['moe_sweeps']:.2f}")
+
+
+def as_mixtral(ours: Transformer, run: RunConfig, vocab_size: int) -> MixtralForCausalLM:
+    """A MixtralForCausalLM of the same shape with copies of the same weights."""
+    experts = run.experts
+    assert isinstance(experts, MoEExpertsConfig)
+    config = MixtralConfig(
+        vocab_size=vocab_size,
+        hidden_size=run.model.width,
+        intermediate_size=experts.ffn_hidden,
+        num_hidden_layers=run.model.layers,
+        num_attention_heads=run.model.heads,
+        num_key_value_heads=run.model.heads,
+        num_local_experts=experts.num_experts,
+        num_experts_per_tok=experts.top_k,
+        max_position_embeddings=run.trainer.seq_len,
+        rms_norm_eps=run.model.norm_eps,
+        rope_theta=run.model.rope_theta,
+        tie_word_embeddings=True,
+        use_cache=False,
+    )
+    mixtral = MixtralForCausalLM(config)
+    mixtral.load_state_dict(dict(mixtral_weights(ours.state_dict())), strict=False)
+    mixtral.tie_weights()
+    return mixtral
+
+
+def mixtral_weights(ours: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Our tensors (or their gradients) under Mixtral's names; the tied head is left out."""
+    renamed = {
+        "embedding.": "model.embed_tokens.",
+        "final_norm.": "model.norm.",
+        "attention_norm.": "input_layernorm.",
+        "ffn_norm.": "post_attention_layernorm.",
+        "attention.out_DD": "self_attn.o_proj.weight",
+        "moe.router.weight_ED": "mlp.gate.weight",
+        "moe.experts.up_EHD": "mlp.experts.gate_up_proj",
+        "moe.experts.down_EDF": "mlp.experts.down_proj",
+    }
+    theirs: dict[str, Tensor] = {}
+    for name, tensor in ours.items():
+        target = f"model.{name}" if name.startswith("layers.") else name
+        for old, new in renamed.items():
+            target = target.replace(old, new)
+        if target.endswith("attention.qkv_QD"):
+            stem = target.removesuffix("attention.qkv_QD") + "self_attn."
+            theirs |= {f"{stem}{p}_proj.weight": part for p, part in zip("qkv", tensor.chunk(3), strict=True)}
+        else:
+            theirs[target] = tensor
+    return theirs
+
+
+def _take_turns(
+    steps: dict[str, Callable[[], float]], rounds: int
+) -> tuple[dict[str, float], float, dict[str, float]]:
+    """Median seconds of each step, the median GEMM rate in FLOP/s, and the last losses."""
+    a, b = torch.randn(2, 1024, 1024).unbind()
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    gemms, losses = [], {}
+    for i in range(rounds + 2):
+        for name, step in steps.items():
+            elapsed, losses[name] = _timed(step)
+            if i >= 2:
+                times[name].append(elapsed)
+        gemms += [_timed(lambda: a @ b)[0] for _ in range(3)]
+    return {name: median(t) for name, t in times.items()}, 2 * 1024**3 / median(gemms), losses
+
+
+def _timed(work: Callable[[], float | Tensor]) -> tuple[float, float]:
+    start = time.perf_counter()
+    result = work()
+    return time.perf_counter() - start, result if isinstance(result, float) else 0.0
+
+
+def _stepper(model: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], float]:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+
+    def step() -> float:
+        value = loss()
+        value.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return value.item()
+
+    return step
+
+
+def _mixtral_loss(mixtral: MixtralForCausalLM, tokens_BS: Tensor, targets_BS: Tensor) -> Tensor:
+    logits_BSV = mixtral(input_ids=tokens_BS).logits
+    return nn.functional.cross_entropy(logits_BSV.flatten(0, 1), targets_BS.flatten())
+
+
+def _run_config(args: argparse.Namespace) -> RunConfig:
+    return RunConfig(
+        model=ModelConfig(layers=args.layers, width=args.width, heads=args.heads),
+        experts=MoEExpertsConfig(num_experts=args.experts, top_k=args.top_k, ffn_hidden=args.ffn_hidden),
+        router=TopkSoftmaxConfig(),
+        balancer=NoBalancerConfig(),
+        aux=AuxConfig(),
+        lr_split=MatchedConfig(),
+        optimizer=AdamWConfig(),
+        schedule=OneCycleCosineConfig(),
+        data=CorpusConfig(vocab_size=args.vocab),
+        trainer=TrainerConfig(batch_size=args.batch, micro_batch_size=args.batch, seq_len=args.seq_len),
+        engine=EngineConfig(),
+        tracking=TrackingConfig(),
+        launch=LaunchConfig(),
+    )
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    defaults = {"width": 128, "layers": 4, "heads": 8, "experts": 8, "top_k": 2, "ffn_hidden": 344}
+    defaults |= {"vocab": 4096, "batch": 16, "seq_len": 128, "rounds": 15}
+    for name, value in defaults.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""Checkpoints: atomic, checksummed, the last k; a damaged one falls back to the one before.
+
+A checkpoint is two files. `step-00000250.pt` holds the state, written first; `step-00000250.json` holds its size and
+SHA-256, and exists only once the first is complete. Loading unpickles nothing but tensors and plain containers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from moe_sweeps.files import read_json, write_atomic, write_json
+
+log = logging.getLogger(__name__)
+
+
+class Checkpoints:
+    """The checkpoints of one run."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder, self.keep = folder, keep
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Write the state after `step` updates and drop all but the last `keep` checkpoints.
+
+        Raises:
+            OSError: the disk is full; earlier checkpoints are untouched.
+        """
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        content = buffer.getbuffer()
+        write_atomic(self._state_file(step), bytes(content), durable=True)
+        stamp = {"step": step, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        write_json(self._stamp_file(step), stamp, durable=True)
+        for old in self.steps()[: -self.keep]:
+            self._remove(old)
+
+    def load_latest(self, map_location: torch.device) -> tuple[int, dict[str, Any]] | None:
+        """(step, state) of the newest intact checkpoint, or None. Damaged ones are reported and passed over."""
+        for step in reversed(self.steps()):
+            try:
+                return step, self._load(step, map_location)
+            except (OSError, ValueError, RuntimeError) as error:
+                log.warning("checkpoint of step %d is damaged (%s); trying the one before", step, error)
+        return None
+
+    def steps(self) -> list[int]:
+        """Steps that have a complete checkpoint, ascending."""
+        return sorted(int(p.stem.removeprefix("step-")) for p in self.folder.glob("step-*.json"))
+
+    def _load(self, step: int, map_location: torch.device) -> dict[str, Any]:
+        content = self._state_file(step).read_bytes()
+        stamp = read_json(self._stamp_file(step))
+        if hashlib.sha256(content).hexdigest() != stamp["sha256"]:
+            raise ValueError(f"{len(content)} bytes do not have the recorded checksum of {stamp['bytes']} bytes")
+        state = torch.load(io.BytesIO(content), map_location=map_location, weights_only=True)
+        assert isinstance(state, dict)
+        return state
+
+    def _remove(self, step: int) -> None:
+        # The stamp first: without it the checkpoint does not exist, whatever happens next.
+        self._stamp_file(step).unlink(missing_ok=True)
+        self._state_file(step).unlink(missing_ok=True)
+
+    def _state_file(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}.pt"
+
+    def _stamp_file(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}.json"

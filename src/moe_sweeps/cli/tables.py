@@ -1,0 +1,79 @@
+"""`make tables`: read run folders, write and show the ablation tables.
+
+Exit code 0: every table is complete and rests on one version of code and data. 1: some are not; they are written all
+the same and say so, and ALLOW_PARTIAL=1 in the environment makes that 0. 2: there is nothing to read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from moe_sweeps.paths import resolve
+from moe_sweeps.results.render import print_table
+from moe_sweeps.results.write import NothingToRead, Written, write_tables
+
+WIDTH_WITHOUT_TERMINAL = 100
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write and show the tables; return the exit code."""
+    args = _parser().parse_args(argv)
+    try:
+        written = write_tables(args.runs, args.reports, only=args.sweep, latest=args.latest)
+    except NothingToRead as error:
+        print(f"moe-sweeps tables: {error}", file=sys.stderr)
+        return 2
+    _show(written, _console())
+    return 0 if written.clean or _partial_is_allowed() else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    name, what = "python -m moe_sweeps.cli.tables", "Write and show the ablation tables."
+    parser = argparse.ArgumentParser(name, description=what)
+    parser.add_argument("sweep", nargs="?", help="only sweeps of this name or id")
+    parser.add_argument("--latest", action="store_true", help="only the sweep that was started last")
+    for name in ("runs", "reports"):
+        variable = f"MOE_SWEEPS_{name.upper()}"
+        default = resolve(os.environ.get(variable) or name)
+        parser.add_argument(f"--{name}", type=_path, default=default, help=f"folder (default: ${variable} or {name}/)")
+    return parser
+
+
+def _partial_is_allowed() -> bool:
+    return os.environ.get("ALLOW_PARTIAL") == "1"
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser().absolute()
+
+
+def _console() -> Console:
+    wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH_WITHOUT_TERMINAL
+    return Console(width=wide)
+
+
+def _show(written: Written, console: Console) -> None:
+    for table in reversed(written.tables):  # the newest last, where the reader looks
+        print_table(table, console)
+    if written.problems:
+        console.print(Text("Could not be read, and is in no number:", style="bold red"))
+        for problem in written.problems:
+            console.print(Text(f"  {problem}"))
+    for path in written.paths:
+        console.print(Text(f"wrote {path}", style="dim"), soft_wrap=True)
+    if not written.clean:
+        consequence = (
+            "allowed by ALLOW_PARTIAL=1" if _partial_is_allowed() else "exit code 1; ALLOW_PARTIAL=1 allows it"
+        )
+        console.print(Text(f"Not everything is final ({consequence}).", style="yellow"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

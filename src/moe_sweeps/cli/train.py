@@ -1,0 +1,148 @@
+"""`python train.py`: train one run here, or with -m plan a sweep and run it."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+import yaml
+from rich.console import Console
+from rich.live import Live
+from rich.logging import RichHandler
+
+from moe_sweeps.cli.views import (
+    TrainingBar,
+    print_failures,
+    print_plan,
+    print_summary,
+    status_table,
+)
+from moe_sweeps.config.compose import compose, option_help, options, to_dict
+from moe_sweeps.data.prepare import prepared
+from moe_sweeps.errors import MoeSweepsError
+from moe_sweeps.freeze import freeze
+from moe_sweeps.hardware import available_cores
+from moe_sweeps.paths import resolve
+from moe_sweeps.provenance import command_line
+from moe_sweeps.results.render import print_table
+from moe_sweeps.results.write import write_tables
+from moe_sweeps.rundir import FINISHED, RunDir, State
+from moe_sweeps.sweep.estimate import History
+from moe_sweeps.sweep.grid import single
+from moe_sweeps.sweep.local import LocalSweep
+from moe_sweeps.sweep.plan import Plan, make_plan, unread_settings, write_manifest
+
+EXAMPLES = """examples:
+  python train.py scale=smoke
+      the smallest run: under 20 s on one core
+  python train.py balancer=lossfree balancer.rate=0.01 seed=1
+      one proxy run with loss-free balancing
+  python train.py -m balancer=aux,lossfree aux.coef=0.1,0.2,0.6 seed=0,1,2
+      a sweep with three seeds: 18 combinations, 12 distinct runs
+"""
+OK, FAILED, REFUSED, STOPPED = 0, 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the process's exit code."""
+    arguments = _parser().parse_args(argv)
+    console = Console()
+    try:
+        if arguments.cfg:
+            console.out(yaml.safe_dump(to_dict(compose(single(arguments.overrides))), sort_keys=False), end="")
+            return OK
+        return sweep(console, arguments.overrides) if arguments.multirun else train_one(console, arguments.overrides)
+    except MoeSweepsError as error:
+        notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", []))
+        print(f"error: {error}{notes}", file=sys.stderr)
+        return REFUSED
+    except KeyboardInterrupt:
+        print("\nstopped; the same line typed again goes on where it stopped", file=sys.stderr)
+        return STOPPED
+
+
+def train_one(console: Console, overrides: Sequence[str]) -> int:
+    """Train one run in this process, with a progress bar."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)])
+    settings = single(overrides)
+    run = compose(settings)
+    for key, reader in unread_settings(run, settings).items():
+        logging.warning("%s is not read by this run: %s would read it", key, reader)
+    folder = freeze(run, overrides, command=command_line())
+    state = folder.status().state
+    if state in FINISHED:
+        console.print(f"{folder.path.name} is already {state}; nothing to train", highlight=False)
+    else:
+        state = _train_with_bar(console, folder)
+    if state is State.preempted:
+        raise KeyboardInterrupt
+    print_summary(console, folder, folder.summary() or {}, state)
+    return OK
+
+
+def sweep(console: Console, overrides: Sequence[str]) -> int:
+    """Plan, print the plan, run what is missing, and print the result table."""
+    plan = make_plan(overrides)
+    launch = next(iter(plan.runs.values())).run.launch
+    todo = [p for p in plan.runs.values() if p.state not in FINISHED]
+    workers = min(launch.workers or available_cores(), max(len(todo), 1))
+    print_plan(console, plan, History(plan.runs_root), workers)
+    write_manifest(plan, command_line())
+    folders = {run_id: p.frozen(command_line(), launch.workers or available_cores()) for run_id, p in plan.runs.items()}
+    rows = [(plan.runs[run_id].label, folder) for run_id, folder in folders.items()]
+    if todo:
+        _prepare_data(plan)
+        _run_all(console, [folders[p.run_id] for p in todo], rows, workers)
+    written = write_tables(plan.runs_root, plan.reports_root, only=plan.sweep_id)
+    for table in written.tables:
+        print_table(table, console)
+    return FAILED if print_failures(console, rows) else OK
+
+
+def _run_all(console: Console, todo: list[RunDir], rows: list[tuple[str, RunDir]], workers: int) -> None:
+    jobs = LocalSweep(list(todo), workers)
+    with Live(status_table(rows), console=console, refresh_per_second=2) as live:
+        jobs.run(lambda: live.update(status_table(rows)))
+        live.update(status_table(rows))
+    console.print()
+
+
+def _prepare_data(plan: Plan) -> None:
+    """Prepare every data set that the plan needs, once and with a visible progress bar, before the workers start."""
+    needed = {repr(p.run.data): p.run for p in plan.runs.values()}
+    for run in needed.values():
+        prepared(run.data, resolve(run.paths.data))
+
+
+def _train_with_bar(console: Console, folder: RunDir) -> State:
+    from moe_sweeps.worker import run_worker
+
+    bar = TrainingBar(console, folder.status().total_steps)
+    with bar.progress:
+        return run_worker(folder, bar)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python train.py",
+        description="Train one Mixture-of-Experts language model, or plan and run a sweep of them.",
+        epilog=f"{EXAMPLES}\n{_groups_help()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("-m", "--multirun", action="store_true", help="sweep: key=value1,value2 asks for a run of each")
+    parser.add_argument("--cfg", action="store_true", help="print the resolved config instead of training")
+    parser.add_argument("overrides", nargs="*", help="group=option or key=value")
+    return parser
+
+
+def _groups_help() -> str:
+    lines = ["config groups and their options:"]
+    for group, names in options().items():
+        lines.append(f"  {group}")
+        lines += [f"    {name:<16} {option_help(group, name)}" for name in names]
+    lines.append("every key with its value: python train.py --cfg")
+    return "\n".join(lines)
+
+

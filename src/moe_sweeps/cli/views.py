@@ -1,0 +1,166 @@
+"""What a person sees in the terminal while planning and training."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from moe_sweeps.rundir import FINISHED, RunDir, State, Status
+from moe_sweeps.sweep.estimate import History, wall_time
+from moe_sweeps.sweep.plan import Plan
+
+STATE_STYLE = {
+    State.done: "green",
+    State.running: "cyan",
+    State.failed: "bold red",
+    State.diverged: "magenta",
+    State.preempted: "yellow",
+    State.cancelled: "yellow",
+}
+
+
+class TrainingBar:
+    """Progress bar of one run: step, loss, MaxVio, tokens/s, time left."""
+
+    def __init__(self, console: Console, total_steps: int) -> None:
+        values = TextColumn("loss {task.fields[loss]}  MaxVio {task.fields[maxvio]}  {task.fields[speed]} tokens/s")
+        columns: list[ProgressColumn] = [_Steps(), BarColumn(24), values, TimeRemainingColumn()]
+        self.progress = Progress(*columns, console=console)
+        self._task = self.progress.add_task("training", total=total_steps, loss="-", maxvio="-", speed="-")
+
+    def logged(self, step: int, values: dict[str, float], tokens_per_second: float) -> None:
+        maxvio = f"{values['maxvio_batch']:.2f}" if "maxvio_batch" in values else "-"
+        fields = {"loss": f"{values['loss']:.4f}", "maxvio": maxvio, "speed": f"{tokens_per_second:,.0f}"}
+        self.progress.update(self._task, completed=step, **fields)
+
+    def alive(self, step: int) -> None:
+        self.progress.update(self._task, completed=step)
+
+
+class _Steps(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"step {int(task.completed):>6}/{int(task.total or 0)}")
+
+
+def print_plan(console: Console, plan: Plan, history: History, workers: int) -> None:
+    """Axes, requested and distinct runs, what collapsed and why, what is done, and the time that the rest takes."""
+    console.print(_headline(plan), highlight=False)
+    for key, values in plan.axes.items():
+        console.print(f"  {escape(key)}: {escape(', '.join(values))}", highlight=False)
+    for line in collapse_reasons(plan):
+        console.print(f"  [yellow]collapsed[/]: {escape(line)}", highlight=False)
+    todo = [p for p in plan.runs.values() if p.state not in FINISHED]
+    started = sum(1 for p in todo if p.folder is not None and p.folder.status().step > 0)
+    resume = f" ({started} of them go on from where they stopped)" if started else ""
+    console.print(f"  already done: {len(plan.runs) - len(todo)}, to run: {len(todo)}{resume}", highlight=False)
+    if todo:
+        estimates = [history.estimate(p.run) for p in todo]
+        total = wall_time((e.seconds for e in estimates), workers)
+        source = Counter(e.source for e in estimates).most_common(1)[0][0]
+        plural = "worker" if workers == 1 else "workers"
+        console.print(f"  estimated: {duration(total)} with {workers} {plural} ({source})", highlight=False)
+    console.print()
+
+
+def collapse_reasons(plan: Plan) -> list[str]:
+    """One sentence for each knob that some requested combinations set and their run does not read."""
+    saved = len(plan.requests) - len(plan.runs)
+    unread: Counter[tuple[str, str, str]] = Counter()
+    for request in plan.requests:
+        choices = {s.key: s.value for s in request.settings}
+        for key, reader in request.unread.items():
+            where = next((f"{g}={choices[g]}" for g in ("experts", "balancer") if g in choices), "this run")
+            unread[key, reader, where] += 1
+    reasons = [
+        f"{key} is not read by {where} ({reader} reads it): set in {count} combination{'s' * (count > 1)}"
+        for (key, reader, where), count in unread.items()
+    ]
+    if saved and not reasons:
+        reasons.append(f"{saved} combinations mean the same as another one")
+    return reasons
+
+
+def status_table(rows: Sequence[tuple[str, RunDir]]) -> Table:
+    """The live table: a row a run with its state, progress, last loss and MaxVio, speed and time left."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("run", no_wrap=True)
+    table.add_column("state")
+    for name in ("step", "loss", "MaxVio", "tokens/s", "left"):
+        table.add_column(name, justify="right")
+    for label, folder in rows:
+        status = folder.status()
+        table.add_row(escape(label), Text(status.state, STATE_STYLE.get(status.state, "dim")), *_progress(status))
+    return table
+
+
+def print_failures(console: Console, rows: Sequence[tuple[str, RunDir]]) -> int:
+    """List failed runs with their message and the place of the traceback; returns how many there are."""
+    failed = [(label, f, s.failure) for label, f in rows if (s := f.status()).state is State.failed]
+    for label, folder, failure in failed:
+        reason = f"{failure.type}: {failure.message}" if failure else "no reason was recorded"
+        console.print(f"[bold red]failed[/] {escape(label)}: {escape(reason)}", highlight=False)
+        trace = folder.path / "traceback.txt"
+        console.print(f"       see {trace if trace.exists() else folder.log}", highlight=False, soft_wrap=True)
+    return len(failed)
+
+
+def print_summary(console: Console, folder: RunDir, summary: dict[str, Any], state: State) -> None:
+    """The short summary that ends one run."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for name, text in _summary_rows(summary):
+        table.add_row(name, text)
+    console.print(Text(state, STATE_STYLE.get(state, "")))
+    console.print(table)
+    console.print(f"run folder: {folder.path}", highlight=False, soft_wrap=True)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 45 s, 3.2 min, 5.1 h."""
+    if seconds < 90:
+        return f"about {seconds:.0f} s"
+    return f"about {seconds / 60:.1f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
+
+
+def _headline(plan: Plan) -> str:
+    axes = " x ".join(f"{escape(key)} ({len(values)})" for key, values in plan.axes.items()) or "one run"
+    runs = len(plan.runs)
+    return f"[bold]Plan[/]: {axes} = {len(plan.requests)} combinations, [bold]{runs} distinct run{'s' * (runs > 1)}[/]"
+
+
+def _progress(status: Status) -> tuple[str, str, str, str, str]:
+    number = "-" if status.loss is None else f"{status.loss:.4f}"
+    maxvio = "-" if status.maxvio is None else f"{status.maxvio:.2f}"
+    speed = "-" if status.tokens_per_second is None else f"{status.tokens_per_second:,.0f}"
+    return f"{status.step}/{status.total_steps}", number, maxvio, speed, _time_left(status)
+
+
+def _time_left(status: Status) -> str:
+    if status.state is not State.running or not status.tokens_per_second:
+        return ""
+    tokens = (status.total_steps - status.step) * status.tokens_per_step
+    return duration(tokens / status.tokens_per_second).removeprefix("about ")
+
+
+def _summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    formats = {
+        "diverged_at_step": ("diverged at step", "{}"),
+        "val_loss": ("validation loss", "{:.4f} nats"),
+        "val_perplexity": ("validation perplexity", "{:.2f}"),
+        "val_accuracy": ("next-token accuracy", "{:.2%}"),
+        "val_maxvio_global": ("MaxVio, validation set", "{:.3f}"),
+        "train_maxvio_batch": ("MaxVio, batch, last tenth", "{:.3f}"),
+        "params_total": ("parameters, total", "{:,}"),
+        "params_active": ("parameters, active", "{:,}"),
+        "tokens": ("tokens", "{:,}"),
+        "tokens_per_second": ("tokens/s", "{:,.0f}"),
+        "share_of_gemm_peak": ("share of GEMM peak", "{:.1%}"),
+        "wall_seconds": ("wall time", "{:.1f} s"),
+    }
+    return [(name, form.format(summary[key])) for key, (name, form) in formats.items() if key in summary]

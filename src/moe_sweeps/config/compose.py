@@ -1,0 +1,255 @@
+"""From a command line to a validated RunConfig: Hydra composes, the schemas check types, `validate` checks the rules.
+
+Every refusal is a ConfigError that names the field, the value, the rule and the nearest valid spelling.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from moe_sweeps.config.registry import Component
+from moe_sweeps.config.schema import GROUP_TYPES, REGISTRY, RunConfig, validate
+from moe_sweeps.errors import ConfigError, nearest
+from moe_sweeps.paths import CONF
+
+# Groups whose files set values all over the config (`# @package _global_`) instead of filling a key of their own.
+GLOBAL_GROUPS = ("scale", "compat")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One `key=value` of the command line."""
+
+    key: str
+    value: str
+
+    def __str__(self) -> str:
+        return f"{self.key}={self.value}"
+
+
+def compose(settings: Sequence[Setting]) -> RunConfig:
+    """The run that `settings` describe.
+
+    Raises:
+        ConfigError: an unknown key or option, a wrong type, a broken rule.
+    """
+    choices = tuple(s for s in settings if s.key in options())
+    values = [s for s in settings if s.key not in options()]
+    config = _base(choices).copy()
+    for setting in values:
+        _apply(config, setting)
+    try:
+        run = OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:
+        raise ConfigError("config", "?", _first_line(error), "Run with --cfg to see it.") from error
+    assert isinstance(run, RunConfig)
+    return validate(run)
+
+
+def parse(arguments: Sequence[str]) -> list[Override]:
+    """Parse command-line overrides by Hydra's grammar, and check the keys of each.
+
+    Raises:
+        ConfigError: not an override, or a key that no config has.
+    """
+    parsed = []
+    for argument in arguments:
+        try:
+            parsed.append(OverridesParser.create().parse_override(argument))
+        except (OverrideParseException, HydraException) as error:
+            fix = "Overrides are written key=value, sweeps key=value1,value2 (with -m)."
+            rule = f"it cannot be parsed ({_first_line(error)})"
+            raise ConfigError(*(argument.partition("=")[::2]), rule, fix) from error
+        _require_plain(parsed[-1])
+    return parsed
+
+
+@functools.cache
+def options() -> dict[str, list[str]]:
+    """Every config group and its options, as found in conf/."""
+    folders = sorted(p for p in CONF.iterdir() if p.is_dir())
+    return {folder.name: sorted(f.stem for f in folder.glob("*.yaml")) for folder in folders}
+
+
+def option_help(group: str, option: str) -> str:
+    """The first comment of an option's file, which says when to use it."""
+    lines = (CONF / group / f"{option}.yaml").read_text().splitlines()
+    comments = [line.removeprefix("#").strip() for line in lines if line.startswith("#") and "@package" not in line]
+    return comments[0] if comments else ""
+
+
+@functools.cache
+def schema_of(group: str, option: str) -> type[Component]:
+    """The config class that an option's file names as its schema."""
+    found = re.search(rf"/schema/{group}/(\w+)@", (CONF / group / f"{option}.yaml").read_text())
+    return REGISTRY[group][found.group(1)] if found else Component
+
+
+def register_schemas() -> None:
+    """Give Hydra the dataclasses that every option file names as its schema."""
+    store = ConfigStore.instance()
+    store.store(group="schema", name="run", node=RunConfig)
+    for group, kinds in REGISTRY.items():
+        for kind, cls in kinds.items():
+            store.store(group=f"schema/{group}", name=kind, node=cls)
+
+
+def to_dict(run: RunConfig) -> dict[str, Any]:
+    """A run as plain data: what config.yaml freezes."""
+    content = OmegaConf.to_container(OmegaConf.structured(run), enum_to_str=True)
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}
+
+
+def from_dict(content: dict[str, Any]) -> RunConfig:
+    """The run that a frozen config.yaml holds. Fields that are younger than the file take their neutral value.
+
+    Raises:
+        ConfigError: an unknown kind, key or value.
+    """
+    plain = {k: v for k, v in content.items() if k not in GROUP_TYPES}
+    groups = {group: _component_from_dict(group, content.get(group, {})) for group in GROUP_TYPES}
+    base = OmegaConf.structured(RunConfig(**groups))
+    run = OmegaConf.to_object(OmegaConf.merge(base, _with_neutral_values(RunConfig, plain)))
+    assert isinstance(run, RunConfig)
+    return validate(run)
+
+
+# --- composing ----------------------------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=256)
+def _base(choices: tuple[Setting, ...]) -> DictConfig:
+    """The composed config of a choice of options. Hydra takes 0.1 s for one, so a sweep composes each choice once."""
+    for choice in choices:
+        _require_option(choice)
+    register_schemas()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra_compose("config", overrides=[str(c) for c in choices])
+
+
+def _apply(config: DictConfig, setting: Setting) -> None:
+    _require_key(config, setting)
+    value = OverridesParser.create().parse_override(str(setting)).value()
+    try:
+        OmegaConf.update(config, setting.key, value, merge=False)
+    except OmegaConfBaseException as error:
+        raise _wrong_type(config, setting, error) from error
+
+
+def _wrong_type(config: DictConfig, setting: Setting, error: Exception) -> ConfigError:
+    parent, _, leaf = setting.key.rpartition(".")
+    owner = OmegaConf.get_type(OmegaConf.select(config, parent) if parent else config)
+    annotation = {f.name: str(f.type) for f in dataclasses.fields(owner)}[leaf]
+    old = OmegaConf.select(config, setting.key)
+    choices = _enum_names(_first_line(error))
+    if choices:
+        close = nearest(setting.value, choices)
+        fix = f"Did you mean {close}?" if close else f"Its value here would be {getattr(old, 'name', old)}."
+        return ConfigError(setting.key, setting.value, f"it must be one of {', '.join(choices)}", fix)
+    return ConfigError(setting.key, setting.value, f"it must be of type {annotation}", f"Its value here would be {old}.")
+
+
+def _enum_names(message: str) -> list[str]:
+    """The valid values in OmegaConf's enum message, `expected one of [a, b]`."""
+    found = re.search(r"expected one of \[(.*)\]", message)
+    return found.group(1).replace("'", "").split(", ") if found else []
+
+
+# --- refusing -----------------------------------------------------------------------------------------------------------
+
+
+def _require_plain(override: Override) -> None:
+    key = override.key_or_group
+    if key.startswith("hydra"):
+        rule = "Hydra only composes the config here; its runner, launcher and folders are not used"
+        raise ConfigError(key, _value_text(override), rule, "See launch=... and paths.runs.")
+    if override.is_add() or override.is_force_add() or override.is_delete() or override.package:
+        rule = "the config is typed: keys cannot be added, deleted or moved"
+        raise ConfigError(key, _value_text(override), rule, f"Write {key}=value for a key that exists.")
+
+
+def _value_text(override: Override) -> str:
+    return (override.input_line or "").partition("=")[2]
+
+
+def _require_option(choice: Setting) -> None:
+    valid = options()[choice.key]
+    if choice.value not in valid:
+        close = nearest(choice.value, valid)
+        fix = f"Did you mean {choice.key}={close}?" if close else f"Choose one of {', '.join(valid)}."
+        raise ConfigError(choice.key, choice.value, f"the options are {', '.join(valid)}", fix)
+
+
+def _require_key(config: DictConfig, setting: Setting) -> None:
+    keys = set(leaf_keys(config))
+    if setting.key in keys:
+        return
+    group, _, leaf = setting.key.partition(".")
+    owners = [f"{group}={o}" for o in options().get(group, []) if leaf in schema_of(group, o).__dataclass_fields__]
+    if owners:
+        rule = f"it is a key of {' or '.join(owners)}, and here {group} is of kind {config[group].kind}"
+        raise ConfigError(setting.key, setting.value, rule, f"Add {owners[0]}, or leave it out.")
+    everywhere = keys | {f"{g}.{f}" for g, kinds in REGISTRY.items() for c in kinds.values() for f in c.__dataclass_fields__}
+    close = nearest(setting.key, everywhere | set(options())) or _same_leaf(setting.key, everywhere)
+    fix = f"Did you mean {close}?" if close else "`python train.py --cfg` prints every key."
+    raise ConfigError(setting.key, setting.value, "there is no such key", fix)
+
+
+def _same_leaf(key: str, keys: set[str]) -> str | None:
+    leaf = key.rpartition(".")[2]
+    by_leaf = {k.rpartition(".")[2]: k for k in sorted(keys)}
+    close = nearest(leaf, by_leaf)
+    return by_leaf[close] if close else None
+
+
+def leaf_keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Dotted paths of every value in a composed config."""
+    for key in config:
+        node = config._get_node(str(key))
+        path = f"{prefix}{key}"
+        if isinstance(node, DictConfig) and not node._is_none():
+            yield from leaf_keys(node, f"{path}.")
+        else:
+            yield path
+
+
+# --- reading frozen configs ---------------------------------------------------------------------------------------------
+
+
+def _component_from_dict(group: str, content: dict[str, Any]) -> Any:
+    kind = content.get("kind")
+    if kind not in REGISTRY[group]:
+        valid = ", ".join(REGISTRY[group])
+        raise ConfigError(f"{group}.kind", kind, f"the kinds are {valid}", "The folder was written by other code.")
+    cls = REGISTRY[group][str(kind)]
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), _with_neutral_values(cls, content)))
+    except OmegaConfBaseException as error:
+        raise ConfigError(group, kind, _first_line(error), "The folder was written by other code.") from error
+
+
+def _with_neutral_values(cls: type, content: dict[str, Any]) -> dict[str, Any]:
+    neutral = {f.name: f.metadata["neutral"] for f in dataclasses.fields(cls) if "neutral" in f.metadata}
+    return neutral | content
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+

@@ -1,0 +1,176 @@
+"""Configs of the groups that have no code of their own: sizes, training length, machine, folders.
+
+Components with behaviour (balancers, routers, learning-rate splits, optimizers, schedules, data) keep their config beside
+that behaviour. Everything here is plain data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, ClassVar
+
+from moe_sweeps.config.registry import Component, component, knob
+from moe_sweeps.errors import ConfigError
+
+if TYPE_CHECKING:
+    from moe_sweeps.config.schema import RunConfig
+
+
+class Precision(Enum):
+    """Arithmetic of the model outside the router, which is always float32."""
+
+    auto = "auto"  # float32 on CPU, bfloat16 autocast on GPU
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+class Device(Enum):
+    """Where a run is trained."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class ExpertBackend(Enum):
+    """How the experts' matrix products are executed; the results agree to rounding."""
+
+    auto = "auto"  # grouped where the shapes allow it, else loop
+    grouped = "grouped"
+    loop = "loop"
+
+
+@component("model", "llama")
+@dataclass(slots=True)
+class ModelConfig(Component):
+    """LLaMA-style decoder: RMSNorm, rotary positions, SwiGLU, no biases, tied embedding."""
+
+    kind: str = "llama"
+    layers: int = knob(4, ge=1)
+    width: int = knob(64, ge=1)
+    heads: int = knob(4, ge=1)
+    norm_eps: float = knob(1e-5, gt=0)
+    rope_theta: float = knob(10000.0, gt=0)
+    init_std: float = knob(0.02, gt=0)
+
+    @property
+    def head_dim(self) -> int:
+        return self.width // self.heads
+
+    def check(self, run: RunConfig) -> Iterator[ConfigError]:
+        if self.width % self.heads:
+            rule = f"the width ({self.width}) must be divisible by the number of heads"
+            yield ConfigError("model.heads", self.heads, rule, f"Use a divisor of {self.width}.")
+        elif self.head_dim % 2:
+            rule = f"rotary positions need an even head size, and {self.width}/{self.heads} = {self.head_dim} is odd"
+            yield ConfigError("model.heads", self.heads, rule, "Change model.heads or model.width.")
+
+
+@dataclass(slots=True)
+class ExpertsConfig(Component):
+    """What stands in the place of every feed-forward network."""
+
+    ffn_hidden: int = knob(176, ge=1)
+
+    @property
+    def is_moe(self) -> bool:
+        return isinstance(self, MoEExpertsConfig)
+
+
+@component("experts", "moe")
+@dataclass(slots=True)
+class MoEExpertsConfig(ExpertsConfig):
+    """`num_experts` SwiGLU experts of hidden size `ffn_hidden`, of which each token uses `top_k`."""
+
+    kind: str = "moe"
+    num_experts: int = knob(8, ge=1)
+    top_k: int = knob(2, ge=1)
+
+    def check(self, run: RunConfig) -> Iterator[ConfigError]:
+        if self.top_k > self.num_experts:
+            rule = f"a token cannot use more experts than there are ({self.num_experts})"
+            yield ConfigError("experts.top_k", self.top_k, rule, f"Use experts.top_k<={self.num_experts}.")
+
+
+@component("experts", "dense")
+@dataclass(slots=True)
+class DenseFFNConfig(ExpertsConfig):
+    """One SwiGLU of hidden size `active_experts * ffn_hidden`: the active parameters of a top-k MoE, without a router."""
+
+    kind: str = "dense"
+    active_experts: int = knob(2, ge=1)
+
+
+@component("trainer", "default")
+@dataclass(slots=True)
+class TrainerConfig(Component):
+    """Length, batch and rhythm of training. One update uses `batch_size` sequences over all ranks and micro-batches."""
+
+    kind: str = "default"
+    steps: int = knob(2000, ge=1)
+    batch_size: int = knob(8, ge=1)
+    micro_batch_size: int = knob(8, ge=1)
+    seq_len: int = knob(128, ge=1)
+    grad_clip: float = knob(1.0, ge=0)  # global norm; 0 turns clipping off
+    precision: Precision = knob(Precision.auto)
+    log_every: int = knob(20, ge=1, infra=True)
+    eval_every: int = knob(250, ge=1, infra=True)
+    eval_batches: int = knob(32, ge=1, infra=True)
+    checkpoint_every: int = knob(250, ge=1, infra=True)
+    keep_checkpoints: int = knob(2, ge=1, infra=True)
+
+    @property
+    def micro_batches(self) -> int:
+        return self.batch_size // self.micro_batch_size
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.batch_size * self.seq_len
+
+    def check(self, run: RunConfig) -> Iterator[ConfigError]:
+        if self.batch_size % self.micro_batch_size:
+            rule = f"the batch of {self.batch_size} sequences must split into micro-batches of equal size"
+            fix = f"Use a divisor of {self.batch_size}."
+            yield ConfigError("trainer.micro_batch_size", self.micro_batch_size, rule, fix)
+
+
+@component("engine", "native")
+@dataclass(slots=True)
+class EngineConfig(Component):
+    """What builds the model and where it runs."""
+
+    INFRA: ClassVar[bool] = True
+    kind: str = "native"
+    device: Device = Device.auto
+    expert_backend: ExpertBackend = ExpertBackend.auto
+
+
+@component("tracking", "none")
+@dataclass(slots=True)
+class TrackingConfig(Component):
+    """Mirrors of metrics.jsonl. `none`: the run folder is all there is."""
+
+    INFRA: ClassVar[bool] = True
+    kind: str = "none"
+
+
+@component("launch", "local")
+@dataclass(slots=True)
+class LaunchConfig(Component):
+    """Runs of a sweep on this machine. null means: decided from the number of cores."""
+
+    INFRA: ClassVar[bool] = True
+    kind: str = "local"
+    workers: int | None = knob(None, ge=1)
+    threads: int | None = knob(None, ge=1)
+
+
+@dataclass(slots=True)
+class PathsConfig:
+    """Folders; relative ones start at the repository root."""
+
+    runs: str = "runs"
+    data: str = "data"
+    reports: str = "reports"

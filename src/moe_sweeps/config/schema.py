@@ -1,0 +1,120 @@
+"""RunConfig: everything that one training run needs to know, typed and validated."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+# Importing a component module registers its configs.
+from moe_sweeps.balancing import AuxConfig, BalancerConfig
+from moe_sweeps.config.groups import (
+    EngineConfig,
+    ExpertsConfig,
+    LaunchConfig,
+    ModelConfig,
+    PathsConfig,
+    TrackingConfig,
+    TrainerConfig,
+)
+from moe_sweeps.config.registry import REGISTRY, Component, broken_bounds, knob
+from moe_sweeps.data.config import DataConfig
+from moe_sweeps.errors import ConfigError
+from moe_sweeps.model.router import RouterConfig
+from moe_sweeps.optim.build import OptimizerConfig
+from moe_sweeps.optim.lr_split import LrSplitConfig
+from moe_sweeps.optim.schedule import ScheduleConfig
+
+
+@dataclass(slots=True)
+class RunConfig:
+    """One training run. The groups hold the component that was chosen; the rest are single knobs."""
+
+    model: ModelConfig
+    experts: ExpertsConfig
+    router: RouterConfig
+    balancer: BalancerConfig
+    aux: AuxConfig
+    lr_split: LrSplitConfig
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig
+    data: DataConfig
+    trainer: TrainerConfig
+    engine: EngineConfig
+    tracking: TrackingConfig
+    launch: LaunchConfig
+    seed: int = knob(0, ge=0)
+    data_seed: int | None = knob(None, ge=0)  # null: follows seed
+    name: str | None = knob(None, infra=True)  # null: made of scale, experts and balancer
+    scale: str = knob("proxy", infra=True)
+    compat: str = knob("none", infra=True)
+    paths: PathsConfig = field(default_factory=PathsConfig, metadata={"infra": True})
+
+    def groups(self) -> Iterator[tuple[str, Component]]:
+        """(group name, chosen component) in declaration order."""
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, Component):
+                yield f.name, value
+
+    @property
+    def effective_data_seed(self) -> int:
+        return self.seed if self.data_seed is None else self.data_seed
+
+    @property
+    def run_name(self) -> str:
+        """The readable half of the run folder's name."""
+        return self.name or f"{self.scale}-{self.balancer.kind if self.experts.is_moe else 'dense'}"
+
+
+GROUP_TYPES: dict[str, type[Component]] = {
+    "model": ModelConfig,
+    "experts": ExpertsConfig,
+    "router": RouterConfig,
+    "balancer": BalancerConfig,
+    "aux": AuxConfig,
+    "lr_split": LrSplitConfig,
+    "optimizer": OptimizerConfig,
+    "schedule": ScheduleConfig,
+    "data": DataConfig,
+    "trainer": TrainerConfig,
+    "engine": EngineConfig,
+    "tracking": TrackingConfig,
+    "launch": LaunchConfig,
+}
+
+
+def problems(run: RunConfig) -> list[ConfigError]:
+    """Every rule that `run` breaks, bounds first: cross-component rules assume that single values make sense."""
+    errors = list(broken_bounds("", run)) + list(_name_errors(run))
+    for group, config in run.groups():
+        errors += _kind_errors(group, config)
+        errors += broken_bounds(f"{group}.", config)
+    if not errors:
+        for _, config in run.groups():
+            errors += config.check(run)
+    return errors
+
+
+def validate(run: RunConfig) -> RunConfig:
+    """Return `run`, or raise the first `ConfigError` it deserves."""
+    for error in problems(run):
+        raise error
+    return run
+
+
+def _kind_errors(group: str, config: Component) -> Iterator[ConfigError]:
+    declared = type(config).__dataclass_fields__["kind"].default
+    if config.kind != declared:
+        rule = "the kind is set by choosing an option of the group"
+        yield ConfigError(f"{group}.kind", config.kind, rule, f"Write {group}={config.kind} instead.")
+
+
+def _name_errors(run: RunConfig) -> Iterator[ConfigError]:
+    if run.name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", run.name):
+        rule = "a name is up to 80 letters, digits, '.', '_' or '-', beginning with a letter or digit"
+        yield ConfigError("name", run.name, rule, "It becomes part of a folder's name.")
+
+
+__all__ = ["GROUP_TYPES", "REGISTRY", "RunConfig", "problems", "validate"]

@@ -1,0 +1,165 @@
+"""From text to tokens on disk, once: whoever comes first prepares, everyone else waits and reads."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from tokenizers import Tokenizer
+
+from moe_sweeps.data import corpus, tokenizer
+from moe_sweeps.data.config import CorpusConfig, DataConfig
+from moe_sweeps.data.corpus import Document
+from moe_sweeps.data.memmap import META_FILE, TOKENIZER_FILE, TokenData
+from moe_sweeps.data.split import Split, split_documents
+from moe_sweeps.errors import DataError
+
+# Raise it with every change to what preparation writes: other versions then live in other folders.
+PREPARATION_VERSION = 1
+DTYPE = np.dtype("<u2")
+
+
+def prepared(config: DataConfig, root: Path, progress: bool = True) -> TokenData:
+    """The prepared data of `config` below `root`, prepared now if it is not there yet.
+
+    Any number of processes may call this at once: one prepares, the others wait for it. With `progress` a bar is drawn
+    on stderr. Raises `DataError` when text is missing or the folder is damaged.
+    """
+    folder = root / folder_name(config)
+    if not _is_complete(folder):
+        console = Console(stderr=True, quiet=not progress)
+        with _only_process(folder, console):
+            if not _is_complete(folder):
+                _prepare(_corpus_config(config), folder, console)
+    return TokenData.open(folder)
+
+
+def folder_name(config: DataConfig) -> str:
+    """The folder is the identity: the same name means the same config and the same version of this code."""
+    content = json.dumps([asdict(config), PREPARATION_VERSION], sort_keys=True)
+    return f"{config.kind}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+
+
+def _corpus_config(config: DataConfig) -> CorpusConfig:
+    if not isinstance(config, CorpusConfig):
+        raise DataError(f"data={config.kind} has no preparation. Use data=corpus.")
+    return config
+
+
+def _is_complete(folder: Path) -> bool:
+    return (folder / META_FILE).is_file()
+
+
+@contextmanager
+def _only_process(folder: Path, console: Console) -> Iterator[None]:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder.parent / f".{folder.name}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            console.print(f"waiting for the process that prepares {folder}")
+            lock.acquire()
+    except OSError as error:
+        fix = "Set paths.data or MOE_SWEEPS_DATA to a folder that you can write to."
+        raise DataError(f"paths.data={folder.parent} cannot be written to: {error}. {fix}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _prepare(config: CorpusConfig, folder: Path, console: Console) -> None:
+    """Build beside `folder` and rename: what lies at the final name is complete. The caller holds the lock."""
+    partial = folder.with_name(f"{folder.name}.partial")
+    for left_over in (partial, folder):
+        shutil.rmtree(left_over, ignore_errors=True)
+    partial.mkdir()
+    console.print(f"preparing {folder} (once)")
+    with _progress_bar(console) as bar:
+        _build(config, partial, bar)
+    os.replace(partial, folder)
+
+
+def _build(config: CorpusConfig, folder: Path, bar: Progress) -> None:
+    documents = bar.track(corpus.documents(), description="reading text")
+    split = split_documents(documents, config.val_fraction)
+    texts = [document.text for document in split.train]  # the tokenizer must not see what it is judged on
+    bpe = tokenizer.train(bar.track(texts, description="training the tokenizer"), config.vocab_size)
+    files = {TOKENIZER_FILE: tokenizer.serialize(bpe)}
+    meta = _meta(config, bpe, files[TOKENIZER_FILE], split)
+    for name, members in _sides(split):
+        ids = [_ids(bpe, document) for document in bar.track(members, description=f"encoding {name}")]
+        files[f"{name}.bin"] = np.concatenate(ids).tobytes()
+        meta["splits"][name] = _split_meta(f"{name}.bin", members, [len(part) for part in ids])
+    meta["fingerprint"] = _fingerprint(files)
+    for file, content in files.items():
+        _write(folder / file, content)
+    _write(folder / META_FILE, json.dumps(meta, indent=2).encode())  # last: its presence means complete
+
+
+def _sides(split: Split) -> list[tuple[str, list[Document]]]:
+    return [("train", split.train), ("val", split.val)]
+
+
+def _ids(bpe: Tokenizer, document: Document) -> npt.NDArray[np.uint16]:
+    return np.array(tokenizer.encode(bpe, document.text), dtype=DTYPE)
+
+
+def _meta(config: CorpusConfig, bpe: Tokenizer, tokenizer_json: bytes, split: Split) -> dict[str, Any]:
+    return {
+        "preparation_version": PREPARATION_VERSION,
+        "config": asdict(config),
+        "sources": corpus.source_versions(),
+        "dtype": DTYPE.str,
+        "vocab_size": bpe.get_vocab_size(),
+        "end_of_text_id": tokenizer.end_of_text_id(bpe),
+        "tokenizer_sha256": hashlib.sha256(tokenizer_json).hexdigest(),
+        "domains": list(dict.fromkeys(document.domain for document in split.train)),
+        "splits": {},
+    }
+
+
+def _split_meta(file: str, members: list[Document], lengths: list[int]) -> dict[str, Any]:
+    """Counts of one split. A domain's `bytes` are those of its text, so that losses can be given in bits per byte."""
+    domains: dict[str, dict[str, Any]] = {}
+    end = 0
+    for document, length in zip(members, lengths, strict=True):
+        empty = {"name": document.domain, "start": end, "end": end, "documents": 0, "bytes": 0}
+        domain = domains.setdefault(document.domain, empty)
+        end += length
+        domain["end"] = end
+        domain["documents"] += 1
+        domain["bytes"] += len(document.text.encode("utf-8"))
+    return {"file": file, "tokens": end, "documents": len(members), "domains": list(domains.values())}
+
+
+def _fingerprint(files: dict[str, bytes]) -> str:
+    """sha256 over names and contents, so that no content can move from one file to the next unnoticed."""
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write through to the disk: the rename that follows must not outlive the content."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _progress_bar(console: Console) -> Progress:
+    columns = (TextColumn("{task.description:<24}"), BarColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=True, disable=console.quiet)

@@ -1,0 +1,51 @@
+"""Errors that a user can act on."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MoeSweepsError(Exception):
+    """Base of every error that is shown to the user as a message instead of a traceback."""
+
+
+class ConfigError(MoeSweepsError):
+    """A value, key or combination that was refused before anything expensive started.
+
+    The message names the field, the value, the rule and the fix, in that order.
+    """
+
+    def __init__(self, field: str, value: object, rule: str, fix: str) -> None:
+        self.field, self.value, self.rule, self.fix = field, value, rule, fix
+        super().__init__(f"{field}={_show(value)} is refused: {rule}. {fix}")
+
+
+class RunFolderError(MoeSweepsError):
+    """A run folder that is damaged, in use by another worker, or not what it claims to be."""
+
+
+class RunBusyError(RunFolderError):
+    """Another worker holds the run at this moment."""
+
+
+class DataError(MoeSweepsError):
+    """Prepared data that is missing, damaged or too small for what was asked."""
+
+
+class Diverged(MoeSweepsError):
+    """The loss became NaN or infinite: an outcome of the experiment, not a crash."""
+
+
+class Interrupted(MoeSweepsError):
+    """The run was asked to stop; its state was saved and it can go on later."""
+
+
+def nearest(word: str, valid: Iterable[str]) -> str | None:
+    """The valid spelling closest to `word`, or None when nothing is close."""
+    close = difflib.get_close_matches(word, list(valid), n=1, cutoff=0.6)
+    return close[0] if close else None
+
+
+def _show(value: object) -> str:
+    return "null" if value is None else str(value)

@@ -1,0 +1,158 @@
+"""The router: from token representations to picks, weights and counts. It decides and reports; it changes no state.
+
+Axes: T tokens, D width, E experts, K picks per token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from moe_sweeps.config.registry import Component, component, knob
+
+if TYPE_CHECKING:
+    from moe_sweeps.config.schema import RunConfig
+
+# What top-k ranks, from (logits_TE, scores_TE). A balancer that steers the selection supplies it.
+Ranking = Callable[[Tensor, Tensor], Tensor]
+
+
+class RouterInit(Enum):
+    """Initialisation of the router's weights."""
+
+    normal = "normal"  # N(0, init_std), as every other matrix
+    small = "small"  # N(0, init_std / 10): probabilities start near 1/E
+    talk = "talk"  # rows divided by their own sums, then rescaled to the old spread (docs/fidelity.md)
+
+
+@dataclass(slots=True)
+class RouterConfig(Component):
+    """Base of the gates. A gate maps logits to scores, to a distribution, and to the weights of the picked experts."""
+
+    init: RouterInit = RouterInit.normal
+    z_loss: float = knob(0.01, ge=0)  # coefficient of the router z-loss, independent of the balancer
+
+    def unread(self, run: RunConfig) -> dict[str, str]:
+        return {} if run.experts.is_moe else {"": "experts=e8 (any option with a router)"}
+
+    def scores_TE(self, logits_TE: Tensor) -> Tensor:
+        """Unbiased scores, (T, E): what a selection bias on `scores` is added to. Strictly increasing in each logit."""
+        return logits_TE.softmax(dim=-1)
+
+    def probs_TE(self, scores_TE: Tensor) -> Tensor:
+        """Scores as a distribution over all experts, (T, E), rows summing to 1: the P of the auxiliary loss."""
+        return scores_TE
+
+    def weights_TK(self, logits_TE: Tensor, scores_TE: Tensor, ids_TK: Tensor) -> Tensor:
+        """Weights of the picked experts, (T, K), from unbiased scores."""
+        raise NotImplementedError
+
+
+@component("router", "topk_softmax")
+@dataclass(slots=True)
+class TopkSoftmaxConfig(RouterConfig):
+    """Softmax over the k picked logits; the weights sum to 1 (Mixtral, arXiv 2401.04088)."""
+
+    kind: str = "topk_softmax"
+
+    def weights_TK(self, logits_TE: Tensor, scores_TE: Tensor, ids_TK: Tensor) -> Tensor:
+        return logits_TE.gather(-1, ids_TK).softmax(dim=-1)
+
+
+@component("router", "softmax_topk")
+@dataclass(slots=True)
+class SoftmaxTopkConfig(RouterConfig):
+    """Softmax over all experts, of which the k largest are kept; their sum is below 1 (Switch, arXiv 2101.03961)."""
+
+    kind: str = "softmax_topk"
+    renormalize: bool = False
+
+    def weights_TK(self, logits_TE: Tensor, scores_TE: Tensor, ids_TK: Tensor) -> Tensor:
+        picked_TK = scores_TE.gather(-1, ids_TK)
+        return picked_TK / picked_TK.sum(-1, keepdim=True) if self.renormalize else picked_TK
+
+
+@component("router", "sigmoid")
+@dataclass(slots=True)
+class SigmoidConfig(RouterConfig):
+    """Independent sigmoids, normalised over the picked ones, times `weight_scale` (DeepSeek-V3, arXiv 2412.19437)."""
+
+    kind: str = "sigmoid"
+    weight_scale: float = knob(1.0, gt=0)
+
+    def scores_TE(self, logits_TE: Tensor) -> Tensor:
+        return logits_TE.sigmoid()
+
+    def probs_TE(self, scores_TE: Tensor) -> Tensor:
+        # With a much smaller epsilon a model lowers the auxiliary loss by pushing all its scores below it.
+        return scores_TE / (scores_TE.sum(-1, keepdim=True) + 1e-7)
+
+    def weights_TK(self, logits_TE: Tensor, scores_TE: Tensor, ids_TK: Tensor) -> Tensor:
+        # s_i / sum_j s_j = softmax over log s: finite even where every picked sigmoid underflows to 0.
+        log_scores_TK = F.logsigmoid(logits_TE.gather(-1, ids_TK))
+        return self.weight_scale * log_scores_TK.softmax(dim=-1)
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """One MoE layer's decision for T tokens. Balancers, load accounting and metrics read it; nobody writes it."""
+
+    weights_TK: Tensor  # float32, differentiable
+    ids_TK: Tensor  # int64
+    logits_TE: Tensor  # float32, differentiable
+    probs_TE: Tensor  # float32, differentiable, rows sum to 1
+    counts_E: Tensor  # int64, picks of each expert, sum K*T
+
+    @property
+    def top_k(self) -> int:
+        return self.ids_TK.shape[-1]
+
+
+class Router(nn.Module):
+    """Linear router in float32 whatever the model's dtype."""
+
+    def __init__(self, width: int, num_experts: int, top_k: int, config: RouterConfig) -> None:
+        super().__init__()
+        self.weight_ED = nn.Parameter(torch.empty(num_experts, width))
+        self.top_k, self.config = top_k, config
+
+    def forward(self, x_TD: Tensor, ranking: Ranking | None = None) -> Routing:
+        """Route `x_TD` (T, D). `ranking` replaces what top-k ranks; the weights always come from unbiased scores."""
+        with torch.autocast(x_TD.device.type, enabled=False):
+            dtype = torch.promote_types(self.weight_ED.dtype, torch.float32)
+            logits_TE = F.linear(x_TD.to(dtype), self.weight_ED.to(dtype))
+            scores_TE = self.config.scores_TE(logits_TE)
+            with torch.no_grad():
+                # Logits rank as scores do, and cannot tie where a softmax or sigmoid saturates.
+                ranked_TE = logits_TE if ranking is None else ranking(logits_TE, scores_TE)
+                ids_TK = ranked_TE.topk(self.top_k, dim=-1).indices
+            weights_TK = self.config.weights_TK(logits_TE, scores_TE, ids_TK)
+            probs_TE = self.config.probs_TE(scores_TE)
+        return Routing(weights_TK, ids_TK, logits_TE, probs_TE, count_picks(ids_TK, self.weight_ED.shape[0]))
+
+    def init_weights(self, std: float, generator: torch.Generator) -> None:
+        """Fill the weights by `config.init`, reproducibly from `generator`."""
+        scale = std / 10 if self.config.init is RouterInit.small else std
+        nn.init.normal_(self.weight_ED, std=scale, generator=generator)
+        if self.config.init is RouterInit.talk:
+            _divide_rows_by_their_sums(self.weight_ED)
+
+
+def count_picks(ids_TK: Tensor, num_experts: int) -> Tensor:
+    """Picks of each expert, int64 (E,). A scatter, because bincount waits for the GPU."""
+    ids_P = ids_TK.flatten()
+    return torch.zeros(num_experts, dtype=torch.int64, device=ids_P.device).scatter_add_(0, ids_P, torch.ones_like(ids_P))
+
+
+@torch.no_grad()
+def _divide_rows_by_their_sums(weight_ED: Tensor) -> None:
+    """A row's sum is near 0, so row norms come to differ by an order of magnitude: what the talk trained with."""
+    spread = weight_ED.std()
+    weight_ED.div_(weight_ED.sum(dim=1, keepdim=True))
+    weight_ED.mul_(spread / weight_ED.std())

@@ -1,0 +1,54 @@
+"""Parameter counts and FLOPs of a model from its config alone: arithmetic without torch, for plans and summaries.
+
+L layers, D width, S sequence length, E experts, k picks per token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from moe_sweeps.config.groups import DenseFFNConfig, MoEExpertsConfig
+
+if TYPE_CHECKING:
+    from moe_sweeps.config.schema import RunConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """The size of one model."""
+
+    params_total: int
+    params_active: int  # of these, used by one token: k of E experts; the tied embedding counts once
+    matmul_params_active: int  # of these, used in a matrix product: no norms; the embedding counts as the head
+    flops_per_token: int  # training: forward and backward
+
+
+def sizes(run: RunConfig, vocab_size: int) -> Sizes:
+    """Sizes of the model that `run` describes, with a vocabulary of `vocab_size`.
+
+    flops_per_token = 6 * matmul_params_active + 12 L S D: two operations a parameter forward and four backward, and the
+    same for attention's two products of S x S per head, causality not deducted (PaLM, arXiv 2204.02311, appendix B).
+    """
+    layers, width = run.model.layers, run.model.width
+    experts_held, experts_used, hidden, router = _feed_forward(run)
+    expert = 3 * width * hidden  # gate, up and down
+    dense = vocab_size * width + layers * (4 * width**2 + router)
+    norms = (2 * layers + 1) * width
+    matmul = dense + layers * experts_used * expert
+    return Sizes(
+        params_total=dense + layers * experts_held * expert + norms,
+        params_active=matmul + norms,
+        matmul_params_active=matmul,
+        flops_per_token=6 * matmul + 12 * layers * run.trainer.seq_len * width,
+    )
+
+
+def _feed_forward(run: RunConfig) -> tuple[int, int, int, int]:
+    """(experts held, experts used by a token, hidden size of one, router parameters) of one layer."""
+    experts = run.experts
+    if isinstance(experts, MoEExpertsConfig):
+        return experts.num_experts, experts.top_k, experts.ffn_hidden, experts.num_experts * run.model.width
+    if isinstance(experts, DenseFFNConfig):
+        return 1, 1, experts.active_experts * experts.ffn_hidden, 0
+    raise TypeError(f"the size of {type(experts).__name__} is not known")

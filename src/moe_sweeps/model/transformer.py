@@ -1,0 +1,220 @@
+"""A LLaMA-style decoder whose feed-forward networks are MoE layers, or one dense SwiGLU each for the baseline.
+
+Axes: B sequences, S positions, T = B*S tokens, D width, N heads, C head size, V vocabulary, E experts, K picks per token,
+F hidden size, H = 2F gate rows then up rows, Q = 3D query, key and value rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from moe_sweeps.config.groups import DenseFFNConfig, MoEExpertsConfig
+from moe_sweeps.model.cross_entropy import linear_cross_entropy
+from moe_sweeps.model.moe import Experts, MoE, swiglu
+from moe_sweeps.model.precision import wide_dtype
+from moe_sweeps.model.router import Ranking, Router, Routing
+
+if TYPE_CHECKING:
+    from moe_sweeps.config.groups import ModelConfig
+    from moe_sweeps.config.schema import RunConfig
+
+# What top-k ranks, from (layer, logits_TE, scores_TE): a balancer's `ranking_TE`.
+LayerRanking = Callable[[int, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOutput:
+    """What one forward pass found. With targets: the losses; without: the logits."""
+
+    routings: tuple[Routing, ...]  # one per MoE layer, first layer first; empty for a dense model
+    logits_BSV: Tensor | None = None
+    loss: Tensor | None = None  # mean cross-entropy in nats, float32 scalar, differentiable
+    token_loss_BS: Tensor | None = None  # each token's cross-entropy, float32, without gradient
+    correct_BS: Tensor | None = None  # bool: no token was given a higher logit than the target
+
+
+class Transformer(nn.Module):
+    """Decoder with rotary positions, RMSNorm before each sub-layer, no biases, and the embedding as output head."""
+
+    def __init__(self, run: RunConfig, vocab_size: int) -> None:
+        super().__init__()
+        self.config = run.model
+        self.embedding = nn.utils.skip_init(nn.Embedding, vocab_size, run.model.width)
+        self.layers = nn.ModuleList(Layer(run) for _ in range(run.model.layers))
+        self.final_norm = RMSNorm(run.model)
+
+    def forward(
+        self, tokens_BS: Tensor, targets_BS: Tensor | None = None, ranking: LayerRanking | None = None
+    ) -> ModelOutput:
+        """Predict the token after each of `tokens_BS` (B, S) and, given `targets_BS` (B, S), score the prediction.
+
+        `ranking` replaces what each router's top-k ranks. Changes no state.
+        """
+        x_BSD = self.embedding(tokens_BS)
+        rotary = rotary_tables(tokens_BS.shape[1], self.config, x_BSD)
+        routings: list[Routing] = []
+        for i, layer in enumerate(self.layers):
+            x_BSD, routing = layer(x_BSD, rotary, partial(ranking, i) if ranking else None)
+            routings += [routing] if routing else []
+        x_BSD = self.final_norm(x_BSD)
+        if targets_BS is None:
+            return ModelOutput(tuple(routings), logits_BSV=F.linear(x_BSD, self.embedding.weight))
+        loss, token_loss_T, correct_T = linear_cross_entropy(
+            x_BSD.flatten(0, 1), self.embedding.weight, targets_BS.flatten()
+        )
+        return ModelOutput(
+            tuple(routings),
+            loss=loss,
+            token_loss_BS=token_loss_T.view_as(targets_BS),
+            correct_BS=correct_T.view_as(targets_BS),
+        )
+
+    @torch.no_grad()
+    def init_weights(self, seed: int) -> None:
+        """Fill every tensor from a generator of its own, seeded by (seed, name) and, on a stack, the expert's number.
+
+        So models that differ in some tensors share all others, and 8 experts are the first 8 of 16. Matrices are
+        N(0, init_std); those that write to the residual stream N(0, init_std / sqrt(2 * layers)) (GPT-2); norms are 1.
+        """
+        std = self.config.init_std
+        residual_std = std / math.sqrt(2 * self.config.layers)
+        for name, module in self.named_modules():
+            if isinstance(module, Router):
+                module.init_weights(std, _generator(seed, f"{name}.weight_ED"))
+        for name, param in self.named_parameters():
+            if name.endswith("norm.weight"):
+                param.fill_(1.0)
+            elif not name.endswith("router.weight_ED"):
+                is_residual = name.endswith(("out_DD", "down_DF", "down_EDF"))
+                for label, matrix in _matrices(name, param):
+                    matrix.normal_(std=residual_std if is_residual else std, generator=_generator(seed, label))
+
+
+class Layer(nn.Module):
+    """One decoder layer: x + attention(norm(x)), then x + feed-forward(norm(x))."""
+
+    def __init__(self, run: RunConfig) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(run.model)
+        self.attention = Attention(run.model)
+        self.ffn_norm = RMSNorm(run.model)
+        if isinstance(run.experts, MoEExpertsConfig):
+            self.moe = _build_moe(run, run.experts)
+        elif isinstance(run.experts, DenseFFNConfig):
+            self.ffn = FeedForward(run.model.width, run.experts.active_experts * run.experts.ffn_hidden)
+        else:
+            raise TypeError(f"no feed-forward network is known for {type(run.experts).__name__}")
+
+    def forward(
+        self, x_BSD: Tensor, rotary: tuple[Tensor, Tensor], ranking: Ranking | None
+    ) -> tuple[Tensor, Routing | None]:
+        """The layer's output (B, S, D), and its routing if it has a router."""
+        x_BSD = x_BSD + self.attention(self.attention_norm(x_BSD), rotary)
+        normed_BSD = self.ffn_norm(x_BSD)
+        if hasattr(self, "ffn"):
+            return x_BSD + self.ffn(normed_BSD), None
+        y_TD, routing = self.moe(normed_BSD.flatten(0, 1), ranking)
+        return x_BSD + y_TD.view_as(x_BSD), routing
+
+
+class Attention(nn.Module):
+    """Causal self-attention with rotary positions (arXiv 2104.09864); query, key and value rows in one matrix."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.head_dim = config.head_dim
+        self.qkv_QD = nn.Parameter(torch.empty(3 * config.width, config.width))
+        self.out_DD = nn.Parameter(torch.empty(config.width, config.width))
+
+    def forward(self, x_BSD: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+        qkv_BSQ = F.linear(x_BSD, self.qkv_QD)
+        q_BNSC, k_BNSC, v_BNSC = (
+            part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for part in qkv_BSQ.chunk(3, dim=-1)
+        )
+        q_BNSC, k_BNSC = rotate(q_BNSC, rotary), rotate(k_BNSC, rotary)
+        y_BNSC = F.scaled_dot_product_attention(q_BNSC, k_BNSC, v_BNSC, is_causal=True)
+        return F.linear(y_BNSC.transpose(1, 2).flatten(2), self.out_DD)
+
+
+class FeedForward(nn.Module):
+    """A dense SwiGLU without biases."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.up_HD = nn.Parameter(torch.empty(2 * hidden, width))
+        self.down_DF = nn.Parameter(torch.empty(width, hidden))
+
+    def forward(self, x_BSD: Tensor) -> Tensor:
+        return F.linear(swiglu(F.linear(x_BSD, self.up_HD)), self.down_DF)
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + eps) * weight (arXiv 1910.07467), in float32 or wider."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(config.width))
+        self.eps = config.norm_eps
+
+    def forward(self, x_BSD: Tensor) -> Tensor:
+        wide = x_BSD.to(wide_dtype(x_BSD))
+        return F.rms_norm(wide, self.weight.shape, self.weight.to(wide.dtype), self.eps)
+
+
+def rotary_tables(seq_len: int, config: ModelConfig, like: Tensor) -> tuple[Tensor, Tensor]:
+    """cos and sin (S, C) of position * theta^(-2j/C); both halves of C have the same angles, as in LLaMA."""
+    exponents = torch.arange(0, config.head_dim, 2, device=like.device, dtype=torch.float32) / config.head_dim
+    positions = torch.arange(seq_len, device=like.device, dtype=torch.float32)
+    angles_SC = torch.outer(positions, config.rope_theta**-exponents).repeat(1, 2)
+    return angles_SC.cos().to(like.dtype), angles_SC.sin().to(like.dtype)
+
+
+def rotate(x_BNSC: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotate each pair (x_j, x_{j+C/2}) by its position's angle j."""
+    cos_SC, sin_SC = rotary
+    first, second = x_BNSC.chunk(2, dim=-1)
+    return (x_BNSC * cos_SC + torch.cat((-second, first), dim=-1) * sin_SC).to(x_BNSC.dtype)
+
+
+def build_model(run: RunConfig, vocab_size: int) -> Transformer:
+    """The model that `run` describes, on the CPU, with the weights that `run.seed` gives."""
+    model = Transformer(run, vocab_size)
+    model.init_weights(run.seed)
+    return model
+
+
+def weights_digest(model: nn.Module) -> str:
+    """Sixteen hex digits over the names and bytes of all parameters: equal digests are equal weights."""
+    digest = hashlib.sha256()
+    for name, param in sorted(model.named_parameters()):
+        digest.update(f"{name}{tuple(param.shape)}{param.dtype}".encode())
+        digest.update(param.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def _build_moe(run: RunConfig, experts: MoEExpertsConfig) -> MoE:
+    router = Router(run.model.width, experts.num_experts, experts.top_k, run.router)
+    return MoE(router, Experts(experts.num_experts, run.model.width, experts.ffn_hidden, run.engine.expert_backend))
+
+
+def _generator(seed: int, label: str) -> torch.Generator:
+    """A generator that depends on nothing but its arguments."""
+    digest = hashlib.sha256(f"{seed}:{label}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
+
+
+def _matrices(name: str, param: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """(label, matrix) of every matrix in `param`: itself, or those of its stack."""
+    if param.dim() == 2:
+        yield name, param
+    else:
+        yield from ((f"{name}[{e}]", matrix) for e, matrix in enumerate(param))

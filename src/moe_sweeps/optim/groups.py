@@ -1,0 +1,83 @@
+"""Parameter groups by role: one function assigns every trainable parameter to exactly one role, and proves it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from moe_sweeps.errors import MoeSweepsError
+from moe_sweeps.optim.lr_split import LrSplitConfig, Role
+
+# A parameter's role is read off its name. Exactly one pattern must match.
+ROLE_PATTERNS: dict[Role, str] = {
+    Role.expert: r"\.experts\.",
+    Role.router: r"\.router\.",
+    Role.dense: r"\.(attention|ffn)\.",
+    Role.embedding: r"^embedding\.",
+    Role.norm: r"norm\.weight$",
+}
+DECAYED_ROLES = frozenset({Role.expert, Role.router, Role.dense})
+
+
+@dataclass(frozen=True, slots=True)
+class ParamGroup:
+    """All parameters of one role. Between two learning-rate arms only `lr_multiplier` differs."""
+
+    role: Role
+    names: tuple[str, ...]
+    params: tuple[nn.Parameter, ...]
+    lr_multiplier: float
+
+    def as_torch(self, base_lr: float, weight_decay: float) -> dict[str, Any]:
+        """The group in the form that torch optimizers take; `peak_lr` is what the schedule scales."""
+        peak_lr = base_lr * self.lr_multiplier
+        decay = weight_decay if self.role in DECAYED_ROLES else 0.0
+        return {
+            "params": list(self.params),
+            "role": self.role.value,
+            "lr": peak_lr,
+            "peak_lr": peak_lr,
+            "weight_decay": decay,
+        }
+
+
+def role_of(name: str) -> Role:
+    """The role of the parameter called `name`.
+
+    Raises:
+        MoeSweepsError: no pattern, or more than one, matches.
+    """
+    roles = [role for role, pattern in ROLE_PATTERNS.items() if re.search(pattern, name)]
+    if len(roles) != 1:
+        found = ", ".join(r.value for r in roles) or "none"
+        raise MoeSweepsError(f"parameter {name} must have exactly one role, and matches {found}; see ROLE_PATTERNS")
+    return roles[0]
+
+
+def parameter_groups(model: nn.Module, lr_split: LrSplitConfig, expected: frozenset[Role]) -> list[ParamGroup]:
+    """One group for each role of `expected`, holding every trainable parameter of `model` exactly once.
+
+    Raises:
+        MoeSweepsError: a parameter has no single role, an expected role is empty, or an unexpected one is not.
+    """
+    by_role: dict[Role, list[tuple[str, nn.Parameter]]] = {role: [] for role in Role}
+    for name, param in model.named_parameters():
+        if param.requires_grad:
+            by_role[role_of(name)].append((name, param))
+    for role, members in by_role.items():
+        if bool(members) != (role in expected):
+            problem = "has no parameters" if role in expected else f"is not expected, but has {members[0][0]}"
+            raise MoeSweepsError(f"the role {role.value} {problem}")
+    return [
+        ParamGroup(role, tuple(n for n, _ in members), tuple(p for _, p in members), lr_split.multiplier(role))
+        for role, members in by_role.items()
+        if members
+    ]
+
+
+def expected_roles(is_moe: bool) -> frozenset[Role]:
+    """The roles that a model of ours has."""
+    return frozenset(Role) if is_moe else frozenset({Role.dense, Role.embedding, Role.norm})

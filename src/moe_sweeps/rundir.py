@@ -1,0 +1,269 @@
+"""The run folder: everything that a run is, and the only place where its results live.
+
+    config.yaml       the frozen, resolved config that the worker reads
+    overrides.yaml    what was asked for on the command line
+    identity.json     the canonical form that was hashed, and the identity version
+    provenance.json   code, packages, host, data, command
+    status.json       state, progress, heartbeat, failure
+    metrics.jsonl     one JSON object a line
+    summary.json      final numbers
+    checkpoints/      the last k
+    log.txt           what the worker printed;  traceback.txt  why it failed
+
+This module knows files, not experiments: it imports neither torch nor the config schemas.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import time
+import traceback
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from moe_sweeps.errors import RunBusyError, RunFolderError
+from moe_sweeps.files import read_json, write_atomic, write_json
+
+
+class State(StrEnum):
+    """What a run is doing, or how it ended."""
+
+    planned = "planned"
+    queued = "queued"
+    running = "running"
+    done = "done"
+    failed = "failed"
+    diverged = "diverged"  # the loss became NaN or infinite: an outcome
+    preempted = "preempted"  # stopped from outside with its state saved; it goes on when started again
+    cancelled = "cancelled"
+
+
+# A run in one of these states has its result; starting it again trains nothing.
+FINISHED = frozenset({State.done, State.diverged})
+
+
+@dataclass(slots=True)
+class Failure:
+    """Why a run failed. Failures with equal signatures have the same cause."""
+
+    type: str
+    message: str
+    signature: str
+
+
+@dataclass(slots=True)
+class Status:
+    """The content of status.json. Times are seconds since the epoch."""
+
+    state: State = State.planned
+    attempt: int = 0
+    step: int = 0
+    total_steps: int = 0
+    tokens_per_step: int = 0
+    tokens_per_second: float | None = None
+    loss: float | None = None
+    maxvio: float | None = None
+    heartbeat: float = field(default_factory=time.time)
+    host: str | None = None
+    pid: int | None = None
+    slurm_job_id: str | None = None
+    failure: Failure | None = None
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Status:
+        known = {f.name for f in fields(cls)}
+        values = {k: v for k, v in content.items() if k in known}
+        failure = values.pop("failure", None)
+        return cls(**{**values, "state": State(values["state"])}, failure=Failure(**failure) if failure else None)
+
+
+@dataclass(frozen=True, slots=True)
+class RunDir:
+    """One run folder."""
+
+    path: Path
+
+    # --- creating and finding -------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(cls, root: Path, name: str, run_id: str, *, config: dict[str, Any], overrides: list[str],
+               identity: dict[str, Any], provenance: dict[str, Any], total_steps: int) -> RunDir:  # fmt: skip
+        """Make the folder of a new run, complete or not at all; an existing one is returned as it is.
+
+        Raises:
+            RunFolderError: a folder of this id holds a different identity.
+        """
+        existing = cls.find(root, run_id)
+        if existing is not None:
+            existing.require_identity(identity)
+            return existing
+        final = root / f"{name}-{run_id}"
+        draft = cls(root / f".{run_id}.{uuid.uuid4().hex[:8]}.tmp")
+        draft.path.mkdir(parents=True)
+        draft.checkpoints.mkdir()
+        write_atomic(draft.path / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+        write_atomic(draft.path / "overrides.yaml", yaml.safe_dump(overrides))
+        write_json(draft.path / "identity.json", identity)
+        write_json(draft.path / "provenance.json", provenance)
+        draft.write_status(Status(total_steps=total_steps))
+        try:
+            draft.path.rename(final)
+        except OSError:  # another process was faster
+            shutil.rmtree(draft.path)
+            cls(final).require_identity(identity)
+        return cls(final)
+
+    @classmethod
+    def find(cls, root: Path, run_id: str) -> RunDir | None:
+        """The folder of a run id under `root`, whatever its name, or None."""
+        found = sorted(root.glob(f"*-{run_id}"))
+        if len(found) > 1:
+            names = ", ".join(p.name for p in found)
+            raise RunFolderError(f"{root} has several folders of run {run_id}: {names}. Move all but one away.")
+        return cls(found[0]) if found else None
+
+    @classmethod
+    def all(cls, root: Path) -> list[RunDir]:
+        """Every run folder under `root`, by name."""
+        return [cls(p.parent) for p in sorted(root.glob("*/identity.json")) if not p.parent.name.startswith(".")]
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    @property
+    def run_id(self) -> str:
+        return self.path.name.rsplit("-", 1)[-1]
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    def config(self) -> dict[str, Any]:
+        """The frozen config."""
+        return dict(yaml.safe_load((self.path / "config.yaml").read_text()))
+
+    def identity(self) -> dict[str, Any]:
+        return dict(read_json(self.path / "identity.json"))
+
+    def provenance(self) -> dict[str, Any]:
+        return dict(read_json(self.path / "provenance.json"))
+
+    def status(self) -> Status:
+        return Status.from_dict(read_json(self.path / "status.json"))
+
+    def summary(self) -> dict[str, Any] | None:
+        """Final numbers, or None before the run has ended."""
+        path = self.path / "summary.json"
+        return dict(read_json(path)) if path.exists() else None
+
+    def require_identity(self, identity: dict[str, Any]) -> None:
+        """Raise RunFolderError unless this folder holds exactly `identity`."""
+        if self.identity() != identity:
+            raise RunFolderError(f"{self.path} holds another experiment than its run id says. Move it away and try again.")
+
+    # --- writing --------------------------------------------------------------------------------------------------
+
+    def write_status(self, status: Status) -> None:
+        """Replace status.json and stamp its heartbeat."""
+        status.heartbeat = time.time()
+        write_json(self.path / "status.json", asdict(status))
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        write_json(self.path / "summary.json", summary, durable=True)
+
+    def update_provenance(self, **changes: Any) -> None:
+        write_json(self.path / "provenance.json", self.provenance() | changes)
+
+    def record_failure(self, error: BaseException) -> Failure:
+        """Append the traceback to traceback.txt and return the failure for status.json."""
+        text = "".join(traceback.format_exception(error))
+        with (self.path / "traceback.txt").open("a") as file:
+            file.write(f"--- {time.strftime('%Y-%m-%dT%H:%M:%S%z')} {socket.gethostname()} pid {os.getpid()}\n{text}\n")
+        return Failure(type(error).__name__, str(error), failure_signature(error))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run. The lock ends with the process that holds it, however that process ends.
+
+        Raises:
+            RunBusyError: another worker holds it.
+        """
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            holder = self.status()
+            where = f"process {holder.pid} on {holder.host}" if holder.pid else "another process"
+            raise RunBusyError(f"{self.path.name} is being trained by {where}; two workers never train one run") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def is_locked(self) -> bool:
+        """Whether some worker on this machine holds the run at this moment."""
+        try:
+            with self.lock():
+                return False
+        except RunBusyError:
+            return True
+
+
+class MetricsLog:
+    """metrics.jsonl: appended line by line, and cut back to a step when a run goes on from a checkpoint."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Add one record; it has at least "step" and "split"."""
+        with self.path.open("a") as file:
+            file.write(json.dumps(record, allow_nan=False) + "\n")
+
+    def sync(self) -> None:
+        """Wait until what was appended is on disk."""
+        if self.path.exists():
+            with self.path.open("rb") as file:
+                os.fsync(file.fileno())
+
+    def truncate_after(self, step: int) -> None:
+        """Drop records of later steps, and a line that a crash cut short."""
+        kept = [line for line, record in self._lines() if record["step"] <= step]
+        write_atomic(self.path, "".join(kept))
+
+    def records(self) -> list[dict[str, Any]]:
+        """All complete records in order."""
+        return [record for _, record in self._lines()]
+
+    def _lines(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        if not self.path.exists():
+            return
+        with self.path.open() as file:
+            for line in file:
+                try:
+                    yield line, json.loads(line)
+                except ValueError:
+                    if line.endswith("\n"):
+                        raise RunFolderError(f"{self.path} has a line that is not JSON: {line[:80]!r}") from None
+
+
+def failure_signature(error: BaseException) -> str:
+    """Where and what, without the values: equal for runs that fail for the same reason."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [f for f in frames if f"{os.sep}moe_sweeps{os.sep}" in f.filename] or frames
+    place = f"{Path(ours[-1].filename).name}:{ours[-1].name}" if ours else "unknown"
+    return f"{type(error).__name__} in {place}"

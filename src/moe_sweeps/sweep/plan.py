@@ -1,0 +1,165 @@
+"""The plan of a sweep: every requested combination, the distinct runs behind them, and what collapsed and why.
+
+A plan is made before the first run starts and costs no training; it is what the manifest records.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moe_sweeps.config.compose import Setting, compose
+from moe_sweeps.config.schema import RunConfig
+from moe_sweeps.errors import ConfigError
+from moe_sweeps.files import read_json, write_json
+from moe_sweeps.freeze import freeze
+from moe_sweeps.identity import ID_LENGTH, SEED_KEYS, identity, reader_of_unread, unread_knobs
+from moe_sweeps.paths import resolve
+from moe_sweeps.rundir import RunDir, State
+from moe_sweeps.sweep.grid import Grid, expand
+
+MANIFEST_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One combination that was asked for, and the run that answers it."""
+
+    settings: tuple[Setting, ...]
+    run_id: str
+    unread: dict[str, str]  # swept or set by hand, but read by nothing here -> what would read it
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRun:
+    """One distinct run."""
+
+    run_id: str
+    arm: str
+    label: str
+    run: RunConfig
+    settings: tuple[Setting, ...]
+    folder: RunDir | None  # None until it is frozen
+
+    @property
+    def state(self) -> State:
+        return self.folder.status().state if self.folder else State.planned
+
+    def frozen(self, command: str, workers: int) -> RunDir:
+        """The run's folder, made now if there is none."""
+        return self.folder or freeze(self.run, [str(s) for s in self.settings], command=command, workers=workers)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A sweep before it runs."""
+
+    axes: dict[str, list[str]]
+    requests: list[Request]
+    runs: dict[str, PlannedRun]
+
+    @property
+    def name(self) -> str:
+        return next(iter(self.runs.values())).run.name or "sweep"
+
+    @property
+    def sweep_id(self) -> str:
+        """The same set of runs is the same sweep, in whatever order it was typed."""
+        return hashlib.sha256(json.dumps([self.name, sorted(self.runs)]).encode()).hexdigest()[:ID_LENGTH]
+
+    @property
+    def runs_root(self) -> Path:
+        return resolve(next(iter(self.runs.values())).run.paths.runs)
+
+    @property
+    def reports_root(self) -> Path:
+        return resolve(next(iter(self.runs.values())).run.paths.reports)
+
+
+def make_plan(arguments: Sequence[str]) -> Plan:
+    """Compose and validate every combination.
+
+    Raises:
+        ConfigError: the first combination that is refused; nothing was started.
+    """
+    grid = expand(arguments)
+    requests, runs = [], {}
+    for settings in grid.combinations:
+        run = _compose_combination(settings, grid)
+        content = identity(run)
+        unread = unread_settings(run, settings)
+        requests.append(Request(settings, content["run_id"], unread))
+        if content["run_id"] not in runs:
+            runs[content["run_id"]] = _planned(run, content, settings, _label(settings, grid.axes, unread))
+    return Plan(grid.axes, requests, runs)
+
+
+def unread_settings(run: RunConfig, settings: Sequence[Setting]) -> dict[str, str]:
+    """Of what was set by hand, the keys that nothing reads in this run -> the component that would read them."""
+    unread = unread_knobs(run)
+    found = {s.key: reader_of_unread(s.key, unread) for s in settings}
+    return {key: reader for key, reader in found.items() if reader}
+
+
+def write_manifest(plan: Plan, command: str) -> Path:
+    """Write runs/sweeps/<sweep id>/manifest.json: the design matrix, known before the first run starts."""
+    path = plan.runs_root / "sweeps" / plan.sweep_id / "manifest.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, manifest(plan, command, created=_first_created(path)), durable=True)
+    return path
+
+
+def manifest(plan: Plan, command: str, created: str) -> dict[str, Any]:
+    """The manifest as plain data."""
+    return {
+        "version": MANIFEST_VERSION,
+        "sweep_id": plan.sweep_id,
+        "name": plan.name,
+        "created": created,
+        "command": command,
+        "axes": plan.axes,
+        "requested": [
+            {"overrides": {s.key: s.value for s in r.settings}, "run_id": r.run_id, "unread": r.unread}
+            for r in plan.requests
+        ],
+        "runs": {
+            run_id: {
+                "folder": f"{planned.run.run_name}-{run_id}",
+                "arm": planned.arm,
+                "label": planned.label,
+                "seed": planned.run.seed,
+            }
+            for run_id, planned in plan.runs.items()
+        },
+    }
+
+
+def _compose_combination(settings: Sequence[Setting], grid: Grid) -> RunConfig:
+    try:
+        return compose(settings)
+    except ConfigError as error:
+        swept = " ".join(str(s) for s in settings if s.key in grid.axes)
+        if swept:
+            error.add_note(f"in the combination {swept}; nothing was started")
+        raise
+
+
+def _planned(run: RunConfig, content: dict[str, Any], settings: tuple[Setting, ...], label: str) -> PlannedRun:
+    folder = RunDir.find(resolve(run.paths.runs), content["run_id"])
+    return PlannedRun(content["run_id"], content["arm"], label or run.run_name, run, settings, folder)
+
+
+def _label(settings: Sequence[Setting], axes: dict[str, list[str]], unread: dict[str, str]) -> str:
+    """What tells this arm from the others: its settings on the axes, without seeds and without what nothing reads."""
+    return " ".join(str(s) for s in settings if s.key in axes and s.key not in unread and s.key not in SEED_KEYS)
+
+
+def _first_created(path: Path) -> str:
+    if path.exists():
+        return str(read_json(path)["created"])
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
