@@ -9,31 +9,24 @@ flops_per_token * tokens/s over the rate of a 1024^3 float32 product, measured b
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 
 import torch
 from torch import Tensor, nn
-from transformers import MixtralConfig, MixtralForCausalLM
+from transformers import MixtralForCausalLM
 
-from moe_sweeps.balancing import AuxConfig, NoBalancerConfig
-from moe_sweeps.config.groups import (
-    EngineConfig,
-    LaunchConfig,
-    ModelConfig,
-    MoEExpertsConfig,
-    TrackingConfig,
-    TrainerConfig,
-)
+from moe_sweeps.config.groups import ModelConfig, MoEExpertsConfig, TrainerConfig
 from moe_sweeps.config.schema import RunConfig, validate
-from moe_sweeps.data.config import CorpusConfig
-from moe_sweeps.model.router import TopkSoftmaxConfig
 from moe_sweeps.model.sizes import sizes
-from moe_sweeps.model.transformer import Transformer, build_model
-from moe_sweeps.optim.build import AdamWConfig
-from moe_sweeps.optim.lr_split import MatchedConfig
-from moe_sweeps.optim.schedule import OneCycleCosineConfig
+from moe_sweeps.model.transformer import build_model
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from helpers import make_run
+from mixtral import as_mixtral
 
 
 def main() -> None:
@@ -60,59 +53,7 @@ def main() -> None:
     print(f"ratio to Mixtral: {seconds['Mixtral'] / seconds['moe_sweeps']:.2f}")
 
 
-def as_mixtral(ours: Transformer, run: RunConfig, vocab_size: int) -> MixtralForCausalLM:
-    """A MixtralForCausalLM of the same shape with copies of the same weights."""
-    experts = run.experts
-    assert isinstance(experts, MoEExpertsConfig)
-    config = MixtralConfig(
-        vocab_size=vocab_size,
-        hidden_size=run.model.width,
-        intermediate_size=experts.ffn_hidden,
-        num_hidden_layers=run.model.layers,
-        num_attention_heads=run.model.heads,
-        num_key_value_heads=run.model.heads,
-        num_local_experts=experts.num_experts,
-        num_experts_per_tok=experts.top_k,
-        max_position_embeddings=run.trainer.seq_len,
-        rms_norm_eps=run.model.norm_eps,
-        rope_theta=run.model.rope_theta,
-        tie_word_embeddings=True,
-        use_cache=False,
-    )
-    mixtral = MixtralForCausalLM(config)
-    mixtral.load_state_dict(dict(mixtral_weights(ours.state_dict())), strict=False)
-    mixtral.tie_weights()
-    return mixtral
-
-
-def mixtral_weights(ours: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Our tensors (or their gradients) under Mixtral's names; the tied head is left out."""
-    renamed = {
-        "embedding.": "model.embed_tokens.",
-        "final_norm.": "model.norm.",
-        "attention_norm.": "input_layernorm.",
-        "ffn_norm.": "post_attention_layernorm.",
-        "attention.out_DD": "self_attn.o_proj.weight",
-        "moe.router.weight_ED": "mlp.gate.weight",
-        "moe.experts.up_EHD": "mlp.experts.gate_up_proj",
-        "moe.experts.down_EDF": "mlp.experts.down_proj",
-    }
-    theirs: dict[str, Tensor] = {}
-    for name, tensor in ours.items():
-        target = f"model.{name}" if name.startswith("layers.") else name
-        for old, new in renamed.items():
-            target = target.replace(old, new)
-        if target.endswith("attention.qkv_QD"):
-            stem = target.removesuffix("attention.qkv_QD") + "self_attn."
-            theirs |= {f"{stem}{p}_proj.weight": part for p, part in zip("qkv", tensor.chunk(3), strict=True)}
-        else:
-            theirs[target] = tensor
-    return theirs
-
-
-def _take_turns(
-    steps: dict[str, Callable[[], float]], rounds: int
-) -> tuple[dict[str, float], float, dict[str, float]]:
+def _take_turns(steps: dict[str, Callable[[], float]], rounds: int) -> tuple[dict[str, float], float, dict[str, float]]:
     """Median seconds of each step, the median GEMM rate in FLOP/s, and the last losses."""
     a, b = torch.randn(2, 1024, 1024).unbind()
     times: dict[str, list[float]] = {name: [] for name in steps}
@@ -151,20 +92,10 @@ def _mixtral_loss(mixtral: MixtralForCausalLM, tokens_BS: Tensor, targets_BS: Te
 
 
 def _run_config(args: argparse.Namespace) -> RunConfig:
-    return RunConfig(
+    return make_run(
         model=ModelConfig(layers=args.layers, width=args.width, heads=args.heads),
         experts=MoEExpertsConfig(num_experts=args.experts, top_k=args.top_k, ffn_hidden=args.ffn_hidden),
-        router=TopkSoftmaxConfig(),
-        balancer=NoBalancerConfig(),
-        aux=AuxConfig(),
-        lr_split=MatchedConfig(),
-        optimizer=AdamWConfig(),
-        schedule=OneCycleCosineConfig(),
-        data=CorpusConfig(vocab_size=args.vocab),
         trainer=TrainerConfig(batch_size=args.batch, micro_batch_size=args.batch, seq_len=args.seq_len),
-        engine=EngineConfig(),
-        tracking=TrackingConfig(),
-        launch=LaunchConfig(),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ class Checkpoints:
         for step in reversed(self.steps()):
             try:
                 return step, self._load(step, map_location)
-            except (OSError, ValueError, RuntimeError) as error:
+            except (OSError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
                 log.warning("checkpoint of step %d is damaged (%s); trying the one before", step, error)
         return None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -38,15 +37,14 @@ def evaluate(
     ranking: LayerRanking,
     device: torch.device,
     autocast: bool,
-    limit: int | None = None,
 ) -> Evaluation:
-    """Mean over all tokens of the first `limit` batches of (inputs_BS, targets_BS), or of all of them."""
+    """Mean over all tokens of `batches` of (inputs_BS, targets_BS)."""
     model.eval()
     load = LoadCounter()
     loss = torch.zeros((), dtype=torch.float64, device=device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
     tokens = 0
-    for inputs_BS, targets_BS in itertools.islice(batches, limit):
+    for inputs_BS, targets_BS in batches:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
             output = model(inputs_BS.to(device), targets_BS.to(device), ranking=ranking)
         loss += output.token_loss_BS.sum(dtype=torch.float64)

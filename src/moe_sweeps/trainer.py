@@ -189,7 +189,7 @@ class Trainer:
         return {k: v for k, v in self.last_good.items() if k.startswith("val_")}
 
     def _evaluate_during_training(self) -> None:
-        result = self.evaluate(limit=self.run.trainer.eval_batches)
+        result = self.evaluate(self.run.trainer.eval_batches)
         self._require_finite_evaluation(result)
         self.metrics.append({"step": self.step, "split": "val", "tokens": result.tokens} | result.metrics())
         self.last_good |= {f"val_{k}": v for k, v in result.metrics().items()}
@@ -198,15 +198,16 @@ class Trainer:
         if not math.isfinite(result.loss):
             raise Diverged(f"the validation loss after step {self.step} is NaN or infinite")
 
-    def evaluate(self, limit: int | None = None) -> Evaluation:
-        """Evaluate on the first `limit` validation batches, or on all."""
+    def evaluate(self, max_batches: int | None = None) -> Evaluation:
+        """Evaluate on `max_batches` batches spread over the validation set, or on all of it."""
+        settings = self.run.trainer
+        batches = val_batches(self.data.val, settings.seq_len, settings.eval_batch_size, max_batches)
         return evaluate(
             self.model,
-            self._alive_while(val_batches(self.data.val, self.run.trainer.seq_len, self.run.trainer.micro_batch_size)),
+            self._alive_while(batches),
             ranking=self.balancer.ranking_TE,
             device=self.device,
             autocast=self.autocast,
-            limit=limit,
         )
 
     def _alive_while(self, batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -266,7 +267,7 @@ class Trainer:
         self.step = step
 
     def _finish(self) -> dict[str, Any]:
-        result = self.evaluate()
+        result = self.evaluate(self.run.trainer.final_eval_batches)
         self._require_finite_evaluation(result)
         self.metrics.append({"step": self.step, "split": "val", "tokens": result.tokens} | result.metrics())
         self.clock.lap()

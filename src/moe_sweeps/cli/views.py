@@ -54,8 +54,9 @@ def print_plan(console: Console, plan: Plan, history: History, workers: int) -> 
     console.print(_headline(plan), highlight=False)
     for key, values in plan.axes.items():
         console.print(f"  {escape(key)}: {escape(', '.join(values))}", highlight=False)
+    word = "collapsed" if len(plan.requests) > len(plan.runs) else "not read"
     for line in collapse_reasons(plan):
-        console.print(f"  [yellow]collapsed[/]: {escape(line)}", highlight=False)
+        console.print(f"  [yellow]{word}[/]: {escape(line)}", highlight=False)
     todo = [p for p in plan.runs.values() if p.state not in FINISHED]
     started = sum(1 for p in todo if p.folder is not None and p.folder.status().step > 0)
     resume = f" ({started} of them go on from where they stopped)" if started else ""
@@ -83,7 +84,7 @@ def collapse_reasons(plan: Plan) -> list[str]:
         for (key, reader, where), count in unread.items()
     ]
     if saved and not reasons:
-        reasons.append(f"{saved} combinations mean the same as another one")
+        reasons.append(f"{saved} combination{' means' if saved == 1 else 's mean'} the same as another one")
     return reasons
 
 

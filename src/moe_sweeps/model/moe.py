@@ -37,9 +37,10 @@ class MoE(nn.Module):
         """y_t = sum_k w_tk expert_{i_tk}(x_t) (arXiv 2401.04088, eq. 2): y (T, D) and the decision behind it."""
         routing: Routing = self.router(x_TD, ranking)
         picks = sort_picks(routing.ids_TK)
-        x_PD = _Dispatch.apply(x_TD, picks)
+        x_PD = _Dispatch.apply(x_TD, picks)  # type: ignore[no-untyped-call]
         y_PD = self.experts(x_PD, routing.counts_E)
-        return _Combine.apply(y_PD, routing.weights_TK, picks), routing
+        y_TD = _Combine.apply(y_PD, routing.weights_TK, picks)  # type: ignore[no-untyped-call]
+        return y_TD, routing
 
 
 class Experts(nn.Module):
@@ -81,12 +82,12 @@ def grouped_obstacle(dtype: torch.dtype, width: int, ffn_hidden: int) -> str | N
 
 def swiglu(h_PH: Tensor) -> Tensor:
     """silu(gate) * up for h (..., 2F) = [gate, up] (arXiv 2002.05202): (..., F)."""
-    y_PF: Tensor = _SwiGLU.apply(h_PH)
+    y_PF: Tensor = _SwiGLU.apply(h_PH)  # type: ignore[no-untyped-call]
     return y_PF
 
 
 class _SwiGLU(torch.autograd.Function):
-    """Saves its input alone and writes both halves of the gradient into one tensor, where autograd would join copies."""
+    """Saves its input alone, and writes both halves of the gradient in place where autograd would join copies."""
 
     @staticmethod
     def forward(ctx: Any, h_PH: Tensor) -> Tensor:
@@ -114,7 +115,7 @@ def _grouped_product(x_PI: Tensor, weight_EOI: Tensor, counts_E: Tensor) -> Tens
 
 def _looped_product(x_PI: Tensor, weight_EOI: Tensor, counts_E: Tensor) -> Tensor:
     """The same, expert by expert, in any dtype and shape."""
-    rows = x_PI.split(counts_E.tolist())
+    rows = torch.split(x_PI, counts_E.tolist())
     return torch.cat([F.linear(x, weight) for x, weight in zip(rows, weight_EOI.unbind(), strict=True)])
 
 
@@ -175,4 +176,4 @@ class _Combine(torch.autograd.Function):
 
 def _rows_TKD(x_PD: Tensor, picks: Picks) -> Tensor:
     """Sorted rows back in token order, (T, K, D)."""
-    return x_PD.index_select(0, picks.place_TK.flatten()).unflatten(0, picks.place_TK.shape)
+    return x_PD.index_select(0, picks.place_TK.flatten()).view(*picks.place_TK.shape, -1)

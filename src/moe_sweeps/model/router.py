@@ -147,7 +147,7 @@ class Router(nn.Module):
 def count_picks(ids_TK: Tensor, num_experts: int) -> Tensor:
     """Picks of each expert, int64 (E,). A scatter, because bincount waits for the GPU."""
     ids_P = ids_TK.flatten()
-    return torch.zeros(num_experts, dtype=torch.int64, device=ids_P.device).scatter_add_(0, ids_P, torch.ones_like(ids_P))
+    return ids_P.new_zeros(num_experts).scatter_add_(0, ids_P, torch.ones_like(ids_P))
 
 
 @torch.no_grad()

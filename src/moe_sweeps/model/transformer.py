@@ -1,7 +1,7 @@
 """A LLaMA-style decoder whose feed-forward networks are MoE layers, or one dense SwiGLU each for the baseline.
 
-Axes: B sequences, S positions, T = B*S tokens, D width, N heads, C head size, V vocabulary, E experts, K picks per token,
-F hidden size, H = 2F gate rows then up rows, Q = 3D query, key and value rows.
+Axes: B sequences, S positions, T = B*S tokens, D width, N heads, C head size, V vocabulary, E experts, K picks per
+token, F hidden size, H = 2F gate rows then up rows, Q = 3D query, key and value rows.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class Transformer(nn.Module):
     def __init__(self, run: RunConfig, vocab_size: int) -> None:
         super().__init__()
         self.config = run.model
-        self.embedding = nn.utils.skip_init(nn.Embedding, vocab_size, run.model.width)
+        # Built around an empty tensor: the default constructor would fill it from the global random state.
+        table_VD = torch.empty(vocab_size, run.model.width)
+        self.embedding = nn.Embedding.from_pretrained(table_VD, freeze=False)  # type: ignore[no-untyped-call]
         self.layers = nn.ModuleList(Layer(run) for _ in range(run.model.layers))
         self.final_norm = RMSNorm(run.model)
 
@@ -137,9 +139,8 @@ class Attention(nn.Module):
 
     def forward(self, x_BSD: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
         qkv_BSQ = F.linear(x_BSD, self.qkv_QD)
-        q_BNSC, k_BNSC, v_BNSC = (
-            part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for part in qkv_BSQ.chunk(3, dim=-1)
-        )
+        heads_BSNC = (*x_BSD.shape[:2], -1, self.head_dim)
+        q_BNSC, k_BNSC, v_BNSC = (part.view(heads_BSNC).transpose(1, 2) for part in qkv_BSQ.chunk(3, dim=-1))
         q_BNSC, k_BNSC = rotate(q_BNSC, rotary), rotate(k_BNSC, rotary)
         y_BNSC = F.scaled_dot_product_attention(q_BNSC, k_BNSC, v_BNSC, is_causal=True)
         return F.linear(y_BNSC.transpose(1, 2).flatten(2), self.out_DD)

@@ -135,11 +135,8 @@ def print_table(table: Table, console: Console) -> None:
 
 
 def terminal(table: Table, console: Console) -> RenderableType:
-    """A table with its notes; the intervals move below the means where the line would be too long."""
-    grid = _grid(table, " ±")
-    if Measurement.get(console, console.options.update(width=10_000), grid).maximum > console.width:
-        grid = _grid(table, "\n±")
-    blocks: list[RenderableType] = [Text(table.title, style="bold"), grid]
+    """A table with its notes."""
+    blocks: list[RenderableType] = [Text(table.title, style="bold"), _widest_that_fits(table, console)]
     if (text := warning(table)) is not None:
         blocks.append(Text(text, style="bold yellow"))
     blocks.append(Text(caption(table), style="italic"))
@@ -149,18 +146,26 @@ def terminal(table: Table, console: Console) -> RenderableType:
     return Group(*blocks, Text(facts(table), style="dim"), Text())
 
 
-def _grid(table: Table, plus_minus: str) -> Grid:
-    leading = int(
-        plus_minus[0] == "\n" and any("\n" in text for arm in table.arms for text in row(table, arm, plus_minus))
-    )
-    grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, header_style="bold", leading=leading)
+def _widest_that_fits(table: Table, console: Console) -> Grid:
+    """One line per arm if there is room, else the intervals below the means, else the columns closer together, too."""
+    for grid in (_grid(table, " ±"), _grid(table, "\n±")):
+        if Measurement.get(console, console.options.update(width=10_000), grid).maximum <= console.width:
+            return grid
+    return _grid(table, "\n±", tight=True)
+
+
+def _grid(table: Table, plus_minus: str, *, tight: bool = False) -> Grid:
     titles, names = header(table), len(table.axes) or 1
+    rows = [row(table, arm, plus_minus) for arm in table.arms]
+    apart = any("\n" in text for texts in rows for text in texts)
+    grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", leading=int(apart))
+    grid.padding = (0, 0) if tight else (0, 1, 0, 0)
     for i, title in enumerate(titles):
         is_number = names <= i < names + 1 + len(METRICS)
         justify: JustifyMethod = "right" if is_number else "left"
+        title = title.replace(".", ".\n") if tight else title
         grid.add_column(title.replace(" ", "\n"), justify=justify, no_wrap=is_number, overflow="fold")
-    for arm in table.arms:
-        texts = row(table, arm, plus_minus)
+    for arm, texts in zip(table.arms, rows, strict=True):
         grid.add_row(*(_styled(title, text, table, arm) for title, text in zip(titles, texts, strict=True)))
     return grid
 

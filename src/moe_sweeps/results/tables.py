@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from moe_sweeps.results.frame import Loaded
-from moe_sweeps.results.labels import SEED_KEYS, label_arms, spell, unread_knobs
+from moe_sweeps.results.labels import SEED_KEYS, label_arms, spell, unread_knobs, varying_keys
 from moe_sweeps.results.manifest import Manifest, PlannedRun, Request
 from moe_sweeps.results.stats import Estimate, estimate
 from moe_sweeps.rundir import FINISHED
@@ -181,12 +181,15 @@ def collapsed(manifest: Manifest, labels: Mapping[str, str]) -> tuple[str, ...]:
 
 def _collapse(label: str, requests: list[Request], unread: dict[str, str]) -> str:
     """Which combinations became the arm `label`, and why."""
-    inactive = {k: list(dict.fromkeys(r.overrides[k] for r in requests if k in r.overrides)) for k in unread}
-    asked = " and ".join(f"{k}={','.join(values)}" for k, values in inactive.items() if values)
-    if not asked:
-        which = "; ".join(spell(r.overrides) for r in requests)
+    varying = [k for k in varying_keys([r.overrides for r in requests]) if k not in SEED_KEYS]
+    if not set(varying) <= set(unread):
+        which = "; ".join(
+            spell({k: r.overrides[k] for k in varying if k in r.overrides}) or "defaults" for r in requests
+        )
         return f"{label}: {len(requests)} combinations have the same meaning and are one arm ({which})"
-    reason = "; ".join(f"{k} is read by {reader}" for k, reader in unread.items())
+    values = {k: dict.fromkeys(r.overrides[k] for r in requests if k in r.overrides) for k in varying}
+    asked = " and ".join(f"{k}={','.join(found)}" for k, found in values.items())
+    reason = "; ".join(f"{k} is read by {unread[k]}" for k in varying)
     return f"{label}: {len(requests)} combinations ({asked}) are one arm, because {reason}"
 
 

@@ -47,6 +47,6 @@ def tiny_data(tiny_corpus: list[Document], tmp_path: Path) -> TokenData:
 
 @pytest.fixture(scope="session")
 def real_data(tmp_path_factory: pytest.TempPathFactory) -> TokenData:
-    """The real corpus with the default config, prepared once a session (about 20 s), by one of pytest-xdist's workers."""
+    """The real corpus with the default config, prepared once a session (20 s), by one of pytest-xdist's workers."""
     base = tmp_path_factory.getbasetemp()
     return prepared(CorpusConfig(), (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "real", False)

@@ -1,0 +1,108 @@
+"""Composition: every option composes, and every mistake is answered with field, value, rule and fix."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from helpers import compose_run
+
+from moe_sweeps.config.compose import from_dict, option_help, options, schema_of, to_dict
+from moe_sweeps.config.groups import MoEExpertsConfig
+from moe_sweeps.config.registry import REGISTRY
+from moe_sweeps.errors import ConfigError
+from moe_sweeps.paths import CONF
+
+ALL_OPTIONS = [(group, option) for group, names in options().items() for option in names]
+
+
+@pytest.mark.parametrize(("group", "option"), ALL_OPTIONS)
+def test_every_option_composes_and_survives_freezing(group: str, option: str) -> None:
+    run = compose_run(f"{group}={option}")
+    assert from_dict(to_dict(run)) == run
+
+
+@pytest.mark.parametrize(("group", "option"), ALL_OPTIONS)
+def test_every_option_file_is_short_and_says_when_to_use_it(group: str, option: str) -> None:
+    assert len((CONF / group / f"{option}.yaml").read_text().splitlines()) < 25
+    assert option_help(group, option).startswith("Use ")
+
+
+def test_every_registered_component_has_an_option() -> None:
+    offered = {(g, schema_of(g, o)) for g, names in options().items() for o in names}
+    assert {(g, cls) for g, kinds in REGISTRY.items() for cls in kinds.values()} <= offered
+
+
+@pytest.mark.parametrize(
+    ("scale", "expected"),
+    [
+        ("talk", {"layers": 24, "width": 768, "heads": 12, "experts": 8, "ffn": 2048, "tokens": 20_480}),
+        ("talk_long", {"layers": 24, "width": 768, "heads": 12, "experts": 8, "ffn": 2048, "tokens": 163_840}),
+        ("talk_e128", {"layers": 12, "width": 768, "heads": 12, "experts": 128, "ffn": 1024, "tokens": 20_480}),
+    ],
+)
+def test_talk_scales_are_the_published_setting(scale: str, expected: dict[str, int]) -> None:
+    run = compose_run(f"scale={scale}")
+    assert isinstance(run.experts, MoEExpertsConfig)
+    found = {"layers": run.model.layers, "width": run.model.width, "heads": run.model.heads}
+    found |= {"experts": run.experts.num_experts, "ffn": run.experts.ffn_hidden, "tokens": run.trainer.tokens_per_step}
+    assert found == expected
+    assert (run.trainer.steps, run.schedule.warmup_steps, run.trainer.grad_clip) == (50_000, 300, 1.0)
+    assert (run.optimizer.weight_decay, run.router.z_loss, run.aux.coef) == (0.1, 0.01, 0.1)
+
+
+def test_the_command_line_wins_over_scale() -> None:
+    run = compose_run("trainer.steps=7", "schedule.warmup_steps=2", "scale=smoke")
+    assert (run.trainer.steps, run.model.width) == (7, 32)
+
+
+# (command line, what the message must say)
+REFUSED = [
+    (["aux.coeff=0.1"], r"aux\.coeff=0\.1 is refused: there is no such key\. Did you mean aux\.coef\?"),
+    (["coef=0.1"], r"Did you mean aux\.coef\?"),
+    (["aux.coef=O.1"], r"aux\.coef=O\.1 is refused: it must be of type float\. Its value here would be 0\.1"),
+    (["aux.coef=-1"], r"aux\.coef=-1\.0 is refused: it must be >= 0\. Its default is 0\.1"),
+    (["aux.coef=nan"], r"it must be a finite number"),
+    (["aux.normalization=swich"], r"must be one of switch, megatron, talk\. Did you mean switch\?"),
+    (["balancer=auxx"], r"the options are aux, lossfree, none\. Did you mean balancer=aux\?"),
+    (["balancer=zzz"], r"Choose one of aux, lossfree, none"),
+    (["balanser=aux"], r"Did you mean balancer\?"),
+    (["balancer.kind=lossfree"], r"Write balancer=lossfree instead"),
+    (["balancer=lossfree", "balancer.rate=0"], r"balancer\.rate=0\.0 is refused: it must be > 0"),
+    (["lr_split.expert=0.5"], r"it is a key of lr_split=static, and here lr_split is of kind matched"),
+    (["lr_split=static", "lr_split.expert=-1"], r"lr_split\.expert=-1\.0 is refused: it must be >= 0"),
+    (["experts=dense", "experts.num_experts=4"], r"a key of experts=e128 or experts=e16 or experts=e8"),
+    (["experts.top_k=9"], r"a token cannot use more experts than there are \(8\)\. Use experts\.top_k<=8"),
+    (["experts.top_k=0"], r"experts\.top_k=0 is refused: it must be >= 1"),
+    (["model.heads=3"], r"the width \(64\) must be divisible by the number of heads"),
+    (["model.heads=64"], r"64/64 = 1 is odd"),
+    (["model.layers=null"], r"it must be of type int"),
+    (["trainer.micro_batch_size=3"], r"micro-batches of equal size\. Use a divisor of 8"),
+    (["schedule.warmup_steps=5000"], r"warm-up must end before training does \(trainer\.steps=2000\)"),
+    (["seed=1.5"], r"seed=1\.5 is refused: it must be of type int"),
+    (["seed=-1"], r"seed=-1 is refused: it must be >= 0"),
+    (["name=a/b"], r"up to 80 letters"),
+    (["+balancer.typo=1"], r"keys cannot be added, deleted or moved"),
+    (["~balancer"], r"keys cannot be added, deleted or moved"),
+    (["hydra.run.dir=x"], r"Hydra only composes the config here"),
+    (["foo"], r"Overrides are written key=value"),
+    (["aux.coef=0.1,0.2"], r"it asks for 2 runs, and without -m one run is trained\. Add -m"),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), REFUSED, ids=[" ".join(line) for line, _ in REFUSED])
+def test_mistakes_are_refused_with_the_fix(line: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose_run(*line)
+    assert re.search(message, str(caught.value)), str(caught.value)
+
+
+def test_a_frozen_config_of_unknown_code_is_refused() -> None:
+    content = to_dict(compose_run())
+    content["balancer"]["kind"] = "later"
+    with pytest.raises(ConfigError, match=r"balancer\.kind=later is refused: the kinds are"):
+        from_dict(content)
+    content = to_dict(compose_run())
+    content["aux"]["new_knob"] = 1
+    with pytest.raises(ConfigError, match="new_knob"):
+        from_dict(content)

@@ -1,0 +1,44 @@
+"""Grids: what a line asks for, counted against brute force."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from moe_sweeps.errors import ConfigError
+from moe_sweeps.sweep.grid import expand, single
+
+
+def test_the_product_of_the_axes_first_axis_slowest() -> None:
+    grid = expand(["balancer=aux,lossfree", "scale=smoke", "aux.coef=0.1,0.2,0.6"])
+    assert grid.axes == {"balancer": ["aux", "lossfree"], "aux.coef": ["0.1", "0.2", "0.6"]}
+    expected = list(itertools.product(["balancer=aux", "balancer=lossfree"], ["scale=smoke"], ["0.1", "0.2", "0.6"]))
+    assert [[str(s) for s in c] for c in grid.combinations] == [[b, s, f"aux.coef={c}"] for b, s, c in expected]
+
+
+def test_ranges_choices_and_globs() -> None:
+    assert expand(["seed=range(0,3)"]).axes == {"seed": ["0", "1", "2"]}
+    assert expand(["seed=choice(5,7)"]).axes == {"seed": ["5", "7"]}
+    assert expand(["balancer=glob(*)"]).axes["balancer"] == ["aux", "lossfree", "none"]
+    assert expand(["experts=glob(e*,exclude=e128)"]).axes == {"experts": ["e16", "e8"]}
+
+
+def test_without_axes_there_is_one_combination() -> None:
+    assert [str(s) for s in single(["seed=1", "scale=smoke"])] == ["seed=1", "scale=smoke"]
+    assert single([]) == ()
+
+
+def test_the_last_of_two_settings_of_a_key_wins() -> None:
+    assert [str(s) for s in single(["seed=1", "seed=2"])] == ["seed=2"]
+
+
+def test_a_sweep_without_m_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"seed=0,1 is refused: it asks for 2 runs.*Add -m"):
+        single(["seed=0,1"])
+
+
+@pytest.mark.parametrize("line", ["balancer=glob(x*)", "seed=choice()", "seed=range(0,0)"])
+def test_an_empty_axis_is_refused(line: str) -> None:
+    with pytest.raises(ConfigError):
+        expand([line])

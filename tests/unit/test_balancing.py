@@ -1,0 +1,193 @@
+"""Balancers against values computed by hand, closed forms and float64 gradients."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+import torch
+from helpers import make_run
+from torch import Tensor
+
+from moe_sweeps.balancing import (
+    AuxBalancerConfig,
+    AuxConfig,
+    AuxNormalization,
+    BiasTarget,
+    LossFreeConfig,
+    NoBalancerConfig,
+    aux_loss,
+    balance_loss,
+    z_loss,
+)
+from moe_sweeps.config.groups import MoEExpertsConfig
+from moe_sweeps.config.registry import REGISTRY
+from moe_sweeps.model.router import Router, RouterConfig, Routing, SigmoidConfig, SoftmaxTopkConfig, TopkSoftmaxConfig
+
+GATES: list[RouterConfig] = [TopkSoftmaxConfig(), SoftmaxTopkConfig(), SigmoidConfig()]
+
+
+def routing(probs: list[list[float]], ids: list[list[int]], logits: Tensor | None = None) -> Routing:
+    probs_TE = torch.tensor(probs, dtype=torch.float64)
+    ids_TK = torch.tensor(ids)
+    counts_E = torch.tensor([(ids_TK == e).sum().item() for e in range(probs_TE.shape[1])])
+    logits_TE = torch.zeros_like(probs_TE) if logits is None else logits
+    return Routing(torch.empty(0), ids_TK, logits_TE, probs_TE, counts_E)
+
+
+# Three tokens, three experts, top-2. c = (3, 2, 1), f = c/6; P = column means = (0.5, 0.3, 0.2).
+# L_norm = 3 (3*0.5 + 2*0.3 + 1*0.2) / 6 = 1.15; talk: sum (c/3) P = (1.5 + 0.6 + 0.2) / 3 = 23/30.
+HAND = routing([[0.6, 0.3, 0.1], [0.5, 0.3, 0.2], [0.4, 0.3, 0.3]], [[0, 1], [0, 1], [0, 2]])
+
+
+def test_balance_loss_by_hand() -> None:
+    assert balance_loss(counts_E=HAND.counts_E, probs_TE=HAND.probs_TE).item() == pytest.approx(1.15, abs=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("normalization", "expected"),
+    [
+        (AuxNormalization.switch, 1.15),  # mean over the two layers
+        (AuxNormalization.megatron, 2.30),  # sum over them
+        (AuxNormalization.talk, 23 / 30),  # no factor E, c/T instead of c/(kT)
+    ],
+)
+def test_normalizations_by_hand(normalization: AuxNormalization, expected: float) -> None:
+    assert aux_loss([HAND, HAND], normalization=normalization).item() == pytest.approx(expected, abs=1e-15)
+
+
+@pytest.mark.parametrize(("experts", "k", "layers"), [(8, 2, 24), (16, 2, 4), (4, 1, 1)])
+def test_conversion_between_the_conventions(experts: int, k: int, layers: int) -> None:
+    """coef_talk = coef_switch * E/k and coef_megatron = coef_switch / L give the same term."""
+    probs_TE = torch.rand(32, experts, dtype=torch.float64).softmax(-1)
+    ids_TK = probs_TE.topk(k).indices
+    record = routing(probs_TE.tolist(), ids_TK.tolist())
+    terms = {n: aux_loss([record] * layers, normalization=n).item() for n in AuxNormalization}
+    switch = 0.025 * terms[AuxNormalization.switch]
+    assert 0.025 * experts / k * terms[AuxNormalization.talk] == pytest.approx(switch, rel=1e-12)
+    assert 0.025 / layers * terms[AuxNormalization.megatron] == pytest.approx(switch, rel=1e-12)
+
+
+def test_the_talks_coefficient_in_the_other_conventions() -> None:
+    """definitions: at E=8, k=2, L=24 the talk's 0.1 is 0.025 in switch and 0.00104 in megatron."""
+    assert 0.1 * 2 / 8 == pytest.approx(0.025)
+    assert 0.025 / 24 == pytest.approx(0.00104, abs=2e-6)
+
+
+@pytest.mark.parametrize(("experts", "k"), [(8, 2), (16, 4), (4, 4)])
+def test_closed_forms_of_the_balance_loss(experts: int, k: int) -> None:
+    uniform_TE = torch.full((experts, experts), 1 / experts, dtype=torch.float64)
+    balanced_E = torch.full((experts,), k)
+    assert balance_loss(counts_E=balanced_E, probs_TE=uniform_TE).item() == pytest.approx(1.0)
+    collapsed_E = torch.cat([torch.full((k,), experts), torch.zeros(experts - k, dtype=torch.int64)])
+    probs_TE = (collapsed_E / collapsed_E.sum()).double().repeat(experts, 1)
+    assert balance_loss(counts_E=collapsed_E, probs_TE=probs_TE).item() == pytest.approx(experts / k, rel=1e-6)
+
+
+@pytest.mark.parametrize("gate", GATES, ids=lambda g: g.kind)
+@pytest.mark.parametrize("normalization", list(AuxNormalization), ids=lambda n: n.value)
+def test_gradient_of_the_aux_loss_by_finite_differences(gate: RouterConfig, normalization: AuxNormalization) -> None:
+    """In float64, with the picks held fixed: f is detached, so only P moves."""
+    logits_TE = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    ids_TK = logits_TE.topk(2).indices
+    counts_E = torch.bincount(ids_TK.flatten(), minlength=4)
+
+    def loss(z_TE: Tensor) -> Tensor:
+        probs_TE = gate.probs_TE(gate.scores_TE(z_TE))
+        return aux_loss([Routing(torch.empty(0), ids_TK, z_TE, probs_TE, counts_E)], normalization=normalization)
+
+    assert torch.autograd.gradcheck(loss, (logits_TE,), eps=1e-6, atol=1e-8)
+
+
+def test_sigmoid_cannot_hide_below_the_epsilon() -> None:
+    """P has unit rows while scores are ordinary, and the loss does not fall when all scores are pushed down together."""
+    gate = SigmoidConfig()
+    logits_TE = torch.randn(5, 4, dtype=torch.float64)
+    probs_TE = gate.probs_TE(gate.scores_TE(logits_TE))
+    torch.testing.assert_close(probs_TE.sum(-1), torch.ones(5, dtype=torch.float64), atol=1e-6, rtol=0)
+
+
+def test_z_loss_by_hand() -> None:
+    logits = torch.tensor([[0.0, 0.0], [math.log(3.0), 0.0]], dtype=torch.float64)
+    record = dataclasses.replace(HAND, logits_TE=logits)
+    expected = (math.log(2) ** 2 + math.log(4) ** 2) / 2
+    assert z_loss([record]).item() == pytest.approx(expected, abs=1e-15)
+    assert z_loss([record, record]).item() == pytest.approx(expected, abs=1e-15)  # mean over layers
+
+
+def test_lossfree_bias_sequence_on_hand_counts() -> None:
+    balancer = LossFreeConfig(rate=0.5).build(make_run(), num_layers=2, num_experts=4)
+    loads = [
+        torch.tensor([[4, 2, 2, 0], [2, 2, 2, 2]]),  # mean 2: overloaded goes down, underloaded up, sign(0) = 0
+        torch.tensor([[0, 0, 0, 8], [1, 1, 1, 2]]),  # means 2 and 1.25
+    ]
+    balancer.update(loads[0])
+    assert balancer.bias_LE.tolist() == [[-0.5, 0.0, 0.0, 0.5], [0.0, 0.0, 0.0, 0.0]]
+    balancer.update(loads[1])
+    assert balancer.bias_LE.tolist() == [[0.0, 0.5, 0.5, 0.0], [0.5, 0.5, 0.5, -0.5]]
+    assert balancer.bias_LE.dtype is torch.float32
+    assert "bias_LE" in balancer.state_dict()
+
+
+def test_lossfree_compares_large_counts_exactly() -> None:
+    """A mean in float32 would call these equal."""
+    balancer = LossFreeConfig(rate=1.0).build(make_run(), num_layers=1, num_experts=2)
+    balancer.update(torch.tensor([[2**25 + 1, 2**25 - 1]]))
+    assert balancer.bias_LE.tolist() == [[-1.0, 1.0]]
+
+
+@pytest.mark.parametrize("target", list(BiasTarget), ids=lambda t: t.value)
+@pytest.mark.parametrize("gate", GATES, ids=lambda g: g.kind)
+def test_the_bias_steers_the_selection_and_never_the_weights(gate: RouterConfig, target: BiasTarget) -> None:
+    balancer = LossFreeConfig(bias_on=target).build(make_run(), num_layers=1, num_experts=4)
+    balancer.bias_LE[0] = torch.tensor([100.0, 0.0, 0.0, 50.0])
+    router = Router(8, 4, 2, gate)
+    torch.nn.init.normal_(router.weight_ED)
+    x_TD = torch.randn(10, 8)
+    biased = router(x_TD, lambda z, s: balancer.ranking_TE(0, z, s))
+    assert biased.ids_TK.tolist() == [[0, 3]] * 10
+    scores_TE = gate.scores_TE(biased.logits_TE)
+    expected_TK = gate.weights_TK(biased.logits_TE, scores_TE, biased.ids_TK)
+    assert torch.equal(biased.weights_TK, expected_TK)
+
+
+def build(kind: str, **knobs: Any) -> Any:
+    run = make_run(aux=AuxConfig(coef=0.5), experts=MoEExpertsConfig(num_experts=3))
+    return REGISTRY["balancer"][kind](**knobs).build(run, 2, 3)  # type: ignore[attr-defined]
+
+
+def test_aux_balancer_multiplies_by_its_coefficient() -> None:
+    assert build("aux").loss([HAND, HAND]).item() == pytest.approx(0.5 * 23 / 30)
+
+
+@pytest.mark.parametrize("kind", sorted(REGISTRY["balancer"]))
+def test_every_balancer_keeps_the_contract(kind: str) -> None:
+    """A loss is a scalar or None; ranking has the scores' shape; only update() changes state."""
+    balancer = build(kind)
+    before = {name: t.clone() for name, t in balancer.state_dict().items()}
+    loss = balancer.loss([HAND, HAND])
+    assert loss is None or (loss.shape == () and torch.isfinite(loss))
+    z_TE = torch.randn(5, 3)
+    assert balancer.ranking_TE(1, z_TE, z_TE.softmax(-1)).shape == z_TE.shape
+    assert all(torch.equal(before[name], t) for name, t in balancer.state_dict().items())
+
+
+def test_the_control_does_nothing() -> None:
+    balancer = NoBalancerConfig().build(make_run(), 1, 3)
+    z_TE = torch.randn(5, 3)
+    assert balancer.loss([HAND]) is None
+    assert balancer.ranking_TE(0, z_TE, z_TE.softmax(-1)) is z_TE
+    assert balancer.state_dict() == {}
+
+
+def test_the_aux_term_alone_moves_only_the_router() -> None:
+    """The balance term's gradient reaches a router's weights and its input, and nothing behind the experts."""
+    router = Router(8, 3, 2, TopkSoftmaxConfig())
+    torch.nn.init.normal_(router.weight_ED)
+    record = router(torch.randn(10, 8))
+    AuxBalancerConfig().build(make_run(), 1, 3).loss([record]).backward()
+    assert router.weight_ED.grad is not None
+    assert router.weight_ED.grad.abs().sum() > 0
+    assert not record.counts_E.requires_grad

@@ -1,0 +1,85 @@
+"""Checkpoints: atomic, checksummed, the last k, and never an unpickled object."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from moe_sweeps.checkpoint import Checkpoints
+
+CPU = torch.device("cpu")
+
+
+def saved(folder: Path, *steps: int, keep: int = 2) -> Checkpoints:
+    checkpoints = Checkpoints(folder, keep)
+    for step in steps:
+        checkpoints.save(step, {"x": torch.full((3,), float(step)), "nested": {"n": step}})
+    return checkpoints
+
+
+def test_the_newest_is_loaded_and_the_last_k_are_kept(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, 1, 2, 3)
+    assert checkpoints.steps() == [2, 3]
+    found = checkpoints.load_latest(CPU)
+    assert found is not None
+    step, state = found
+    assert (step, state["nested"], state["x"].tolist()) == (3, {"n": 3}, [3.0, 3.0, 3.0])
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_without_checkpoints_there_is_none(tmp_path: Path) -> None:
+    assert Checkpoints(tmp_path, 2).load_latest(CPU) is None
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "stamp"])
+def test_a_damaged_checkpoint_falls_back(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+    checkpoints = saved(tmp_path, 1, 2)
+    newest = tmp_path / "step-00000002.pt"
+    content = bytearray(newest.read_bytes())
+    if damage == "flip":
+        content[len(content) // 2] ^= 1
+        newest.write_bytes(content)
+    elif damage == "truncate":
+        newest.write_bytes(content[:100])
+    elif damage == "delete":
+        newest.unlink()
+    else:
+        (tmp_path / "step-00000002.json").write_text("{")
+    with caplog.at_level(logging.WARNING):
+        found = checkpoints.load_latest(CPU)
+    assert found is not None
+    assert found[0] == 1
+    assert "step 2 is damaged" in caplog.text
+
+
+def test_a_state_without_its_stamp_does_not_exist(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, 1)
+    (tmp_path / "step-00000002.pt").write_bytes(b"half")
+    assert checkpoints.steps() == [1]
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch /tmp/moe_sweeps_evil",)
+
+
+def test_pickled_code_is_not_run(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, 1)
+    checkpoints.save(2, {"evil": Evil()})
+    found = checkpoints.load_latest(CPU)
+    assert found is not None
+    assert found[0] == 1
+    assert not Path("/tmp/moe_sweeps_evil").exists()
+
+
+def test_a_failed_write_keeps_the_earlier_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints = saved(tmp_path, 1)
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.save(2, {"x": torch.zeros(3)})
+    assert checkpoints.steps() == [1]
+    assert len(list(tmp_path.iterdir())) == 2

@@ -1,0 +1,120 @@
+"""Identity: what decides a result decides the id, and nothing else does."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from helpers import compose_run, make_run
+
+from moe_sweeps.config.registry import knob
+from moe_sweeps.identity import canonical_form, identity, reader_of_unread, run_id, unread_knobs
+from moe_sweeps.optim.lr_split import StaticConfig
+from moe_sweeps.optim.schedule import OneCycleCosineConfig
+
+BASE = run_id(compose_run())
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "engine.device=cpu",
+        "engine.expert_backend=loop",
+        "launch.workers=7",
+        "launch.threads=2",
+        "trainer.log_every=3",
+        "trainer.eval_every=3",
+        "trainer.eval_batches=3",
+        "trainer.checkpoint_every=3",
+        "trainer.keep_checkpoints=5",
+        "paths.runs=/elsewhere",
+        "name=pretty",
+        "aux.coef=0.1",  # the default, said aloud
+        "data_seed=0",  # what it follows anyway
+        "balancer=aux",
+        "lr_split=static",  # all multipliers 1
+        "aux.normalization=talk",
+    ],
+)
+def test_infrastructure_and_spelling_do_not_change_the_id(override: str) -> None:
+    assert run_id(compose_run(override)) == BASE
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=1",
+        "data_seed=1",
+        "aux.coef=0.2",
+        "aux.normalization=switch",
+        "balancer=none",
+        "balancer=lossfree",
+        "router=sigmoid",
+        "router.init=small",
+        "router.z_loss=0",
+        "experts=e16",
+        "experts=dense",
+        "model.layers=3",
+        "optimizer.base_lr=1e-3",
+        "optimizer.weight_decay=0",
+        "schedule.warmup_steps=7",
+        "trainer.steps=1999",
+        "trainer.micro_batch_size=4",
+        "trainer.precision=bfloat16",
+        "data.vocab_size=1024",
+    ],
+)
+def test_every_active_change_changes_the_id(override: str) -> None:
+    assert run_id(compose_run(override)) != BASE
+
+
+def test_the_order_of_overrides_does_not_matter() -> None:
+    line = ["seed=3", "balancer=lossfree", "balancer.rate=0.01", "scale=smoke"]
+    assert run_id(compose_run(*line)) == run_id(compose_run(*reversed(line)))
+
+
+def test_an_inactive_knob_is_not_part_of_the_identity_and_names_its_reader() -> None:
+    ids = {run_id(compose_run("balancer=lossfree", f"aux.coef={c}")) for c in (0.1, 0.2, 0.6)}
+    assert len(ids) == 1
+    unread = unread_knobs(compose_run("balancer=lossfree"))
+    assert reader_of_unread("aux.coef", unread) == "balancer=aux"
+    assert reader_of_unread("balancer.rate", unread) is None
+
+
+def test_nothing_about_routing_counts_for_a_dense_model() -> None:
+    plain = canonical_form(compose_run("experts=dense"))
+    assert not {"router", "balancer", "aux"} & plain.keys()
+    same = compose_run("experts=dense", "balancer=lossfree", "router=sigmoid", "lr_split=static", "lr_split.expert=0.5")
+    assert canonical_form(same) == plain
+    assert canonical_form(compose_run("experts=dense", "lr_split=static", "lr_split.dense=0.5")) != plain
+
+
+def test_an_arm_is_a_run_without_its_seed() -> None:
+    first, second = (identity(compose_run(f"seed={s}")) for s in (0, 1))
+    assert first["arm"] == second["arm"]
+    assert first["run_id"] != second["run_id"]
+    fixed_data = identity(compose_run("seed=1", "data_seed=0"))
+    assert fixed_data["arm"] != first["arm"]
+
+
+def test_negative_zero_is_zero() -> None:
+    ids = {run_id(make_run(lr_split=StaticConfig(expert=e))) for e in (0.0, -0.0)}
+    assert len(ids) == 1
+
+
+def test_a_field_at_its_neutral_value_keeps_old_ids_valid() -> None:
+    @dataclass(slots=True)
+    class Younger(OneCycleCosineConfig):
+        cooldown: float = knob(0.2, neutral=0.0)
+
+    old = OneCycleCosineConfig()
+    values: dict[str, Any] = {f.name: getattr(old, f.name) for f in dataclasses.fields(old)}
+    assert run_id(make_run(schedule=Younger(**values, cooldown=0.0))) == run_id(make_run(schedule=old))
+    assert run_id(make_run(schedule=Younger(**values))) != run_id(make_run(schedule=old))
+
+
+def test_the_id_of_a_known_run_never_changes() -> None:
+    """A stored identity: if this fails, every run folder in the world has become an orphan."""
+    assert run_id(compose_run("scale=smoke", "balancer=lossfree")) == "bed0be19ef29"

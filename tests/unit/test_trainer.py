@@ -1,0 +1,232 @@
+"""Training: equal to a plain loop, resumable bit for bit, and honest about how it ended."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import TINY, compose_run
+
+from moe_sweeps.balancing import LossFree, aux_loss, z_loss
+from moe_sweeps.config.groups import TrainerConfig
+from moe_sweeps.config.schema import RunConfig
+from moe_sweeps.data.batches import TrainBatches, val_batches
+from moe_sweeps.data.memmap import TokenData
+from moe_sweeps.errors import Diverged, Interrupted
+from moe_sweeps.freeze import freeze
+from moe_sweeps.model.transformer import build_model
+from moe_sweeps.rundir import RunDir, State
+from moe_sweeps.trainer import Trainer, clip_gradients, uses_autocast
+from moe_sweeps.worker import run_worker
+
+CPU = torch.device("cpu")
+TIMES = ("wall_seconds", "train_seconds", "tokens_per_second", "gemm_peak_gflops", "share_of_gemm_peak")
+
+
+class Silent:
+    def logged(self, step: int, values: dict[str, float], tokens_per_second: float) -> None: ...
+    def alive(self, step: int) -> None: ...
+
+
+def never() -> bool:
+    return False
+
+
+def trainer(run: RunConfig, data: TokenData) -> Trainer:
+    return Trainer(run, freeze(run, [], command="test"), data, CPU, Silent())
+
+
+def records(folder: RunDir) -> list[dict[str, Any]]:
+    lines = (folder.path / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
+
+
+def without_times(summary: dict[str, Any] | None) -> dict[str, Any]:
+    assert summary is not None
+    return {k: v for k, v in summary.items() if k not in TIMES}
+
+
+def test_training_equals_a_plain_loop(folders: Path, real_data: TokenData) -> None:
+    """The whole trainer against twenty lines that anyone can check: same losses, same weights."""
+    run = compose_run(*TINY, "balancer=aux", "aux.coef=0.3", "trainer.micro_batch_size=4")
+    ours = trainer(run, real_data)
+    ours.train(never)
+    model = build_model(run, real_data.vocab_size)
+    decayed = [p for n, p in model.named_parameters() if "norm" not in n and "embedding" not in n]
+    rest = [p for n, p in model.named_parameters() if "norm" in n or "embedding" in n]
+    optimizer = torch.optim.AdamW([{"params": decayed}, {"params": rest, "weight_decay": 0.0}],
+                                  lr=6e-3, betas=(0.9, 0.95), weight_decay=0.1)  # fmt: skip
+    batches = TrainBatches(real_data.train, 32, 4, data_seed=0)
+    for step in range(24):
+        for group in optimizer.param_groups:
+            group["lr"] = 6e-3 * run.schedule.factor(step, 24)
+        output = model(*batches.batch(step))
+        aux = aux_loss(output.routings, normalization=run.aux.normalization)
+        (output.loss + 0.3 * aux + 0.01 * z_loss(output.routings)).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    for (name, expected), (_, found) in zip(model.named_parameters(), ours.model.named_parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=2e-4, atol=2e-6, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("balancer", ["none", "lossfree"])
+@pytest.mark.parametrize("micro", [1, 2, 4])
+def test_splitting_the_batch_changes_nothing_but_rounding(
+    folders: Path, real_data: TokenData, balancer: str, micro: int
+) -> None:
+    """Lossfree reads the counts of the whole batch, so 8 sequences are 8 sequences however they are cut."""
+    line = [*TINY, f"balancer={balancer}", "trainer.batch_size=8", "router.z_loss=0"]
+    whole = trainer(compose_run(*line, "trainer.micro_batch_size=8"), real_data)
+    split = trainer(compose_run(*line, f"trainer.micro_batch_size={micro}"), real_data)
+    for step in range(4):
+        one, other = whole._train_step(), split._train_step()
+        torch.testing.assert_close(one["loss"], other["loss"], rtol=1e-5, atol=1e-6)
+        assert one.get("maxvio_batch") == other.get("maxvio_batch"), step
+        whole.step += 1
+        split.step += 1
+    if isinstance(whole.balancer, LossFree) and isinstance(split.balancer, LossFree):
+        assert whole.balancer.bias_LE.abs().sum() > 0
+        assert torch.equal(whole.balancer.bias_LE, split.balancer.bias_LE)
+
+
+def test_the_micro_scoped_aux_loss_does_depend_on_the_split(folders: Path, real_data: TokenData) -> None:
+    line = [*TINY, "balancer=aux", "trainer.batch_size=8"]
+    terms = [
+        trainer(compose_run(*line, f"trainer.micro_batch_size={m}"), real_data)._train_step()["aux_loss"] for m in (8, 1)
+    ]
+    assert abs(terms[0] - terms[1]) > 1e-5
+
+
+@pytest.mark.parametrize("line", [["balancer=aux"], ["balancer=lossfree", "router=sigmoid"], ["experts=dense"]])
+def test_stopped_and_resumed_is_bit_identical(folders: Path, real_data: TokenData, line: list[str]) -> None:
+    run = compose_run(*TINY, *line)
+    whole = trainer(run, real_data)
+    whole.folder.write_summary(whole.train(never))
+    expected, expected_lines = without_times(whole.folder.summary()), records(whole.folder)
+    whole.folder.path.rename(folders / "elsewhere")
+    stopped = trainer(run, real_data)
+    with pytest.raises(Interrupted, match="stopped after step 7 of 24"):
+        stopped.train(lambda: stopped.step == 7)
+    resumed = trainer(run, real_data)
+    resumed.folder.write_summary(resumed.train(never))
+    assert without_times(resumed.folder.summary()) == expected
+    assert records(resumed.folder) == expected_lines
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, resumed.model.state_dict()[name]), name
+    for name, tensor in whole.balancer.state_dict().items():
+        assert torch.equal(tensor, resumed.balancer.state_dict()[name]), name
+
+
+def test_resuming_drops_records_beyond_the_checkpoint(folders: Path, real_data: TokenData) -> None:
+    run = compose_run(*TINY)
+    first = trainer(run, real_data)
+    with pytest.raises(RuntimeError, match="crash"):
+        first.train(lambda: (_ for _ in ()).throw(RuntimeError("crash")) if first.step == 9 else False)
+    assert [r["step"] for r in records(first.folder)] == [4, 8, 8]
+    second = trainer(run, real_data)
+    second.train(never)  # goes on after step 5
+    steps = [(r["split"], r["step"]) for r in records(second.folder)]
+    assert steps == sorted(set(steps), key=steps.index)
+    assert [s for split, s in steps if split == "train"] == [4, 8, 12, 16, 20, 24]
+    assert [s for split, s in steps if split == "val"] == [8, 16, 24]
+
+
+def test_evaluation_changes_no_state(folders: Path, real_data: TokenData) -> None:
+    ours = trainer(compose_run(*TINY, "balancer=lossfree"), real_data)
+    ours._train_step()
+    before = {k: v.clone() for k, v in (ours.model.state_dict() | ours.balancer.state_dict()).items()}
+    random = torch.get_rng_state()
+    ours.evaluate(2)
+    after = ours.model.state_dict() | ours.balancer.state_dict()
+    assert all(torch.equal(before[k], after[k]) for k in before)
+    assert torch.equal(random, torch.get_rng_state())
+    assert ours.model.training
+
+
+def test_the_validation_loss_is_the_mean_over_tokens(folders: Path, real_data: TokenData) -> None:
+    """Against one forward pass in float64 over the same windows."""
+    ours = trainer(compose_run(*TINY, "trainer.eval_batch_size=6"), real_data)
+    found = ours.evaluate(3)
+    inputs, targets = (torch.cat(t) for t in zip(*val_batches(real_data.val, 32, 6, 3), strict=True))
+    logits = ours.model(inputs, ranking=ours.balancer.ranking_TE).logits_BSV.double()
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+    assert found.tokens == 18 * 32
+    assert found.loss == pytest.approx(expected.item(), rel=1e-6)
+    assert found.accuracy == pytest.approx((logits.argmax(-1) == targets).double().mean().item())
+    assert found.metrics()["perplexity"] == pytest.approx(math.exp(expected.item()), rel=1e-6)
+    assert found.load_LE is not None
+    assert found.load_LE.sum(1).tolist() == [18 * 32 * 2] * 2
+
+
+def test_a_nan_loss_ends_the_run_as_diverged_with_its_last_good_numbers(folders: Path, real_data: TokenData) -> None:
+    run = compose_run(*TINY, "optimizer.base_lr=1e30", "trainer.grad_clip=0", "trainer.log_every=1")
+    folder = freeze(run, [], command="test")
+    assert run_worker(folder) is State.diverged
+    assert folder.status().state is State.diverged
+    summary = folder.summary()
+    assert summary is not None
+    assert 0 < summary["diverged_at_step"] < 24
+    assert math.isfinite(summary["last_good_train_loss"])
+    assert "val_loss" not in summary
+    assert run_worker(folder) is State.diverged  # an outcome: it is not tried again
+    assert folder.status().attempt == 1
+
+
+def test_divergence_names_the_step(folders: Path, real_data: TokenData) -> None:
+    ours = trainer(compose_run(*TINY, "optimizer.base_lr=1e30", "trainer.grad_clip=0"), real_data)
+    with pytest.raises(Diverged, match=r"at step \d+"):
+        ours.train(never)
+
+
+def test_the_summary_holds_what_tables_rely_on(folders: Path, real_data: TokenData) -> None:
+    ours = trainer(compose_run(*TINY), real_data)
+    summary = ours.train(never)
+    assert {
+        "val_loss", "val_perplexity", "val_accuracy", "val_maxvio_global", "train_maxvio_batch", "tokens", "wall_seconds",
+        "tokens_per_second", "params_total", "params_active",
+    } <= summary.keys()  # fmt: skip
+    assert summary["tokens"] == 24 * 4 * 32
+    assert summary["params_total"] == sum(p.numel() for p in ours.model.parameters())
+    assert summary["val_perplexity"] == pytest.approx(math.exp(summary["val_loss"]))
+
+
+def test_train_maxvio_is_the_mean_over_the_last_tenth(folders: Path, real_data: TokenData) -> None:
+    run = compose_run(*TINY, "trainer.steps=20", "trainer.log_every=1")
+    ours = trainer(run, real_data)
+    summary = ours.train(never)
+    lines = [r for r in records(ours.folder) if r["split"] == "train"]
+    assert summary["train_maxvio_batch"] == pytest.approx((lines[18]["maxvio_batch"] + lines[19]["maxvio_batch"]) / 2)
+
+
+def test_arms_of_one_seed_share_weights_and_batches(folders: Path, real_data: TokenData) -> None:
+    pairings = []
+    for line in (["balancer=aux"], ["balancer=lossfree"], ["optimizer.base_lr=1e-3"], ["seed=1"]):
+        ours = trainer(compose_run(*TINY, *line), real_data)
+        ours._start()
+        pairings.append(ours.folder.provenance()["pairing"])
+    assert pairings[0] == pairings[1] == pairings[2]
+    assert pairings[0]["initial_weights"] != pairings[3]["initial_weights"]
+    assert pairings[0]["batches"] != pairings[3]["batches"]
+
+
+def test_clipping(folders: Path) -> None:
+    model = torch.nn.Linear(2, 1, bias=False)
+    model.weight.grad = torch.tensor([[3.0, 4.0]])
+    assert clip_gradients(model, 0).item() == 5.0
+    assert model.weight.grad.tolist() == [[3.0, 4.0]]
+    assert clip_gradients(model, 1.0).item() == 5.0
+    torch.testing.assert_close(model.weight.grad, torch.tensor([[0.6, 0.8]]))
+
+
+def test_precision() -> None:
+    run = TrainerConfig()
+    assert not uses_autocast(run.precision, CPU)
+    assert uses_autocast(run.precision, torch.device("cuda"))
+    run = dataclasses.replace(run, precision=type(run.precision).float32)
+    assert not uses_autocast(run.precision, torch.device("cuda"))
