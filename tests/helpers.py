@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from moe_sweeps.balancing import AuxConfig, NoBalancerConfig
+from moe_sweeps.config.compose import compose
 from moe_sweeps.config.groups import (
     EngineConfig,
     LaunchConfig,
@@ -13,7 +14,6 @@ from moe_sweeps.config.groups import (
     TrackingConfig,
     TrainerConfig,
 )
-from moe_sweeps.config.compose import compose
 from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.data.config import CorpusConfig
 from moe_sweeps.model.router import TopkSoftmaxConfig
@@ -21,7 +21,6 @@ from moe_sweeps.optim.build import AdamWConfig
 from moe_sweeps.optim.lr_split import MatchedConfig
 from moe_sweeps.optim.schedule import OneCycleCosineConfig
 from moe_sweeps.sweep.grid import single
-
 
 # A run of about a second, for tests of the machinery around training.
 TINY = (

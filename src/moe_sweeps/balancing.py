@@ -1,7 +1,7 @@
 """Balancers: what keeps the experts' loads alike, as one class with its config each.
 
-A balancer may add a loss (seen by autograd), steer the selection (what top-k ranks), and keep state that is updated once
-per optimizer step from the summed loads. It never looks at anything but `Routing` records and loads.
+A balancer may add a loss (seen by autograd), steer the selection (what top-k ranks), and keep state that is updated
+once per optimizer step from the summed loads. It never looks at anything but `Routing` records and loads.
 
 Axes: T tokens, E experts, L MoE layers. Counts c_i are picks of expert i; sum_i c_i = kT.
 """
@@ -105,7 +105,7 @@ class AuxBalancerConfig(BalancerConfig):
     READS: ClassVar[frozenset[str]] = frozenset({"aux"})
     kind: str = "aux"
 
-    def build(self, run: RunConfig, num_layers: int, num_experts: int) -> Balancer:
+    def build(self, run: RunConfig, num_layers: int, num_experts: int) -> AuxBalancer:
         return AuxBalancer(run.aux)
 
 
@@ -129,7 +129,7 @@ class LossFreeConfig(BalancerConfig):
     rate: float = knob(1e-3, gt=0)  # the paper: 1e-4 is slow, 1e-2 oscillates
     bias_on: BiasTarget = BiasTarget.scores
 
-    def build(self, run: RunConfig, num_layers: int, num_experts: int) -> Balancer:
+    def build(self, run: RunConfig, num_layers: int, num_experts: int) -> LossFree:
         return LossFree(self, num_layers, num_experts)
 
 

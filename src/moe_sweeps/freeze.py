@@ -17,8 +17,8 @@ from moe_sweeps.rundir import RunDir
 def freeze(run: RunConfig, overrides: Sequence[str], *, command: str, workers: int = 1) -> RunDir:
     """The folder of `run`: made now, or the one that exists, whose frozen config then counts.
 
-    `workers` processes share the cores, so the number of threads is decided and frozen here: a resumed run then computes
-    with the same threads, and so the same numbers, on whatever machine it goes on.
+    `workers` processes share the cores, so the number of threads is decided and frozen here: a resumed run then
+    computes with the same threads, and so the same numbers, on whatever machine it goes on.
     """
     threads = run.launch.threads or max(1, available_cores() // workers)
     frozen = dataclasses.replace(run, launch=dataclasses.replace(run.launch, threads=threads))

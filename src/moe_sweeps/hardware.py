@@ -24,7 +24,9 @@ def available_cores() -> int:
 def resolve_device(device: Device) -> torch.device:
     """The torch device that `engine.device` means on this machine."""
     if device is Device.cuda and not torch.cuda.is_available():
-        raise ConfigError("engine.device", "cuda", "torch sees no CUDA device on this machine", "Use engine.device=auto.")
+        raise ConfigError(
+            "engine.device", "cuda", "torch sees no CUDA device on this machine", "Use engine.device=auto."
+        )
     use_cuda = device is Device.cuda or (device is Device.auto and torch.cuda.is_available())
     return torch.device("cuda" if use_cuda else "cpu")
 

@@ -1,4 +1,4 @@
-"""Running means that live on the device, survive a resume bit for bit, and cost no synchronisation until they are read."""
+"""Running means that live on the device, survive a resume bit for bit, and do not wait for it until they are read."""
 
 from __future__ import annotations
 

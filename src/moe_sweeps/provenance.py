@@ -70,7 +70,9 @@ def command_line() -> str:
 
 def _git(*arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(
+            ["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, timeout=30, check=False
+        )
     except OSError:
         return None
     return done.stdout if done.returncode == 0 else None

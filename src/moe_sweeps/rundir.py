@@ -173,7 +173,9 @@ class RunDir:
     def require_identity(self, identity: dict[str, Any]) -> None:
         """Raise RunFolderError unless this folder holds exactly `identity`."""
         if self.identity() != identity:
-            raise RunFolderError(f"{self.path} holds another experiment than its run id says. Move it away and try again.")
+            raise RunFolderError(
+                f"{self.path} holds another experiment than its run id says. Move it away and try again."
+            )
 
     # --- writing --------------------------------------------------------------------------------------------------
 
@@ -208,7 +210,9 @@ class RunDir:
         except Timeout:
             holder = self.status()
             where = f"process {holder.pid} on {holder.host}" if holder.pid else "another process"
-            raise RunBusyError(f"{self.path.name} is being trained by {where}; two workers never train one run") from None
+            raise RunBusyError(
+                f"{self.path.name} is being trained by {where}; two workers never train one run"
+            ) from None
         try:
             yield
         finally:

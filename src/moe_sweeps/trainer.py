@@ -63,15 +63,15 @@ class Clock:
 class Trainer:
     """One run's model, optimizer, balancer and data, and the loop over them."""
 
-    def __init__(self, run: RunConfig, folder: RunDir, data: TokenData, device: torch.device, observer: Observer) -> None:
+    def __init__(
+        self, run: RunConfig, folder: RunDir, data: TokenData, device: torch.device, observer: Observer
+    ) -> None:
         self.run, self.folder, self.data, self.device, self.observer = run, folder, data, device, observer
         self.model: Transformer = build_model(run, data.vocab_size).to(device)
         self.balancer = build_balancer(run).to(device)
         groups = parameter_groups(self.model, run.lr_split, expected_roles(run.experts.is_moe))
         self.optimizer = run.optimizer.build(groups)
-        self.batches = TrainBatches(
-            data.train, run.trainer.seq_len, run.trainer.batch_size, run.effective_data_seed
-        )
+        self.batches = TrainBatches(data.train, run.trainer.seq_len, run.trainer.batch_size, run.effective_data_seed)
         self.checkpoints = Checkpoints(folder.checkpoints, run.trainer.keep_checkpoints)
         self.metrics = MetricsLog(folder.path / "metrics.jsonl")
         self.autocast = uses_autocast(run.trainer.precision, device)
@@ -154,7 +154,7 @@ class Trainer:
                 terms["z_loss"] = self.run.router.z_loss * z_loss(output.routings)
         share = 1 / self.run.trainer.micro_batches
         total = torch.stack(list(terms.values())).sum() * share
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         load.add(output.routings)
         return {name: term.detach() * share for name, term in terms.items()}
 
@@ -262,7 +262,10 @@ class Trainer:
         self.interval.load_state_dict(state["interval"])
         self.tail_maxvio.load_state_dict(state["tail_maxvio"])
         self.last_good = state["last_good"]
-        self.clock.train_seconds, self.clock.wall_seconds = state["clock"]["train_seconds"], state["clock"]["wall_seconds"]
+        self.clock.train_seconds, self.clock.wall_seconds = (
+            state["clock"]["train_seconds"],
+            state["clock"]["wall_seconds"],
+        )
         restore_random_state(state["random"], self.device)
         self.step = step
 
@@ -278,7 +281,9 @@ class Trainer:
     def summary_when_diverged(self) -> dict[str, Any]:
         """The last good numbers, named as such so that nobody averages them."""
         self.clock.lap()
-        return {"diverged_at_step": self.step} | {f"last_good_{k}": v for k, v in self.last_good.items()} | self._costs()
+        return (
+            {"diverged_at_step": self.step} | {f"last_good_{k}": v for k, v in self.last_good.items()} | self._costs()
+        )
 
     def _costs(self) -> dict[str, Any]:
         tokens = self.step * self.run.trainer.tokens_per_step

@@ -72,8 +72,8 @@ def test_conversion_between_the_conventions(experts: int, k: int, layers: int) -
 
 def test_the_talks_coefficient_in_the_other_conventions() -> None:
     """definitions: at E=8, k=2, L=24 the talk's 0.1 is 0.025 in switch and 0.00104 in megatron."""
-    assert 0.1 * 2 / 8 == pytest.approx(0.025)
-    assert 0.025 / 24 == pytest.approx(0.00104, abs=2e-6)
+    assert pytest.approx(0.025) == 0.1 * 2 / 8
+    assert pytest.approx(0.00104, abs=2e-6) == 0.025 / 24
 
 
 @pytest.mark.parametrize(("experts", "k"), [(8, 2), (16, 4), (4, 4)])
@@ -102,7 +102,7 @@ def test_gradient_of_the_aux_loss_by_finite_differences(gate: RouterConfig, norm
 
 
 def test_sigmoid_cannot_hide_below_the_epsilon() -> None:
-    """P has unit rows while scores are ordinary, and the loss does not fall when all scores are pushed down together."""
+    """P has unit rows while scores are ordinary, and the loss does not fall when all scores are pushed down."""
     gate = SigmoidConfig()
     logits_TE = torch.randn(5, 4, dtype=torch.float64)
     probs_TE = gate.probs_TE(gate.scores_TE(logits_TE))

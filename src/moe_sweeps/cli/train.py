@@ -65,7 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train_one(console: Console, overrides: Sequence[str]) -> int:
     """Train one run in this process, with a progress bar."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)])
+    logging.basicConfig(
+        level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)]
+    )
     settings = single(overrides)
     run = compose(settings)
     for key, reader in unread_settings(run, settings).items():
@@ -144,5 +146,3 @@ def _groups_help() -> str:
         lines += [f"    {name:<16} {option_help(group, name)}" for name in names]
     lines.append("every key with its value: python train.py --cfg")
     return "\n".join(lines)
-
-

@@ -27,18 +27,27 @@ STATE_STYLE = {
 
 
 class TrainingBar:
-    """Progress bar of one run: step, loss, MaxVio, tokens/s, time left."""
+    """Progress bar of one run: step, loss, MaxVio, tokens/s, time left. Without a terminal, a line every tenth."""
 
     def __init__(self, console: Console, total_steps: int) -> None:
         values = TextColumn("loss {task.fields[loss]}  MaxVio {task.fields[maxvio]}  {task.fields[speed]} tokens/s")
         columns: list[ProgressColumn] = [_Steps(), BarColumn(24), values, TimeRemainingColumn()]
-        self.progress = Progress(*columns, console=console)
+        self.progress = Progress(*columns, console=console, disable=not console.is_terminal)
         self._task = self.progress.add_task("training", total=total_steps, loss="-", maxvio="-", speed="-")
+        self._total, self._tenths = total_steps, 0
 
     def logged(self, step: int, values: dict[str, float], tokens_per_second: float) -> None:
         maxvio = f"{values['maxvio_batch']:.2f}" if "maxvio_batch" in values else "-"
-        fields = {"loss": f"{values['loss']:.4f}", "maxvio": maxvio, "speed": f"{tokens_per_second:,.0f}"}
+        fields: dict[str, Any] = {
+            "loss": f"{values['loss']:.4f}",
+            "maxvio": maxvio,
+            "speed": f"{tokens_per_second:,.0f}",
+        }
         self.progress.update(self._task, completed=step, **fields)
+        if self.progress.disable and step * 10 // self._total > self._tenths:
+            self._tenths = step * 10 // self._total
+            line = f"step {step}/{self._total}  loss {fields['loss']}  MaxVio {maxvio}  {fields['speed']} tokens/s"
+            self.progress.console.print(line, highlight=False)
 
     def alive(self, step: int) -> None:
         self.progress.update(self._task, completed=step)

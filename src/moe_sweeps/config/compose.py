@@ -10,7 +10,6 @@ import functools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
@@ -130,7 +129,7 @@ def from_dict(content: dict[str, Any]) -> RunConfig:
     return validate(run)
 
 
-# --- composing ----------------------------------------------------------------------------------------------------------
+# --- composing ---
 
 
 @functools.lru_cache(maxsize=256)
@@ -155,6 +154,7 @@ def _apply(config: DictConfig, setting: Setting) -> None:
 def _wrong_type(config: DictConfig, setting: Setting, error: Exception) -> ConfigError:
     parent, _, leaf = setting.key.rpartition(".")
     owner = OmegaConf.get_type(OmegaConf.select(config, parent) if parent else config)
+    assert owner is not None  # every node of a composed config has a schema
     annotation = {f.name: str(f.type) for f in dataclasses.fields(owner)}[leaf]
     old = OmegaConf.select(config, setting.key)
     choices = _enum_names(_first_line(error))
@@ -162,7 +162,9 @@ def _wrong_type(config: DictConfig, setting: Setting, error: Exception) -> Confi
         close = nearest(setting.value, choices)
         fix = f"Did you mean {close}?" if close else f"Its value here would be {getattr(old, 'name', old)}."
         return ConfigError(setting.key, setting.value, f"it must be one of {', '.join(choices)}", fix)
-    return ConfigError(setting.key, setting.value, f"it must be of type {annotation}", f"Its value here would be {old}.")
+    return ConfigError(
+        setting.key, setting.value, f"it must be of type {annotation}", f"Its value here would be {old}."
+    )
 
 
 def _enum_names(message: str) -> list[str]:
@@ -171,7 +173,7 @@ def _enum_names(message: str) -> list[str]:
     return found.group(1).replace("'", "").split(", ") if found else []
 
 
-# --- refusing -----------------------------------------------------------------------------------------------------------
+# --- refusing ---
 
 
 def _require_plain(override: Override) -> None:
@@ -185,7 +187,7 @@ def _require_plain(override: Override) -> None:
 
 
 def _value_text(override: Override) -> str:
-    return (override.input_line or "").partition("=")[2]
+    return "" if override.input_line is None else override.input_line.partition("=")[2]
 
 
 def _require_option(choice: Setting) -> None:
@@ -205,7 +207,9 @@ def _require_key(config: DictConfig, setting: Setting) -> None:
     if owners:
         rule = f"it is a key of {' or '.join(owners)}, and here {group} is of kind {config[group].kind}"
         raise ConfigError(setting.key, setting.value, rule, f"Add {owners[0]}, or leave it out.")
-    everywhere = keys | {f"{g}.{f}" for g, kinds in REGISTRY.items() for c in kinds.values() for f in c.__dataclass_fields__}
+    everywhere = keys | {
+        f"{g}.{f}" for g, kinds in REGISTRY.items() for c in kinds.values() for f in c.__dataclass_fields__
+    }
     close = nearest(setting.key, everywhere | set(options())) or _same_leaf(setting.key, everywhere)
     fix = f"Did you mean {close}?" if close else "`python train.py --cfg` prints every key."
     raise ConfigError(setting.key, setting.value, "there is no such key", fix)
@@ -220,8 +224,8 @@ def _same_leaf(key: str, keys: set[str]) -> str | None:
 
 def leaf_keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
     """Dotted paths of every value in a composed config."""
-    for key in config:
-        node = config._get_node(str(key))
+    for key in map(str, config):
+        node = config._get_node(key)
         path = f"{prefix}{key}"
         if isinstance(node, DictConfig) and not node._is_none():
             yield from leaf_keys(node, f"{path}.")
@@ -229,7 +233,7 @@ def leaf_keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
             yield path
 
 
-# --- reading frozen configs ---------------------------------------------------------------------------------------------
+# --- reading frozen configs ---
 
 
 def _component_from_dict(group: str, content: dict[str, Any]) -> Any:
@@ -251,5 +255,3 @@ def _with_neutral_values(cls: type, content: dict[str, Any]) -> dict[str, Any]:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-
-

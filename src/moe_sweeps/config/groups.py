@@ -1,7 +1,7 @@
 """Configs of the groups that have no code of their own: sizes, training length, machine, folders.
 
-Components with behaviour (balancers, routers, learning-rate splits, optimizers, schedules, data) keep their config beside
-that behaviour. Everything here is plain data.
+Components with behaviour (balancers, routers, learning-rate splits, optimizers, schedules, data) keep their config
+beside that behaviour. Everything here is plain data.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class MoEExpertsConfig(ExpertsConfig):
 @component("experts", "dense")
 @dataclass(slots=True)
 class DenseFFNConfig(ExpertsConfig):
-    """One SwiGLU of hidden size `active_experts * ffn_hidden`: the active parameters of a top-k MoE, without a router."""
+    """One SwiGLU of hidden size `active_experts * ffn_hidden`: the active parameters of a top-k MoE, no router."""
 
     kind: str = "dense"
     active_experts: int = knob(2, ge=1)
@@ -147,6 +147,14 @@ class EngineConfig(Component):
     kind: str = "native"
     device: Device = Device.auto
     expert_backend: ExpertBackend = ExpertBackend.auto
+
+    def check(self, run: RunConfig) -> Iterator[ConfigError]:
+        # No dtype needs less than multiples of 4; what bfloat16 needs beyond that the model itself refuses.
+        sizes = (run.model.width, run.experts.ffn_hidden)
+        if self.expert_backend is ExpertBackend.grouped and any(size % 4 for size in sizes):
+            rule = f"grouped GEMM needs model.width and experts.ffn_hidden to be multiples of 4, not {sizes}"
+            fix = "Use engine.expert_backend=auto, which falls back to the loop over experts."
+            yield ConfigError("engine.expert_backend", self.expert_backend.value, rule, fix)
 
 
 @component("tracking", "none")

@@ -90,7 +90,7 @@ def _prepare(config: CorpusConfig, folder: Path, console: Console) -> None:
     console.print(f"preparing {folder} (once)")
     with _progress_bar(console) as bar:
         _build(config, partial, bar)
-    os.replace(partial, folder)
+    partial.replace(folder)
 
 
 def _build(config: CorpusConfig, folder: Path, bar: Progress) -> None:

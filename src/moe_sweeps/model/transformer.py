@@ -50,7 +50,7 @@ class Transformer(nn.Module):
         self.config = run.model
         # Built around an empty tensor: the default constructor would fill it from the global random state.
         table_VD = torch.empty(vocab_size, run.model.width)
-        self.embedding = nn.Embedding.from_pretrained(table_VD, freeze=False)  # type: ignore[no-untyped-call]
+        self.embedding = nn.Embedding.from_pretrained(table_VD, freeze=False)
         self.layers = nn.ModuleList(Layer(run) for _ in range(run.model.layers))
         self.final_norm = RMSNorm(run.model)
 

@@ -60,5 +60,4 @@ class StaticConfig(LrSplitConfig):
 
     def unread(self, run: RunConfig) -> dict[str, str]:
         moe_only = [] if run.experts.is_moe else [Role.expert.value, Role.router.value]
-        return {name: "experts=e8 (any option with experts and a router)" for name in moe_only}
-
+        return dict.fromkeys(moe_only, "experts=e8 (any option with experts and a router)")

@@ -206,6 +206,6 @@ def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     names = dict.fromkeys(_FIXED)
     for row in rows:
         names |= dict.fromkeys(row)
-    names |= dict.fromkeys(("seed", "scale", "tokens") + METRICS)
+    names |= dict.fromkeys(("seed", "scale", "tokens", *METRICS))
     frame = pd.DataFrame(rows, columns=pd.Index(names))
-    return frame.astype({name: float for name in METRICS})
+    return frame.astype(dict.fromkeys(METRICS, float))

@@ -48,8 +48,8 @@ class History:
             plural = "" if len(like) == 1 else "s"
             return Estimate(statistics.median(like), f"from {len(like)} finished run{plural} of this size")
         rate = gemm_peak(repeats=3) * ASSUMED_SHARE_OF_PEAK
-        source = f"a guess: {ASSUMED_SHARE_OF_PEAK:.0%} of this machine's matrix-product peak, no run of this size is finished"
-        return Estimate(flops * tokens / rate, source)
+        share = f"{ASSUMED_SHARE_OF_PEAK:.0%} of this machine's matrix-product peak"
+        return Estimate(flops * tokens / rate, f"a guess: {share}; no run of this size is finished")
 
 
 def _summary_of_done(folder: RunDir) -> dict[str, Any] | None:

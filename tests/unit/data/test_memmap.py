@@ -35,12 +35,14 @@ def write(folder: Path, dtype: str = "<u2") -> Path:
 @pytest.mark.parametrize("dtype", ["<u2", "<u4"])
 def test_open_maps_what_meta_describes(dtype: str, tmp_path: Path) -> None:
     data = TokenData.open(write(tmp_path / "data", dtype))
-    assert data.train.tolist() == list(range(100)) and data.val.tolist() == list(range(7, 17))
+    assert data.train.tolist() == list(range(100))
+    assert data.val.tolist() == list(range(7, 17))
     assert data.train.dtype == np.dtype(dtype)
     assert (data.vocab_size, data.fingerprint, data.domains) == (100, "f00", ["a", "b"])
     assert data.domain_spans("train") == [("a", 0, 60), ("b", 60, 100)]
     assert data.domain_spans("val") == [("a", 0, 4), ("b", 4, 10)]
-    assert data.tokens("train") is data.train and data.tokens("val") is data.val
+    assert data.tokens("train") is data.train
+    assert data.tokens("val") is data.val
 
 
 def test_tokens_cannot_be_changed(tmp_path: Path) -> None:
@@ -49,7 +51,7 @@ def test_tokens_cannot_be_changed(tmp_path: Path) -> None:
         data.train[0] = 1
 
 
-@pytest.mark.parametrize("split, size", [("train", 198), ("train", 202), ("val", 0), ("val", 19)])
+@pytest.mark.parametrize(("split", "size"), [("train", 198), ("train", 202), ("val", 0), ("val", 19)])
 def test_a_file_of_the_wrong_size_is_refused(split: str, size: int, tmp_path: Path) -> None:
     folder = write(tmp_path / "data")
     os.truncate(folder / f"{split}.bin", size)

@@ -68,7 +68,8 @@ def test_meta_describes_the_files(tiny_data: TokenData, tiny_corpus: list[Docume
     assert meta["config"] == {"kind": "corpus", "vocab_size": 300, "val_fraction": 0.1}
     assert meta["preparation_version"] == prepare.PREPARATION_VERSION
     assert meta["vocab_size"] == tiny_data.vocab_size == 300
-    assert meta["dtype"] == "<u2" and meta["sources"] == corpus.source_versions()
+    assert meta["dtype"] == "<u2"
+    assert meta["sources"] == corpus.source_versions()
     assert meta["tokenizer_sha256"] == hashlib.sha256(tiny_data.tokenizer_path.read_bytes()).hexdigest()
     for domain in ("north", "south"):
         entries = [e for s in meta["splits"].values() for e in s["domains"] if e["name"] == domain]
@@ -80,7 +81,9 @@ def test_meta_describes_the_files(tiny_data: TokenData, tiny_corpus: list[Docume
 def test_domain_spans_cover_the_split_and_hold_their_domain(tiny_data: TokenData, split: SplitName) -> None:
     spans = tiny_data.domain_spans(split)
     assert [name for name, _, _ in spans] == tiny_data.domains == ["north", "south"]
-    assert spans[0][1] == 0 and spans[0][2] == spans[1][1] and spans[1][2] == len(tiny_data.tokens(split))
+    assert spans[0][1] == 0
+    assert spans[0][2] == spans[1][1]
+    assert spans[1][2] == len(tiny_data.tokens(split))
     bpe = tokenizer.load(tiny_data.tokenizer_path)
     for name, start_at, end in spans:
         text = bpe.decode(tiny_data.tokens(split)[start_at:end].tolist())
@@ -139,7 +142,8 @@ def test_a_killed_preparation_leaves_nothing_that_looks_complete(
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
     folder = tmp_path / "data" / folder_name(tiny_config)
-    assert (tmp_path / "data" / f"{folder.name}.partial").is_dir() and not folder.exists()
+    assert (tmp_path / "data" / f"{folder.name}.partial").is_dir()
+    assert not folder.exists()
     assert len(prepared(tiny_config, tmp_path / "data", progress=False).train) > 0
     assert [path.name for path in (tmp_path / "data").iterdir() if path.is_dir()] == [folder.name]
 
@@ -171,7 +175,8 @@ def test_progress_goes_to_stderr_and_can_be_silent(
     assert capfd.readouterr() == ("", "")
     prepared(tiny_config, tmp_path / "loud", progress=True)
     out, error = capfd.readouterr()
-    assert out == "" and "preparing" in error
+    assert out == ""
+    assert "preparing" in error
 
 
 def test_a_data_folder_that_cannot_be_written_is_named(tmp_path: Path, tiny_config: CorpusConfig) -> None:
@@ -187,7 +192,8 @@ def test_a_config_that_is_not_of_the_corpus_is_refused(tmp_path: Path) -> None:
 
 def test_real_corpus(real_data: TokenData, tmp_path: Path) -> None:
     assert real_data.domains == ["wikipedia", "bible", "python"]
-    assert real_data.vocab_size == 2048 and int(real_data.train.max()) == 2047
+    assert real_data.vocab_size == 2048
+    assert int(real_data.train.max()) == 2047
     assert 3e6 < len(real_data.train) < 4.5e6
     for train, val in zip(real_data.domain_spans("train"), real_data.domain_spans("val"), strict=True):
         tokens = {"train": train[2] - train[1], "val": val[2] - val[1]}

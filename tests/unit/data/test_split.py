@@ -48,7 +48,8 @@ def test_domains_stay_together_and_in_order(tiny_corpus: list[Document]) -> None
 def test_a_domain_of_large_documents_holds_out_the_smallest() -> None:
     documents = [Document("d", str(n), "x" * n) for n in (300, 200, 100)]
     split = split_documents(documents, 0.05)
-    assert [d.name for d in split.val] == ["100"] and [d.name for d in split.train] == ["300", "200"]
+    assert [d.name for d in split.val] == ["100"]
+    assert [d.name for d in split.train] == ["300", "200"]
 
 
 def test_a_domain_of_one_document_is_refused() -> None:

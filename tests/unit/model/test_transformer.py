@@ -36,7 +36,7 @@ def _tokens(rows: int = 3, length: int = 20) -> Tensor:
 
 
 def _logits(model: Transformer, tokens_BS: Tensor) -> Tensor:
-    logits_BSV = model(tokens_BS).logits_BSV
+    logits_BSV: Tensor | None = model(tokens_BS).logits_BSV
     assert logits_BSV is not None
     return logits_BSV.detach()
 

@@ -40,7 +40,8 @@ def test_runs_that_are_not_done_have_no_final_numbers(tmp_path: Path) -> None:
     make_run(tmp_path, seed=2, state="running", numbers=summary(5.0))
     frame = load_runs(tmp_path).frame.set_index("seed")
     assert frame["val_loss"].mean() == 3.0
-    assert frame.loc[1, "last_good.val_loss"] == 99.0 and frame.loc[1, "diverged_at_step"] == 37
+    assert frame.loc[1, "last_good.val_loss"] == 99.0
+    assert frame.loc[1, "diverged_at_step"] == 37
     assert frame["val_loss"].isna().tolist() == [False, True, True]
 
 
@@ -53,7 +54,8 @@ def test_a_failure_keeps_its_message(tmp_path: Path) -> None:
 @pytest.mark.parametrize("folder", ["", "nowhere"])
 def test_no_runs_give_an_empty_frame_with_its_columns(tmp_path: Path, folder: str) -> None:
     frame, problems = load_runs(tmp_path / folder)
-    assert frame.empty and problems == []
+    assert frame.empty
+    assert problems == []
     assert {"run_id", "arm", "state", "seed", "scale", *METRICS} <= set(frame.columns)
 
 
@@ -106,14 +108,16 @@ def test_damaged_folders_are_listed_and_do_not_hide_the_others(tmp_path: Path, d
     spoil(broken)
     frame, problems = load_runs(tmp_path)
     assert list(frame["seed"]) == [0]
-    assert [p.path for p in problems] == [broken] and reason in problems[0].reason
+    assert [p.path for p in problems] == [broken]
+    assert reason in problems[0].reason
 
 
 def test_two_folders_of_one_run_are_both_refused(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     shutil.copytree(run.path, tmp_path / f"copy-{run.run_id}")
     frame, problems = load_runs(tmp_path)
-    assert frame.empty and len(problems) == 2
+    assert frame.empty
+    assert len(problems) == 2
     assert "several folders" in problems[0].reason
 
 
@@ -121,7 +125,8 @@ def test_drafts_sweeps_and_other_folders_are_no_runs(tmp_path: Path) -> None:
     for name in (".0123456789ab.1234.tmp", "sweeps", "my notes"):
         (tmp_path / name).mkdir()
     frame, problems = load_runs(tmp_path)
-    assert frame.empty and problems == []
+    assert frame.empty
+    assert problems == []
 
 
 def test_curves_are_tidy(tmp_path: Path) -> None:
@@ -131,7 +136,8 @@ def test_curves_are_tidy(tmp_path: Path) -> None:
         log.append({"step": 10, "split": "train", "loss": 4.0 + seed, "lr": 0.1})
         log.append({"step": 10, "split": "val", "loss": 5.0 + seed})
     curves, problems = load_curves(load_runs(tmp_path).frame["folder"])
-    assert problems == [] and list(curves.columns) == ["run_id", "split", "step", "loss", "lr"]
+    assert problems == []
+    assert list(curves.columns) == ["run_id", "split", "step", "loss", "lr"]
     val = curves.query("split == 'val'").set_index("run_id")["loss"]
     assert val.to_dict() == {runs[0].run_id: 5.0, runs[1].run_id: 6.0}
 
@@ -149,7 +155,8 @@ def test_a_damaged_curve_is_a_problem_and_a_cut_or_missing_one_is_not(tmp_path: 
 
 def test_no_curves_keep_the_columns(tmp_path: Path) -> None:
     curves, _ = load_curves([])
-    assert curves.empty and list(curves.columns) == ["run_id", "split", "step"]
+    assert curves.empty
+    assert list(curves.columns) == ["run_id", "split", "step"]
 
 
 def test_a_thousand_runs_are_read_in_seconds(tmp_path: Path) -> None:
@@ -167,5 +174,6 @@ def test_a_thousand_runs_are_read_in_seconds(tmp_path: Path) -> None:
     start = time.perf_counter()
     frame, problems = load_runs(tmp_path / "many")
     seconds = time.perf_counter() - start
-    assert len(frame) == 1000 and problems == []
+    assert len(frame) == 1000
+    assert problems == []
     assert seconds < 10, f"{seconds:.1f} s"

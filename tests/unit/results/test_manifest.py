@@ -24,7 +24,8 @@ def labelled(*labels: str, requested: list[dict[str, Any]] | None = None) -> Man
 def test_a_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
     manifest = make_manifest(tmp_path)
     assert (manifest.sweep_id, manifest.name, manifest.slug) == ("5eed5eed", "demo", "demo-5eed5eed")
-    assert len(manifest.runs) == 12 and len(manifest.requested) == 18
+    assert len(manifest.runs) == 12
+    assert len(manifest.requested) == 18
     assert manifest.runs[run_hash("lossfree", None, 2)].arm == arm_hash("lossfree", None)
     assert manifest.requested[-1].unread == {"aux.coef": "balancer=aux"}
 
@@ -69,7 +70,8 @@ def test_a_knob_that_is_not_read_is_not_part_of_a_label() -> None:
 
 def test_arms_of_one_name_are_told_apart() -> None:
     labels = label_arms(labelled("a=1", "a=1", "a=2"))
-    assert labels.text == {"arm0": "a=1 [arm0]", "arm1": "a=1 [arm1]", "arm2": "a=2"} and labels.axes == ()
+    assert labels.text == {"arm0": "a=1 [arm0]", "arm1": "a=1 [arm1]", "arm2": "a=2"}
+    assert labels.axes == ()
 
 
 def test_free_texts_many_settings_and_a_single_arm_share_one_column() -> None:
@@ -77,7 +79,8 @@ def test_free_texts_many_settings_and_a_single_arm_share_one_column() -> None:
     assert label_arms(labelled("a=1 b=2")).text == {"arm0": "a=1 b=2"}
     assert label_arms(labelled("")).text == {"arm0": "defaults"}
     many = label_arms(labelled("a=1 b=1 c=1 d=1", "a=2 b=2 c=2 d=2"))
-    assert many.axes == () and many.text["arm1"] == "a=2 b=2 c=2 d=2"
+    assert many.axes == ()
+    assert many.text["arm1"] == "a=2 b=2 c=2 d=2"
 
 
 def test_runs_outside_any_sweep_are_named_by_what_differs(tmp_path: Path) -> None:
@@ -85,7 +88,8 @@ def test_runs_outside_any_sweep_are_named_by_what_differs(tmp_path: Path) -> Non
     for balancer, coef, seed in (("aux", 0.1, 0), ("aux", 0.3, 0), ("aux", 0.3, 1), ("lossfree", None, 0)):
         make_run(tmp_path, balancer, coef, seed)
     found = outside_manifest(load_runs(tmp_path).frame, [manifest])
-    assert found is not None and found.slug == "runs_outside_any_sweep"
+    assert found is not None
+    assert found.slug == "runs_outside_any_sweep"
     assert {(r.label, r.seed) for r in found.runs.values()} == {
         ("balancer=aux aux=default aux.coef=0.3", 0),
         ("balancer=aux aux=default aux.coef=0.3", 1),
@@ -103,7 +107,8 @@ def test_no_runs_outside_any_sweep(tmp_path: Path) -> None:
 def test_a_single_run_outside_any_sweep_is_called_like_its_folder(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     found = outside_manifest(load_runs(tmp_path).frame, [])
-    assert found is not None and found.runs[run.run_id].label == "smoke-aux"
+    assert found is not None
+    assert found.runs[run.run_id].label == "smoke-aux"
 
 
 @pytest.mark.parametrize("missing", ["sweep_id", "runs", "requested", "created"])

@@ -163,7 +163,8 @@ def test_one_seed_says_what_it_cannot_say(tmp_path: Path) -> None:
     table = clean_sweep(tmp_path, 1)
     sentence = "One seed per arm: there is no spread, and differences between arms cannot be told from seed noise."
     assert caption(table).startswith(sentence)
-    assert sentence in " ".join(in_terminal(table).split()) and sentence in markdown(table)
+    assert sentence in " ".join(in_terminal(table).split())
+    assert sentence in markdown(table)
     assert "±" not in in_terminal(table) + markdown(table)
 
 
@@ -180,21 +181,37 @@ def test_a_value_over_fewer_runs_than_the_row_claims_says_so(tmp_path: Path) -> 
     make_run(tmp_path, seed=1)
     make_run(tmp_path, seed=2, numbers=summary(3.2, val_maxvio_global=None))
     text = markdown(build(tmp_path, make_manifest(tmp_path, manifest_content(arms=(("aux", 0.1),)))))
-    assert "| 0.762 ± 0.159 (n=2) |" in text and "some runs lack numbers that others have" in text
+    assert "| 0.762 ± 0.159 (n=2) |" in text
+    assert "some runs lack numbers that others have" in text
 
 
 def test_a_clean_table_with_spread_fits_a_hundred_columns_in_one_line_per_arm(tmp_path: Path) -> None:
     lines = in_terminal(clean_sweep(tmp_path, 3)).splitlines()
     assert max(map(len, lines)) <= 100
-    assert [line.split() for line in lines if " aux " in line][0] == (
-        "aux 0.1 3/3 3.1000 ±0.2484 31.00 ±2.48 31.00 ±2.48 0.775 ±0.062 1.550 ±0.124".split()
+    assert next(line.split() for line in lines if " aux " in line) == (
+        [
+            "aux",
+            "0.1",
+            "3/3",
+            "3.1000",
+            "±0.2484",
+            "31.00",
+            "±2.48",
+            "31.00",
+            "±2.48",
+            "0.775",
+            "±0.062",
+            "1.550",
+            "±0.124",
+        ]
     )
 
 
 @pytest.mark.parametrize("width", [80, 100, 160])
 def test_nothing_is_cut_off_in_a_terminal(tmp_path: Path, width: int) -> None:
     text = in_terminal(build(tmp_path, make_messy_sweep(tmp_path)), width)
-    assert "…" not in text and max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= width
     for shown in ("2/3", "0/3", "1/3", "3.0500", "±0.6353", "(n=1)", "NOT FINAL"):
         assert shown in text
 

@@ -36,7 +36,8 @@ def test_two_values_use_one_degree_of_freedom() -> None:
 def test_interval_is_scipys(confidence: float) -> None:
     values = [3.91, 3.87, 3.95, 3.90, 3.99]
     found = estimate(values, confidence)
-    assert found.mean is not None and found.half_width is not None
+    assert found.mean is not None
+    assert found.half_width is not None
     sem = scipy_stats.sem(values)
     low, high = scipy_stats.t.interval(confidence, df=4, loc=found.mean, scale=sem)
     assert (found.mean - found.half_width, found.mean + found.half_width) == pytest.approx((low, high), rel=1e-12)

@@ -40,10 +40,13 @@ def test_mean_and_interval_by_hand(tmp_path: Path) -> None:
     # losses 3.0, 3.1, 3.2: mean 3.1, sd 0.1; half-width 4.302653 * 0.1 / sqrt(3) = 0.2484138; accuracy is a tenth of it
     table, arm = one_arm(tmp_path, {}, {}, {})
     loss, accuracy = arm.cells["val_loss"], arm.cells["val_accuracy"]
-    assert loss.n == 3 and loss.mean == pytest.approx(3.1) and loss.sd == pytest.approx(0.1)
+    assert loss.n == 3
+    assert loss.mean == pytest.approx(3.1)
+    assert loss.sd == pytest.approx(0.1)
     assert loss.half_width == pytest.approx(0.2484138, abs=1e-7)
     assert accuracy.half_width == pytest.approx(0.02484138, abs=1e-8)
-    assert table.clean and marks(table, arm) == []
+    assert table.clean
+    assert marks(table, arm) == []
 
 
 def test_rows_are_in_the_order_of_the_design(tmp_path: Path) -> None:
@@ -57,7 +60,8 @@ def test_rows_are_in_the_order_of_the_design(tmp_path: Path) -> None:
 @pytest.mark.parametrize("state", sorted(set(State) - {State.done}))
 def test_a_run_that_is_not_done_is_marked_and_not_averaged(tmp_path: Path, state: str) -> None:
     table, arm = one_arm(tmp_path, {}, {}, {"state": state, "numbers": summary(99.0)})
-    assert arm.cells["val_loss"].mean == pytest.approx(3.05) and arm.cells["val_loss"].n == 2
+    assert arm.cells["val_loss"].mean == pytest.approx(3.05)
+    assert arm.cells["val_loss"].n == 2
     assert marks(table, arm) == [f"1 {state}"]
     assert table.clean == (state == "diverged")
 
@@ -69,12 +73,14 @@ def test_a_diverged_run_is_not_averaged_even_if_the_frame_had_its_numbers(tmp_pa
     runs = load_runs(tmp_path)
     runs.frame.loc[runs.frame["state"] == "diverged", "val_loss"] = 99.0
     cell = ablation_table(manifest, runs, now=NOW).arms[0].cells["val_loss"]
-    assert cell.n == 2 and cell.mean == pytest.approx(3.05)
+    assert cell.n == 2
+    assert cell.mean == pytest.approx(3.05)
 
 
 def test_a_run_without_a_folder_is_missing(tmp_path: Path) -> None:
     table, arm = one_arm(tmp_path, {})
-    assert marks(table, arm) == ["2 missing"] and not table.clean
+    assert marks(table, arm) == ["2 missing"]
+    assert not table.clean
 
 
 @pytest.mark.parametrize(("age", "outcome"), [(0, "running"), (299, "running"), (301, "stale")])
@@ -90,8 +96,10 @@ def test_a_queued_run_does_not_become_stale(tmp_path: Path) -> None:
 
 def test_an_arm_without_finished_runs_still_has_a_row(tmp_path: Path) -> None:
     table, arm = one_arm(tmp_path)
-    assert arm.cells["val_loss"].n == 0 and marks(table, arm) == ["3 missing"]
-    assert table.scales == () and table.tokens == ()
+    assert arm.cells["val_loss"].n == 0
+    assert marks(table, arm) == ["3 missing"]
+    assert table.scales == ()
+    assert table.tokens == ()
 
 
 def test_a_damaged_run_is_unreadable_and_not_missing(tmp_path: Path) -> None:
@@ -128,13 +136,16 @@ def test_mixed_versions_are_marked_in_every_row(tmp_path: Path, what: str) -> No
     make_run(tmp_path, "aux", 0.2, 1, **second)
     table = build(tmp_path, manifest)
     assert [marks(table, arm) for arm in table.arms] == [[f"{what} 111111"], [f"{what} 111111+333333"]]
-    assert not table.one_version and not table.clean and all(arm.complete for arm in table.arms)
+    assert not table.one_version
+    assert not table.clean
+    assert all(arm.complete for arm in table.arms)
 
 
 @pytest.mark.parametrize("what", ["code", "data"])
 def test_an_unknown_version_is_not_clean(tmp_path: Path, what: str) -> None:
     table, arm = one_arm(tmp_path, *({what: None} for _ in range(3)))
-    assert marks(table, arm) == [f"{what} unknown"] and not table.clean
+    assert marks(table, arm) == [f"{what} unknown"]
+    assert not table.clean
 
 
 def test_versions_of_runs_without_a_result_do_not_matter(tmp_path: Path) -> None:
@@ -144,14 +155,17 @@ def test_versions_of_runs_without_a_result_do_not_matter(tmp_path: Path) -> None
 
 def test_a_metric_that_only_some_runs_have_is_a_gap(tmp_path: Path) -> None:
     table, arm = one_arm(tmp_path, {}, {}, {"numbers": summary(3.2, val_maxvio_global=None)})
-    assert arm.cells["val_maxvio_global"].n == 2 and arm.cells["val_loss"].n == 3
-    assert marks(table, arm) == ["missing values"] and not table.clean
+    assert arm.cells["val_maxvio_global"].n == 2
+    assert arm.cells["val_loss"].n == 3
+    assert marks(table, arm) == ["missing values"]
+    assert not table.clean
 
 
 def test_a_metric_that_no_run_has_is_no_gap(tmp_path: Path) -> None:
     dense = {"numbers": summary(3.2, val_maxvio_global=None, train_maxvio_batch=None)}
     table, arm = one_arm(tmp_path, dense, dense, dense)
-    assert arm.cells["val_maxvio_global"].n == 0 and table.clean
+    assert arm.cells["val_maxvio_global"].n == 0
+    assert table.clean
 
 
 def test_collapsed_combinations_say_why(tmp_path: Path) -> None:

@@ -37,7 +37,8 @@ def test_a_clean_sweep_is_written_shown_and_ends_with_zero(runs: Path, capsys: p
     files = sorted(str(p.relative_to(reports)) for p in reports.rglob("*") if p.is_file())
     assert files == ["demo-5eed5eed/table.csv", "demo-5eed5eed/table.md", "runs.csv"]
     shown = capsys.readouterr().out
-    assert "demo (5eed5eed)" in shown and f"wrote {reports / 'runs.csv'}" in shown
+    assert "demo (5eed5eed)" in shown
+    assert f"wrote {reports / 'runs.csv'}" in shown
 
 
 def test_runs_csv_is_the_whole_frame(runs: Path) -> None:
@@ -45,7 +46,8 @@ def test_runs_csv_is_the_whole_frame(runs: Path) -> None:
     make_run(runs, "lossfree", None, 4)
     write_tables(runs, runs.parent / "reports", only="demo")
     frame = pd.read_csv(runs.parent / "reports" / "runs.csv")
-    assert sorted(frame["balancer"]) == ["aux", "lossfree"] and sorted(frame["val_loss"]) == [3.0, 3.4]
+    assert sorted(frame["balancer"]) == ["aux", "lossfree"]
+    assert sorted(frame["val_loss"]) == [3.0, 3.4]
 
 
 def test_partial_results_are_written_and_end_with_one_unless_allowed(
@@ -77,7 +79,8 @@ def test_a_diverged_run_is_an_outcome(runs: Path) -> None:
 def test_nothing_to_read_ends_with_two_and_says_what_to_do(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     error = capsys.readouterr().err
-    assert str(runs) in error and "python train.py -m" in error
+    assert str(runs) in error
+    assert "python train.py -m" in error
     assert not (runs.parent / "reports").exists()
 
 
@@ -98,10 +101,14 @@ def test_one_sweep_is_judged_alone(runs: Path) -> None:
     later = manifest_content(1, DEMO_ARMS[1:2])
     make_manifest(runs, later, sweep_id="1a7e1a7e", name="later", created="2027-01-01T00:00:00+00:00")
     (make_run(runs, "lossfree", None).path / "status.json").write_text("")
-    assert main(["demo"]) == 0 and main(["5eed5eed"]) == 0
-    assert main(["--latest"]) == 1 and main(["later"]) == 1 and main([]) == 1
+    assert main(["demo"]) == 0
+    assert main(["5eed5eed"]) == 0
+    assert main(["--latest"]) == 1
+    assert main(["later"]) == 1
+    assert main([]) == 1
     written = write_tables(runs, runs.parent / "reports", latest=True)
-    assert [table.manifest.name for table in written.tables] == ["later"] and written.problems == []
+    assert [table.manifest.name for table in written.tables] == ["later"]
+    assert written.problems == []
 
 
 def test_the_newest_sweep_is_shown_last(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,7 +134,8 @@ def test_damaged_folders_and_manifests_are_listed(runs: Path, capsys: pytest.Cap
     (runs / "sweeps" / "bad" / "manifest.json").write_text("{")
     assert main([]) == 1
     shown = " ".join(capsys.readouterr().out.split())
-    assert "status.json is not complete JSON" in shown and "the manifest cannot be read" in shown
+    assert "status.json is not complete JSON" in shown
+    assert "the manifest cannot be read" in shown
 
 
 def test_folders_can_be_given_on_the_command_line(runs: Path, tmp_path: Path) -> None:
