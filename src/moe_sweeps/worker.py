@@ -20,7 +20,7 @@ import torch
 from moe_sweeps.config.compose import from_dict
 from moe_sweeps.data.prepare import prepared
 from moe_sweeps.errors import Diverged, Interrupted
-from moe_sweeps.hardware import describe_machine, resolve_device
+from moe_sweeps.hardware import describe_machine, keep_freed_memory, resolve_device
 from moe_sweeps.paths import resolve
 from moe_sweeps.provenance import source_hash
 from moe_sweeps.rundir import FINISHED, RunDir, State, Status
@@ -83,6 +83,7 @@ def _train(folder: RunDir, observer: StatusObserver, should_stop: StopFlag) -> S
     run = from_dict(folder.config())
     observer.status.tokens_per_step = run.trainer.tokens_per_step
     torch.set_num_threads(run.launch.threads or 1)
+    keep_freed_memory()
     device = resolve_device(run.engine.device)
     _record_attempt(folder, device)
     data = prepared(run.data, resolve(run.paths.data), progress=observer.then is not None)

@@ -28,7 +28,7 @@ class RouterInit(Enum):
 
     normal = "normal"  # N(0, init_std), as every other matrix
     small = "small"  # N(0, init_std / 10): probabilities start near 1/E
-    talk = "talk"  # rows divided by their own sums, then rescaled to the old spread (docs/fidelity.md)
+    talk = "talk"  # rows divided by their own sums, then rescaled to the old spread
 
 
 @dataclass(slots=True)
