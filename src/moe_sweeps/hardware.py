@@ -36,8 +36,8 @@ def resolve_device(device: Device) -> torch.device:
 def keep_freed_memory() -> None:
     """Let glibc keep what is freed instead of handing it back to the kernel after every large tensor.
 
-    A training step frees and allocates the same tensors again, and fresh pages cost more than the arithmetic on them: at
-    width 128 a step was 10% faster with this (docs/LOG.md). Nothing happens where the C library is another one.
+    A training step frees and allocates the same tensors again, and fresh pages cost more than the arithmetic on them:
+    at width 128 a step was 10% faster with this (docs/LOG.md). Nothing happens where the C library is another one.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:

@@ -9,16 +9,9 @@ from collections.abc import Sequence
 
 import yaml
 from rich.console import Console
-from rich.live import Live
 from rich.logging import RichHandler
 
-from moe_sweeps.cli.views import (
-    TrainingBar,
-    print_failures,
-    print_plan,
-    print_summary,
-    status_table,
-)
+from moe_sweeps.cli.views import SweepView, TrainingBar, print_failures, print_plan, print_summary
 from moe_sweeps.config.compose import compose, option_help, options, to_dict
 from moe_sweeps.data.prepare import prepared
 from moe_sweeps.errors import MoeSweepsError
@@ -104,11 +97,8 @@ def sweep(console: Console, overrides: Sequence[str]) -> int:
 
 
 def _run_all(console: Console, todo: list[RunDir], rows: list[tuple[str, RunDir]], workers: int) -> None:
-    jobs = LocalSweep(list(todo), workers)
-    with Live(status_table(rows), console=console, refresh_per_second=2) as live:
-        jobs.run(lambda: live.update(status_table(rows)))
-        live.update(status_table(rows))
-    console.print()
+    with SweepView(console, rows) as view:
+        LocalSweep(list(todo), workers).run(view.tick)
 
 
 def _prepare_data(plan: Plan) -> None:

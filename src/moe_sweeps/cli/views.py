@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -16,6 +17,7 @@ from moe_sweeps.rundir import FINISHED, RunDir, State, Status
 from moe_sweeps.sweep.estimate import History, wall_time
 from moe_sweeps.sweep.plan import Plan
 
+MOST_ROWS = 24
 STATE_STYLE = {
     State.done: "green",
     State.running: "cyan",
@@ -97,9 +99,50 @@ def collapse_reasons(plan: Plan) -> list[str]:
     return reasons
 
 
+class SweepView:
+    """Follows the runs of a sweep: a live table in a terminal, elsewhere a line whenever a run changes its state."""
+
+    def __init__(self, console: Console, rows: Sequence[tuple[str, RunDir]]) -> None:
+        self.console, self.rows = console, rows
+        self._live = Live(console=console, refresh_per_second=2) if console.is_terminal else None
+        self._seen = {folder: folder.status().state for _, folder in rows}
+
+    def __enter__(self) -> SweepView:
+        if self._live:
+            self._live.start()
+        self.tick()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.tick()
+        if self._live:
+            self._live.stop()
+        self.console.print()
+
+    def tick(self) -> None:
+        """Read the status files and show what they say."""
+        if self._live:
+            self._live.update(status_table(self.rows))
+            return
+        for label, folder in self.rows:
+            status = folder.status()
+            if status.state is not self._seen[folder]:
+                self._seen[folder] = status.state
+                step, loss, *_ = _progress(status)
+                self.console.print(f"{escape(label)}: {status.state}, step {step}, loss {loss}", highlight=False)
+
+
 def status_table(rows: Sequence[tuple[str, RunDir]]) -> Table:
-    """The live table: a row a run with its state, progress, last loss and MaxVio, speed and time left."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    """The live table: a row a run with its state, progress, last loss and MaxVio, speed and time left.
+
+    Of a long sweep only the runs that train or failed have a row; the title counts all.
+    """
+    states = [folder.status().state for _, folder in rows]
+    counts = ", ".join(f"{n} {state}" for state, n in Counter(states).items())
+    if len(rows) > MOST_ROWS:
+        shown = (State.running, State.failed)
+        rows = [row for row, state in zip(rows, states, strict=True) if state in shown][-MOST_ROWS:]
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", title=counts, title_justify="left")
     table.add_column("run", no_wrap=True)
     table.add_column("state")
     for name in ("step", "loss", "MaxVio", "tokens/s", "left"):
