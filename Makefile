@@ -19,7 +19,7 @@ $(INSTALLED): pyproject.toml
 	touch $@
 
 demo: $(INSTALLED) ## the canonical sweep at scale=smoke on real text, ending with its table
-	$(BIN)/python train.py -m balancer=aux,lossfree aux.coef=0.1,0.2,0.6 scale=smoke name=demo
+	$(BIN)/python train.py -m balancer=aux,lossfree aux.coef=0.1,0.2,0.6 scale=smoke
 
 test: $(INSTALLED) ## run the test suite
 	$(BIN)/python -m pytest -n 2 $(TESTS)

@@ -34,9 +34,9 @@ TINY = (
     "trainer.seq_len=32",
     "trainer.log_every=4",
     "trainer.eval_every=8",
-    "trainer.eval_batches=2",
     "trainer.eval_batch_size=16",
-    "trainer.final_eval_batches=4",
+    "trainer.eval_sequences=32",
+    "trainer.final_eval_sequences=64",
     "trainer.checkpoint_every=5",
     "launch.threads=1",
 )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
-from moe_sweeps.config.registry import Component, component, knob, readers_of
+from moe_sweeps.config.registry import DENSE_HAS_NO_ROUTER, Component, Unread, component, knob, readers_of
 from moe_sweeps.model.router import Routing
 
 if TYPE_CHECKING:
@@ -54,9 +54,10 @@ class AuxConfig(Component):
     normalization: AuxNormalization = AuxNormalization.talk
     scope: AuxScope = AuxScope.micro
 
-    def unread(self, run: RunConfig) -> dict[str, str]:
-        read = run.experts.is_moe and "aux" in run.balancer.READS
-        return {} if read else {"": readers_of("aux")}
+    def unread(self, run: RunConfig) -> dict[str, Unread]:
+        if not run.experts.is_moe:
+            return {"": DENSE_HAS_NO_ROUTER}
+        return {} if "aux" in run.balancer.READS else {"": Unread(f"balancer={run.balancer.kind}", readers_of("aux"))}
 
 
 @dataclass(slots=True)
@@ -67,8 +68,8 @@ class BalancerConfig(Component):
         """The balancer of a model with `num_layers` MoE layers of `num_experts` experts."""
         raise NotImplementedError
 
-    def unread(self, run: RunConfig) -> dict[str, str]:
-        return {} if run.experts.is_moe else {"": "experts=e8 (any option with a router)"}
+    def unread(self, run: RunConfig) -> dict[str, Unread]:
+        return {} if run.experts.is_moe else {"": DENSE_HAS_NO_ROUTER}
 
 
 class Balancer(nn.Module):

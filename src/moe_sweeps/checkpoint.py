@@ -35,7 +35,7 @@ class Checkpoints:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         content = buffer.getbuffer()
-        write_atomic(self._state_file(step), bytes(content), durable=True)
+        write_atomic(self._state_file(step), content, durable=True)
         stamp = {"step": step, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         write_json(self._stamp_file(step), stamp, durable=True)
         for old in self.steps()[: -self.keep]:

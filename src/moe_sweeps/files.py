@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 
-def write_atomic(path: Path, content: bytes | str, *, durable: bool = False) -> None:
+def write_atomic(path: Path, content: bytes | memoryview | str, *, durable: bool = False) -> None:
     """Replace `path` by `content` in one step: a reader sees the old file or the new one, whatever is killed when.
 
     `durable=True` also waits until the content is on disk, so that it survives a power cut.

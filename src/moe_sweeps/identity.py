@@ -13,7 +13,7 @@ import json
 from enum import Enum
 from typing import Any
 
-from moe_sweeps.config.registry import Component
+from moe_sweeps.config.registry import Component, Unread
 from moe_sweeps.config.schema import RunConfig
 
 IDENTITY_VERSION = 1
@@ -48,17 +48,17 @@ def canonical_form(run: RunConfig) -> dict[str, Any]:
     return form
 
 
-def unread_knobs(run: RunConfig) -> dict[str, str]:
-    """Dotted key (a whole group's name, or group.knob) of what nothing reads -> the component that would read it."""
+def unread_knobs(run: RunConfig) -> dict[str, Unread]:
+    """Dotted key (a whole group's name, or group.knob) of what nothing reads -> why, and what would read it."""
     found = {}
     for group, config in run.groups():
-        for knob, reader in config.unread(run).items():
-            found[f"{group}.{knob}" if knob else group] = reader
+        for knob, why in config.unread(run).items():
+            found[f"{group}.{knob}" if knob else group] = why
     return found
 
 
-def reader_of_unread(key: str, unread: dict[str, str]) -> str | None:
-    """What would read `key` of the command line, or None when the run reads it."""
+def why_unread(key: str, unread: dict[str, Unread]) -> Unread | None:
+    """Why nothing reads `key` of the command line, or None when the run reads it."""
     return unread.get(key) or unread.get(key.partition(".")[0])
 
 

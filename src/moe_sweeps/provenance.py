@@ -70,9 +70,7 @@ def command_line() -> str:
 
 def _git(*arguments: str) -> str | None:
     try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, timeout=30, check=False
-        )
-    except OSError:
+        done = subprocess.run(["git", *arguments], cwd=REPOSITORY, capture_output=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout if done.returncode == 0 else None
+    return done.stdout.decode(errors="replace") if done.returncode == 0 else None

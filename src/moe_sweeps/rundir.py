@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import time
 import traceback
@@ -104,25 +103,20 @@ class RunDir:
         Raises:
             RunFolderError: a folder of this id holds a different identity.
         """
-        existing = cls.find(root, run_id)
-        if existing is not None:
-            existing.require_identity(identity)
-            return existing
-        final = root / f"{name}-{run_id}"
-        draft = cls(root / f".{run_id}.{uuid.uuid4().hex[:8]}.tmp")
-        draft.path.mkdir(parents=True)
-        draft.checkpoints.mkdir()
-        write_atomic(draft.path / "config.yaml", yaml.safe_dump(config, sort_keys=False))
-        write_atomic(draft.path / "overrides.yaml", yaml.safe_dump(overrides))
-        write_json(draft.path / "identity.json", identity)
-        write_json(draft.path / "provenance.json", provenance)
-        draft.write_status(Status(total_steps=total_steps))
-        try:
-            draft.path.rename(final)
-        except OSError:  # another process was faster
-            shutil.rmtree(draft.path)
-            cls(final).require_identity(identity)
-        return cls(final)
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / ".creating.lock"):
+            existing = cls.find(root, run_id)
+            if existing is not None:
+                existing.require_identity(identity)
+                return existing
+            draft = cls(root / f".{run_id}.{uuid.uuid4().hex[:8]}.tmp")
+            draft.checkpoints.mkdir(parents=True)
+            draft.write_config(config)
+            write_atomic(draft.path / "overrides.yaml", yaml.safe_dump(overrides), durable=True)
+            write_json(draft.path / "identity.json", identity, durable=True)
+            write_json(draft.path / "provenance.json", provenance, durable=True)
+            draft.write_status(Status(total_steps=total_steps))
+            return cls(draft.path.rename(root / f"{name}-{run_id}"))
 
     @classmethod
     def find(cls, root: Path, run_id: str) -> RunDir | None:
@@ -157,18 +151,24 @@ class RunDir:
         return dict(yaml.safe_load((self.path / "config.yaml").read_text()))
 
     def identity(self) -> dict[str, Any]:
-        return dict(read_json(self.path / "identity.json"))
+        return self._read("identity.json")
 
     def provenance(self) -> dict[str, Any]:
-        return dict(read_json(self.path / "provenance.json"))
+        return self._read("provenance.json")
 
     def status(self) -> Status:
-        return Status.from_dict(read_json(self.path / "status.json"))
+        return Status.from_dict(self._read("status.json"))
 
     def summary(self) -> dict[str, Any] | None:
         """Final numbers, or None before the run has ended."""
-        path = self.path / "summary.json"
-        return dict(read_json(path)) if path.exists() else None
+        return self._read("summary.json") if (self.path / "summary.json").exists() else None
+
+    def _read(self, name: str) -> dict[str, Any]:
+        try:
+            return dict(read_json(self.path / name))
+        except (OSError, ValueError) as error:
+            fix = "Move the folder away; the run is then trained again."
+            raise RunFolderError(f"{self.path / name} cannot be read: {error}. {fix}") from error
 
     def require_identity(self, identity: dict[str, Any]) -> None:
         """Raise RunFolderError unless this folder holds exactly `identity`."""
@@ -178,6 +178,9 @@ class RunDir:
             )
 
     # --- writing --------------------------------------------------------------------------------------------------
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        write_atomic(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False), durable=True)
 
     def write_status(self, status: Status) -> None:
         """Replace status.json and stamp its heartbeat."""
@@ -247,6 +250,11 @@ class MetricsLog:
     def truncate_after(self, step: int) -> None:
         """Drop records of later steps, and a line that a crash cut short."""
         kept = [line for line, record in self._lines() if record["step"] <= step]
+        write_atomic(self.path, "".join(kept))
+
+    def drop(self, step: int, split: str) -> None:
+        """Drop the records of one step and split, which are about to be written again."""
+        kept = [line for line, r in self._lines() if (r["step"], r["split"]) != (step, split)]
         write_atomic(self.path, "".join(kept))
 
     def records(self) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from moe_sweeps.config.groups import MoEExpertsConfig, Precision
 from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.data.batches import TrainBatches, batch_order_digest, val_batches
 from moe_sweeps.data.memmap import TokenData
-from moe_sweeps.errors import Diverged, Interrupted
+from moe_sweeps.errors import ConfigError, Diverged, Interrupted
 from moe_sweeps.evaluate import Evaluation, evaluate
 from moe_sweeps.hardware import gemm_peak
 from moe_sweeps.load import LoadCounter
@@ -94,8 +94,11 @@ class Trainer:
         while self.step < self.run.trainer.steps:
             started = time.perf_counter()
             values = self._train_step()
-            self.clock.train_seconds += time.perf_counter() - started
             self.step += 1
+            # A GPU is not waited for in every step; a CPU has nothing to wait for.
+            if self.device.type == "cpu" or self._due(self.run.trainer.log_every):
+                self._require_finite(values)
+            self.clock.train_seconds += time.perf_counter() - started
             self._after_step(values)
             if should_stop():
                 self.save()
@@ -107,9 +110,7 @@ class Trainer:
         if "maxvio_batch" in values and self.step > self.run.trainer.steps * (1 - TAIL_SHARE):
             self.tail_maxvio.add(values["maxvio_batch"])
         settings, last = self.run.trainer, self.step == self.run.trainer.steps
-        # A GPU is not waited for in every step; a CPU has nothing to wait for.
-        if self.device.type == "cpu" or self._due(settings.log_every):
-            self._require_finite(values)
+        self.observer.alive(self.step)
         if self._due(settings.log_every):
             self._log_interval()
         if self._due(settings.eval_every) and not last:
@@ -189,7 +190,7 @@ class Trainer:
         return {k: v for k, v in self.last_good.items() if k.startswith("val_")}
 
     def _evaluate_during_training(self) -> None:
-        result = self.evaluate(self.run.trainer.eval_batches)
+        result = self.evaluate(self.run.trainer.eval_sequences)
         self._require_finite_evaluation(result)
         self.metrics.append({"step": self.step, "split": "val", "tokens": result.tokens} | result.metrics())
         self.last_good |= {f"val_{k}": v for k, v in result.metrics().items()}
@@ -198,10 +199,10 @@ class Trainer:
         if not math.isfinite(result.loss):
             raise Diverged(f"the validation loss after step {self.step} is NaN or infinite")
 
-    def evaluate(self, max_batches: int | None = None) -> Evaluation:
-        """Evaluate on `max_batches` batches spread over the validation set, or on all of it."""
+    def evaluate(self, max_sequences: int | None = None) -> Evaluation:
+        """Evaluate on `max_sequences` windows spread over the validation set, or on all of it."""
         settings = self.run.trainer
-        batches = val_batches(self.data.val, settings.seq_len, settings.eval_batch_size, max_batches)
+        batches = val_batches(self.data.val, settings.seq_len, settings.eval_batch_size, max_sequences)
         return evaluate(
             self.model,
             self._alive_while(batches),
@@ -228,12 +229,13 @@ class Trainer:
 
     def _start(self) -> None:
         order = batch_order_digest(self.batches, self.data.fingerprint)
-        pairing = {"initial_weights": weights_digest(self.model), "batches": order}
-        self.folder.update_provenance(pairing=pairing, data_fingerprint=self.data.fingerprint)
+        self.folder.update_provenance(pairing={"initial_weights": weights_digest(self.model), "batches": order})
         torch.manual_seed(self.run.seed)
 
     def save(self) -> None:
         """Write a checkpoint of everything that the rest of the run depends on."""
+        if self.step in self.checkpoints.steps():
+            return
         self.clock.lap()
         self.metrics.sync()
         self.checkpoints.save(self.step, self.state_dict())
@@ -250,12 +252,16 @@ class Trainer:
             "last_good": self.last_good,
             "clock": {"train_seconds": self.clock.train_seconds, "wall_seconds": self.clock.wall_seconds},
             "random": random_state(self.device),
-            "data_fingerprint": self.data.fingerprint,
+            "autocast": self.autocast,
         }
 
     def _load(self, step: int, state: dict[str, Any]) -> None:
-        if state["data_fingerprint"] != self.data.fingerprint:
-            log.warning("the prepared data changed since the checkpoint was written: the run mixes two versions of it")
+        if state["autocast"] != self.autocast:
+            here, there = ("bfloat16", "float32") if self.autocast else ("float32", "bfloat16")
+            rule = f"the run began in {there}, and on {self.device.type} it would go on in {here}"
+            raise ConfigError(
+                "engine.device", self.device.type, rule, "Go on where it began, or set trainer.precision."
+            )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.balancer.load_state_dict(state["balancer"])
@@ -270,8 +276,9 @@ class Trainer:
         self.step = step
 
     def _finish(self) -> dict[str, Any]:
-        result = self.evaluate(self.run.trainer.final_eval_batches)
+        result = self.evaluate(self.run.trainer.final_eval_sequences)
         self._require_finite_evaluation(result)
+        self.metrics.drop(self.step, "val")  # written by an attempt that died between here and its summary
         self.metrics.append({"step": self.step, "split": "val", "tokens": result.tokens} | result.metrics())
         self.clock.lap()
         summary: dict[str, Any] = {f"val_{name}": value for name, value in result.metrics().items()}
@@ -281,9 +288,7 @@ class Trainer:
     def summary_when_diverged(self) -> dict[str, Any]:
         """The last good numbers, named as such so that nobody averages them."""
         self.clock.lap()
-        return (
-            {"diverged_at_step": self.step} | {f"last_good_{k}": v for k, v in self.last_good.items()} | self._costs()
-        )
+        return {"diverged_at_step": self.step, "last_good": dict(self.last_good)} | self._costs()
 
     def _costs(self) -> dict[str, Any]:
         tokens = self.step * self.run.trainer.tokens_per_step

@@ -28,7 +28,7 @@ from moe_sweeps.trainer import Observer, Trainer
 
 log = logging.getLogger(__name__)
 STATUS_SECONDS = 2.0
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StatusObserver:
@@ -63,19 +63,22 @@ def run_worker(folder: RunDir, observer: Observer | None = None) -> State:
         status = folder.status()
         if status.state in FINISHED:
             return status.state
-        _begin_attempt(status)
-        folder.write_status(status)
-        try:
-            with _stop_on_signals() as should_stop:
-                status.state = _train(folder, StatusObserver(folder, status, observer), should_stop)
-        except Interrupted as error:
-            log.info("%s", error)
-            status.state = State.preempted
-        except BaseException as error:
-            status.state, status.failure = State.failed, folder.record_failure(error)
-            raise
-        finally:
+        with _stop_on_signals() as should_stop:
+            _begin_attempt(status)
             folder.write_status(status)
+            try:
+                status.state = _train(folder, StatusObserver(folder, status, observer), should_stop)
+            except Interrupted as error:
+                log.info("%s", error)
+                status.state = State.preempted
+            except KeyboardInterrupt:
+                log.info("stopped at once; the run goes on from its last checkpoint")
+                status.state = State.preempted
+            except BaseException as error:
+                status.state, status.failure = State.failed, folder.record_failure(error)
+                raise
+            finally:
+                folder.write_status(status)
     return status.state
 
 
@@ -85,8 +88,8 @@ def _train(folder: RunDir, observer: StatusObserver, should_stop: StopFlag) -> S
     torch.set_num_threads(run.launch.threads or 1)
     keep_freed_memory()
     device = resolve_device(run.engine.device)
-    _record_attempt(folder, device)
     data = prepared(run.data, resolve(run.paths.data), progress=observer.then is not None)
+    _record_attempt(folder, device, data.fingerprint)
     trainer = Trainer(run, folder, data, device, observer)
     try:
         summary, state = trainer.train(should_stop), State.done
@@ -106,12 +109,16 @@ def _begin_attempt(status: Status) -> None:
     status.slurm_job_id = os.environ.get("SLURM_JOB_ID")
 
 
-def _record_attempt(folder: RunDir, device: torch.device) -> None:
-    """Add this machine and this code to provenance.json; warn when the code is not what was submitted."""
+def _record_attempt(folder: RunDir, device: torch.device, data_fingerprint: str) -> None:
+    """Add this machine, code and data to provenance.json; warn when the code is not what was submitted.
+
+    Tables read the versions from the attempts, so a run that went on with other code or data is marked in them.
+    """
     before = folder.provenance()
     if before["source_hash"] != source_hash():
         log.warning("the training code changed since submission: %s then, %s now", before["source_hash"], source_hash())
-    attempt = describe_machine(device) | {"source_hash": source_hash(), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+    attempt = describe_machine(device) | {"source_hash": source_hash(), "data_fingerprint": data_fingerprint}
+    attempt["started"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     folder.update_provenance(attempts=[*before.get("attempts", []), attempt])
 
 
@@ -128,6 +135,7 @@ class StopFlag:
         if self._asked and signum == signal.SIGINT:
             raise KeyboardInterrupt
         self._asked = True
+        log.info("stopping after this step; its state will be saved (Ctrl-C again: stop at once)")
 
 
 @contextmanager
@@ -136,7 +144,9 @@ def _stop_on_signals() -> Iterator[StopFlag]:
     if threading.current_thread() is not threading.main_thread():
         yield flag
         return
-    before = {s: signal.signal(s, flag.ask) for s in STOP_SIGNALS}
+    # What the parent made this process ignore stays ignored: the parent decides what it means.
+    heeded = [s for s in STOP_SIGNALS if signal.getsignal(s) is not signal.SIG_IGN]
+    before = {s: signal.signal(s, flag.ask) for s in heeded}
     try:
         yield flag
     finally:

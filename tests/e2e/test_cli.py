@@ -34,6 +34,12 @@ def train(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def start(*arguments: str) -> subprocess.Popen[str]:
+    """The command in a process group of its own."""
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command(*arguments), stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+
+
 def attempts(runs: Path) -> list[int]:
     return [folder.status().attempt for folder in RunDir.all(runs)]
 
@@ -66,7 +72,7 @@ def test_the_demo_line(folders: Path, tmp_path: Path) -> None:
 def test_one_run_with_a_summary_and_its_folder(folders: Path) -> None:
     done = train(*TINY, "balancer=lossfree", "aux.coef=0.3")
     assert done.returncode == 0, done.stderr
-    assert "aux.coef is not read by this run: balancer=aux would read it" in done.stdout
+    assert "aux.coef is not read by this run: it has balancer=lossfree, and balancer=aux would read it" in done.stdout
     folder = RunDir.all(folders)[0]
     assert f"run folder: {folder.path}" in done.stdout
     assert "validation loss" in done.stdout
@@ -81,6 +87,8 @@ def test_one_run_with_a_summary_and_its_folder(folders: Path) -> None:
         (["aux.coeff=0.1"], "did you mean aux.coef"),
         (["-m", "aux.coef=0.1,-3"], "in the combination aux.coef=-3; nothing was started"),
         (["experts.top_k=9", "experts=e8"], "use experts.top_k<=8"),
+        (["trainer.batch_size=100000", "trainer.micro_batch_size=8"], "use a smaller batch, shorter sequences"),
+        (["engine.device=cuda"], "torch sees no cuda device"),
     ],
 )
 def test_a_mistake_is_one_message_and_exit_code_2(folders: Path, line: list[str], message: str) -> None:
@@ -105,12 +113,16 @@ def test_a_failing_run_does_not_end_the_others(folders: Path) -> None:
     assert re.search(r"1 failed", done.stdout)
 
 
-def test_ctrl_c_and_the_same_line_again(folders: Path) -> None:
+def test_ctrl_c_twice_and_the_same_line_again(folders: Path) -> None:
+    """Ctrl-C reaches the whole process group, as in a terminal; an impatient second one loses nothing."""
     line = ["-m", *TINY, "seed=0,1", "trainer.steps=400", "trainer.checkpoint_every=1000", "launch.workers=2"]
-    process = subprocess.Popen(command(*line), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = start(*line)
     _wait_until(lambda: sum(_lines(f) for f in RunDir.all(folders)) > 20)
-    process.send_signal(signal.SIGINT)
+    for _ in range(2):
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.05)
     _, errors = process.communicate(timeout=60)
+    assert "Traceback" not in errors
     assert process.returncode == 130
     assert "the same line typed again goes on" in errors
     stopped = [f.status() for f in RunDir.all(folders)]
@@ -127,7 +139,7 @@ def test_ctrl_c_and_the_same_line_again(folders: Path) -> None:
 
 def test_two_shells_train_every_run_once(folders: Path) -> None:
     line = ["-m", *TINY, "seed=0,1,2"]
-    both = [subprocess.Popen(command(*line), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in "ab"]
+    both = [start(*line) for _ in "ab"]
     for process in both:
         _, errors = process.communicate(timeout=240)
         assert process.returncode == 0, errors
@@ -137,7 +149,7 @@ def test_two_shells_train_every_run_once(folders: Path) -> None:
 
 def test_a_killed_worker_is_seen(folders: Path) -> None:
     line = ["-m", *TINY, "seed=0", "trainer.steps=100000", "trainer.checkpoint_every=100000"]
-    process = subprocess.Popen(command(*line), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = start(*line)
     _wait_until(lambda: any(_lines(f) > 5 for f in RunDir.all(folders)))
     os.kill(RunDir.all(folders)[0].status().pid or 0, signal.SIGKILL)
     output, _ = process.communicate(timeout=60)

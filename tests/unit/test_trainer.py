@@ -17,14 +17,27 @@ from moe_sweeps.config.groups import TrainerConfig
 from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.data.batches import TrainBatches, val_batches
 from moe_sweeps.data.memmap import TokenData
-from moe_sweeps.errors import Diverged, Interrupted
+from moe_sweeps.errors import ConfigError, Diverged, Interrupted
 from moe_sweeps.freeze import freeze
 from moe_sweeps.model.transformer import build_model
+from moe_sweeps.results.frame import load_runs
 from moe_sweeps.rundir import RunDir, State
 from moe_sweeps.trainer import Trainer, clip_gradients, uses_autocast
 from moe_sweeps.worker import run_worker
 
 CPU = torch.device("cpu")
+INFRA_CHANGES = [
+    "trainer.log_every=7",
+    "trainer.eval_every=5",
+    "trainer.eval_sequences=3",
+    "trainer.eval_batch_size=5",
+    "trainer.checkpoint_every=24",
+    "trainer.keep_checkpoints=1",
+    "engine.expert_backend=loop",
+    "engine.device=cpu",
+    "launch.workers=3",
+    "name=other",
+]
 TIMES = ("wall_seconds", "train_seconds", "tokens_per_second", "gemm_peak_gflops", "share_of_gemm_peak")
 
 
@@ -138,12 +151,42 @@ def test_resuming_drops_records_beyond_the_checkpoint(folders: Path, real_data: 
     assert [s for split, s in steps if split == "val"] == [8, 16, 24]
 
 
+def test_a_death_between_the_last_step_and_the_summary_leaves_no_duplicate(folders: Path, real_data: TokenData) -> None:
+    run = compose_run(*TINY)
+    first = trainer(run, real_data)
+    expected = without_times(first.train(never))
+    lines = records(first.folder)
+    again = trainer(run, real_data)  # no summary was written: another attempt ends the run
+    assert without_times(again.train(never)) == expected
+    assert records(again.folder) == lines
+
+
+def test_a_run_does_not_change_its_precision_on_the_way(folders: Path, real_data: TokenData) -> None:
+    first = trainer(compose_run(*TINY), real_data)
+    first.save()
+    second = trainer(compose_run(*TINY), real_data)
+    second.autocast = True
+    with pytest.raises(ConfigError, match="the run began in float32, and on cpu it would go on in bfloat16"):
+        second.train(never)
+
+
+@pytest.mark.parametrize("infra", INFRA_CHANGES)
+def test_infrastructure_changes_no_result(folders: Path, real_data: TokenData, infra: str) -> None:
+    """Bit for bit, but for the batch of evaluations, which rounds a sum differently, and for the backend of experts."""
+    expected, found = (
+        without_times(trainer(compose_run(*TINY, f"paths.runs={folders / root}", *line), real_data).train(never))
+        for root, line in (("plain", []), ("other", [infra]))
+    )
+    rounds = infra.startswith(("trainer.eval_batch_size", "engine.expert_backend"))
+    assert found == (pytest.approx(expected, rel=1e-4) if rounds else expected)
+
+
 def test_evaluation_changes_no_state(folders: Path, real_data: TokenData) -> None:
     ours = trainer(compose_run(*TINY, "balancer=lossfree"), real_data)
     ours._train_step()
     before = {k: v.clone() for k, v in (ours.model.state_dict() | ours.balancer.state_dict()).items()}
     random = torch.get_rng_state()
-    ours.evaluate(2)
+    ours.evaluate(32)
     after = ours.model.state_dict() | ours.balancer.state_dict()
     assert all(torch.equal(before[k], after[k]) for k in before)
     assert torch.equal(random, torch.get_rng_state())
@@ -153,8 +196,8 @@ def test_evaluation_changes_no_state(folders: Path, real_data: TokenData) -> Non
 def test_the_validation_loss_is_the_mean_over_tokens(folders: Path, real_data: TokenData) -> None:
     """Against one forward pass in float64 over the same windows."""
     ours = trainer(compose_run(*TINY, "trainer.eval_batch_size=6"), real_data)
-    found = ours.evaluate(3)
-    inputs, targets = (torch.cat(t) for t in zip(*val_batches(real_data.val, 32, 6, 3), strict=True))
+    found = ours.evaluate(18)
+    inputs, targets = (torch.cat(t) for t in zip(*val_batches(real_data.val, 32, 6, 18), strict=True))
     logits = ours.model(inputs, ranking=ours.balancer.ranking_TE).logits_BSV.double()
     expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
     assert found.tokens == 18 * 32
@@ -173,8 +216,11 @@ def test_a_nan_loss_ends_the_run_as_diverged_with_its_last_good_numbers(folders:
     summary = folder.summary()
     assert summary is not None
     assert 0 < summary["diverged_at_step"] < 24
-    assert math.isfinite(summary["last_good_train_loss"])
+    assert math.isfinite(summary["last_good"]["train_loss"])
     assert "val_loss" not in summary
+    frame = load_runs(folders).frame
+    assert frame.loc[0, "last_good.train_loss"] == summary["last_good"]["train_loss"]
+    assert frame["val_loss"].isna().all()
     assert run_worker(folder) is State.diverged  # an outcome: it is not tried again
     assert folder.status().attempt == 1
 

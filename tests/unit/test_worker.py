@@ -7,11 +7,14 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import TINY, compose_run
 
 from moe_sweeps.data.memmap import TokenData
-from moe_sweeps.errors import RunBusyError
+from moe_sweeps.errors import ConfigError, RunBusyError
 from moe_sweeps.freeze import freeze
+from moe_sweeps.provenance import source_hash
+from moe_sweeps.results.frame import load_runs
 from moe_sweeps.rundir import RunDir, State
 from moe_sweeps.trainer import Trainer
 from moe_sweeps.worker import run_worker
@@ -86,12 +89,61 @@ def test_provenance_names_code_data_pairing_and_machine(folder: RunDir) -> None:
     content = folder.provenance()
     assert content["packages"]["torch"]
     assert len(content["source_hash"]) == 12
-    assert len(content["data_fingerprint"]) == 64
     assert content["pairing"].keys() == {"initial_weights", "batches"}
-    assert [a["threads"] for a in content["attempts"]] == [1]
+    (attempt,) = content["attempts"]
+    assert attempt["threads"] == 1
+    assert len(attempt["data_fingerprint"]) == 64
 
 
-def test_changed_code_is_said(folder: RunDir, caplog: pytest.LogCaptureFixture) -> None:
-    folder.update_provenance(source_hash="older")
+def test_changed_code_is_said_and_shows_in_the_frame(folder: RunDir, caplog: pytest.LogCaptureFixture) -> None:
+    """The first attempt ran older code; the run that goes on with today's is of both."""
+    folder.update_provenance(source_hash="older", attempts=[{"source_hash": "older", "data_fingerprint": "d0"}])
     run_worker(folder)
     assert "the training code changed since submission: older then" in caplog.text
+    row = load_runs(folder.path.parent).frame.iloc[0]
+    assert row["source_hash"] == f"older+{source_hash()}"
+    assert row["data_fingerprint"].startswith("d0+")
+
+
+def test_a_second_ctrl_c_stops_at_once_and_is_no_failure(folder: RunDir) -> None:
+    class Impatient(StopAfter):
+        def alive(self, step: int) -> None:
+            if step == self.step:
+                os.kill(os.getpid(), self.signum)
+
+    assert run_worker(folder, Impatient(8, signal.SIGINT)) is State.preempted
+    assert folder.status().failure is None
+    assert run_worker(folder) is State.done
+
+
+def test_an_ignored_signal_stays_ignored(folder: RunDir) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert run_worker(folder, StopAfter(8, signal.SIGINT)) is State.done
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_run_in_doubt_is_freed_by_asking_again(folders: Path, real_data: TokenData) -> None:
+    """engine.device is no part of the identity, so the corrected line must not meet the old frozen value."""
+    folder = freeze(compose_run(*TINY, "engine.device=cuda"), [], command="test")
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="no CUDA device"):
+            run_worker(folder)
+    again = freeze(compose_run(*TINY, "engine.device=cpu", "trainer.log_every=2"), [], command="test")
+    assert again == folder
+    assert folder.config()["trainer"]["log_every"] == 2
+    assert run_worker(again) is State.done
+    frozen = folder.config()
+    freeze(compose_run(*TINY, "trainer.log_every=3"), [], command="test")
+    assert folder.config() == frozen  # a finished run is never touched
+
+
+def test_the_threads_of_the_first_attempt_count(folders: Path, real_data: TokenData) -> None:
+    line = [setting for setting in TINY if not setting.startswith("launch.threads")]
+    folder = freeze(compose_run(*line, "launch.threads=1"), [], command="test")
+    assert run_worker(folder, StopAfter(8, signal.SIGTERM)) is State.preempted
+    freeze(compose_run(*line), [], command="test", workers=1)
+    assert folder.config()["launch"]["threads"] == 1
+    freeze(compose_run(*line, "launch.threads=2"), [], command="test")
+    assert folder.config()["launch"]["threads"] == 2

@@ -24,26 +24,30 @@ WIDTH_WITHOUT_TERMINAL = 100
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write and show the tables; return the exit code."""
-    args = _parser().parse_args(argv)
+    parser = argparse.ArgumentParser("python -m moe_sweeps.cli.tables", description="Write and show ablation tables.")
+    add_arguments(parser)
+    return run(parser.parse_args(argv))
+
+
+def run(args: argparse.Namespace) -> int:
+    """The command, from its parsed arguments."""
     try:
         written = write_tables(args.runs, args.reports, only=args.sweep, latest=args.latest)
     except NothingToRead as error:
-        print(f"moe-sweeps tables: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     _show(written, _console())
     return 0 if written.clean or _partial_is_allowed() else 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    name, what = "python -m moe_sweeps.cli.tables", "Write and show the ablation tables."
-    parser = argparse.ArgumentParser(name, description=what)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
     parser.add_argument("sweep", nargs="?", help="only sweeps of this name or id")
     parser.add_argument("--latest", action="store_true", help="only the sweep that was started last")
     for name in ("runs", "reports"):
         variable = f"MOE_SWEEPS_{name.upper()}"
         default = resolve(os.environ.get(variable) or name)
         parser.add_argument(f"--{name}", type=_path, default=default, help=f"folder (default: ${variable} or {name}/)")
-    return parser
 
 
 def _partial_is_allowed() -> bool:

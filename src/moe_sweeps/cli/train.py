@@ -11,12 +11,14 @@ import yaml
 from rich.console import Console
 from rich.logging import RichHandler
 
-from moe_sweeps.cli.views import SweepView, TrainingBar, print_failures, print_plan, print_summary
+from moe_sweeps.cli.views import SweepView, TrainingBar, duration, print_failures, print_plan, print_summary
 from moe_sweeps.config.compose import compose, option_help, options, to_dict
+from moe_sweeps.config.schema import RunConfig
+from moe_sweeps.data.batches import TrainBatches, val_batches
 from moe_sweeps.data.prepare import prepared
 from moe_sweeps.errors import MoeSweepsError
-from moe_sweeps.freeze import freeze
-from moe_sweeps.hardware import available_cores
+from moe_sweeps.freeze import default_threads, freeze
+from moe_sweeps.hardware import available_cores, resolve_device
 from moe_sweeps.paths import resolve
 from moe_sweeps.provenance import command_line
 from moe_sweeps.results.render import print_table
@@ -25,7 +27,8 @@ from moe_sweeps.rundir import FINISHED, RunDir, State
 from moe_sweeps.sweep.estimate import History
 from moe_sweeps.sweep.grid import single
 from moe_sweeps.sweep.local import LocalSweep
-from moe_sweeps.sweep.plan import Plan, make_plan, unread_settings, write_manifest
+from moe_sweeps.sweep.plan import make_plan, unread_settings, write_manifest
+from moe_sweeps.worker import run_worker
 
 EXAMPLES = """examples:
   python train.py scale=smoke
@@ -40,7 +43,7 @@ OK, FAILED, REFUSED, STOPPED = 0, 1, 2, 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the process's exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parser().parse_intermixed_args(argv)
     console = Console()
     try:
         if arguments.cfg:
@@ -58,18 +61,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train_one(console: Console, overrides: Sequence[str]) -> int:
     """Train one run in this process, with a progress bar."""
-    logging.basicConfig(
-        level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)]
-    )
+    handler = RichHandler(console=console, show_path=False, show_time=False, show_level=False)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     settings = single(overrides)
     run = compose(settings)
-    for key, reader in unread_settings(run, settings).items():
-        logging.warning("%s is not read by this run: %s would read it", key, reader)
+    for key, why in unread_settings(run, settings).items():
+        logging.warning("%s is not read by this run: it has %s, and %s would read it", key, why.by, why.reader)
+    _check_machine_and_data([run])
     folder = freeze(run, overrides, command=command_line())
     state = folder.status().state
     if state in FINISHED:
         console.print(f"{folder.path.name} is already {state}; nothing to train", highlight=False)
     else:
+        estimate = History(resolve(run.paths.runs), default_threads(1)).estimate(run)
+        console.print(f"training takes {duration(estimate.seconds)} ({estimate.source})", highlight=False)
         state = _train_with_bar(console, folder)
     if state is State.preempted:
         raise KeyboardInterrupt
@@ -83,37 +88,40 @@ def sweep(console: Console, overrides: Sequence[str]) -> int:
     launch = next(iter(plan.runs.values())).run.launch
     todo = [p for p in plan.runs.values() if p.state not in FINISHED]
     workers = min(launch.workers or available_cores(), max(len(todo), 1))
-    print_plan(console, plan, History(plan.runs_root), workers)
+    print_plan(console, plan, History(plan.runs_root, launch.threads or default_threads(workers)), workers)
+    _check_machine_and_data([p.run for p in todo])
+    folders = {run_id: p.frozen(command_line(), workers) for run_id, p in plan.runs.items()}
     write_manifest(plan, command_line())
-    folders = {run_id: p.frozen(command_line(), launch.workers or available_cores()) for run_id, p in plan.runs.items()}
     rows = [(plan.runs[run_id].label, folder) for run_id, folder in folders.items()]
     if todo:
-        _prepare_data(plan)
-        _run_all(console, [folders[p.run_id] for p in todo], rows, workers)
-    written = write_tables(plan.runs_root, plan.reports_root, only=plan.sweep_id)
-    for table in written.tables:
+        with SweepView(console, rows) as view:
+            LocalSweep([folders[p.run_id] for p in todo], workers).run(view.tick)
+    for table in write_tables(plan.runs_root, plan.reports_root, only=plan.sweep_id).tables:
         print_table(table, console)
-    return FAILED if print_failures(console, rows) else OK
+    print_failures(console, rows)
+    return OK if all(folder.status().state in FINISHED for _, folder in rows) else FAILED
 
 
-def _run_all(console: Console, todo: list[RunDir], rows: list[tuple[str, RunDir]], workers: int) -> None:
-    with SweepView(console, rows) as view:
-        LocalSweep(list(todo), workers).run(view.tick)
-
-
-def _prepare_data(plan: Plan) -> None:
-    """Prepare every data set that the plan needs, once and with a visible progress bar, before the workers start."""
-    needed = {repr(p.run.data): p.run for p in plan.runs.values()}
-    for run in needed.values():
-        prepared(run.data, resolve(run.paths.data))
+def _check_machine_and_data(runs: Sequence[RunConfig]) -> None:
+    """Refuse what this machine or the text cannot do before any run has a folder; prepare the data on first use."""
+    for run in {repr((r.engine, r.data, r.trainer)): r for r in runs}.values():
+        resolve_device(run.engine.device)
+        data = prepared(run.data, resolve(run.paths.data))
+        TrainBatches(data.train, run.trainer.seq_len, run.trainer.batch_size, data_seed=0)
+        val_batches(data.val, run.trainer.seq_len, run.trainer.eval_batch_size)
 
 
 def _train_with_bar(console: Console, folder: RunDir) -> State:
-    from moe_sweeps.worker import run_worker
-
-    bar = TrainingBar(console, folder.status().total_steps)
-    with bar.progress:
-        return run_worker(folder, bar)
+    status = folder.status()
+    bar = TrainingBar(console, status.total_steps, completed=status.step)
+    try:
+        with bar.progress:
+            return run_worker(folder, bar)
+    except MoeSweepsError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise MoeSweepsError(f"the run failed: {reason}\n  see {folder.path / 'traceback.txt'}") from error
 
 
 def _parser() -> argparse.ArgumentParser:

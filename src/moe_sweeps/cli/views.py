@@ -31,12 +31,14 @@ STATE_STYLE = {
 class TrainingBar:
     """Progress bar of one run: step, loss, MaxVio, tokens/s, time left. Without a terminal, a line every tenth."""
 
-    def __init__(self, console: Console, total_steps: int) -> None:
+    def __init__(self, console: Console, total_steps: int, completed: int = 0) -> None:
         values = TextColumn("loss {task.fields[loss]}  MaxVio {task.fields[maxvio]}  {task.fields[speed]} tokens/s")
         columns: list[ProgressColumn] = [_Steps(), BarColumn(24), values, TimeRemainingColumn()]
         self.progress = Progress(*columns, console=console, disable=not console.is_terminal)
-        self._task = self.progress.add_task("training", total=total_steps, loss="-", maxvio="-", speed="-")
-        self._total, self._tenths = total_steps, 0
+        self._task = self.progress.add_task(
+            "training", total=total_steps, completed=completed, loss="-", maxvio="-", speed="-"
+        )
+        self._total, self._tenths = total_steps, completed * 10 // total_steps
 
     def logged(self, step: int, values: dict[str, float], tokens_per_second: float) -> None:
         maxvio = f"{values['maxvio_batch']:.2f}" if "maxvio_batch" in values else "-"
@@ -83,17 +85,12 @@ def print_plan(console: Console, plan: Plan, history: History, workers: int) -> 
 
 def collapse_reasons(plan: Plan) -> list[str]:
     """One sentence for each knob that some requested combinations set and their run does not read."""
-    saved = len(plan.requests) - len(plan.runs)
-    unread: Counter[tuple[str, str, str]] = Counter()
-    for request in plan.requests:
-        choices = {s.key: s.value for s in request.settings}
-        for key, reader in request.unread.items():
-            where = next((f"{g}={choices[g]}" for g in ("experts", "balancer") if g in choices), "this run")
-            unread[key, reader, where] += 1
+    counts = Counter((key, why) for request in plan.requests for key, why in request.unread.items())
     reasons = [
-        f"{key} is not read by {where} ({reader} reads it): set in {count} combination{'s' * (count > 1)}"
-        for (key, reader, where), count in unread.items()
+        f"{key} is not read by {why.by} ({why.reader} reads it): set in {count} combination{'s' * (count > 1)}"
+        for (key, why), count in counts.items()
     ]
+    saved = len(plan.requests) - len(plan.runs)
     if saved and not reasons:
         reasons.append(f"{saved} combination{' means' if saved == 1 else 's mean'} the same as another one")
     return reasons
@@ -132,16 +129,16 @@ class SweepView:
                 self.console.print(f"{escape(label)}: {status.state}, step {step}, loss {loss}", highlight=False)
 
 
-def status_table(rows: Sequence[tuple[str, RunDir]]) -> Table:
+def status_table(rows: Sequence[tuple[str, RunDir]], most: int = MOST_ROWS) -> Table:
     """The live table: a row a run with its state, progress, last loss and MaxVio, speed and time left.
 
     Of a long sweep only the runs that train or failed have a row; the title counts all.
     """
     states = [folder.status().state for _, folder in rows]
     counts = ", ".join(f"{n} {state}" for state, n in Counter(states).items())
-    if len(rows) > MOST_ROWS:
+    if len(rows) > most:
         shown = (State.running, State.failed)
-        rows = [row for row, state in zip(rows, states, strict=True) if state in shown][-MOST_ROWS:]
+        rows = [row for row, state in zip(rows, states, strict=True) if state in shown][-most:]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", title=counts, title_justify="left")
     table.add_column("run", no_wrap=True)
     table.add_column("state")
@@ -158,7 +155,7 @@ def print_failures(console: Console, rows: Sequence[tuple[str, RunDir]]) -> int:
     failed = [(label, f, s.failure) for label, f in rows if (s := f.status()).state is State.failed]
     for label, folder, failure in failed:
         reason = f"{failure.type}: {failure.message}" if failure else "no reason was recorded"
-        console.print(f"[bold red]failed[/] {escape(label)}: {escape(reason)}", highlight=False)
+        console.print(f"[bold red]failed[/] {escape(label)}: {escape(reason)}", highlight=False, soft_wrap=True)
         trace = folder.path / "traceback.txt"
         console.print(f"       see {trace if trace.exists() else folder.log}", highlight=False, soft_wrap=True)
     return len(failed)
@@ -216,4 +213,5 @@ def _summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         "share_of_gemm_peak": ("share of GEMM peak", "{:.1%}"),
         "wall_seconds": ("wall time", "{:.1f} s"),
     }
-    return [(name, form.format(summary[key])) for key, (name, form) in formats.items() if key in summary]
+    rows = [(name, form.format(summary[key])) for key, (name, form) in formats.items() if key in summary]
+    return rows + [(f"last good {key}", f"{value:.4f}") for key, value in summary.get("last_good", {}).items()]

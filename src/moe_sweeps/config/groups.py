@@ -117,9 +117,9 @@ class TrainerConfig(Component):
     precision: Precision = knob(Precision.auto)
     log_every: int = knob(20, ge=1, infra=True)
     eval_every: int = knob(250, ge=1, infra=True)
-    eval_batches: int = knob(32, ge=1, infra=True)  # of each evaluation during training, spread over the validation set
-    eval_batch_size: int = knob(32, ge=1, infra=True)  # sequences
-    final_eval_batches: int | None = knob(None, ge=1, neutral=None)  # null: the whole validation set
+    eval_batch_size: int = knob(32, ge=1, infra=True)  # sequences at a time; changes no result but its rounding
+    eval_sequences: int = knob(256, ge=1, infra=True)  # of evaluations during training, spread over the validation set
+    final_eval_sequences: int | None = knob(None, ge=1, neutral=None)  # null: the whole validation set
     checkpoint_every: int = knob(250, ge=1, infra=True)
     keep_checkpoints: int = knob(2, ge=1, infra=True)
 
@@ -149,10 +149,11 @@ class EngineConfig(Component):
     expert_backend: ExpertBackend = ExpertBackend.auto
 
     def check(self, run: RunConfig) -> Iterator[ConfigError]:
-        # No dtype needs less than multiples of 4; what bfloat16 needs beyond that the model itself refuses.
+        # 16 bytes. Under precision=auto a GPU means bfloat16, which the model itself then refuses.
+        multiple = 8 if run.trainer.precision is Precision.bfloat16 else 4
         sizes = (run.model.width, run.experts.ffn_hidden)
-        if self.expert_backend is ExpertBackend.grouped and any(size % 4 for size in sizes):
-            rule = f"grouped GEMM needs model.width and experts.ffn_hidden to be multiples of 4, not {sizes}"
+        if self.expert_backend is ExpertBackend.grouped and any(size % multiple for size in sizes):
+            rule = f"grouped GEMM needs model.width and experts.ffn_hidden to be multiples of {multiple}, not {sizes}"
             fix = "Use engine.expert_backend=auto, which falls back to the loop over experts."
             yield ConfigError("engine.expert_backend", self.expert_backend.value, rule, fix)
 

@@ -11,7 +11,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from moe_sweeps.errors import ConfigError
 
@@ -62,14 +62,23 @@ class Component:
         """Rules that cross components; yields one error for each rule that is broken."""
         yield from ()
 
-    def unread(self, run: RunConfig) -> dict[str, str]:
-        """Own knobs that nothing reads in `run`: knob name ("" for all of them) -> what would read it."""
+    def unread(self, run: RunConfig) -> dict[str, Unread]:
+        """Own knobs that nothing reads in `run`: knob name ("" for all of them) -> why, and what would read it."""
         return {}
 
     def canonical(self, run: RunConfig) -> Component:
         """The plainest config with the same meaning in `run`, so that equivalent settings are one run."""
         return self
 
+
+class Unread(NamedTuple):
+    """Why a knob does not count: the chosen option that passes it over, and what would read it."""
+
+    by: str
+    reader: str
+
+
+DENSE_HAS_NO_ROUTER = Unread("experts=dense", "an option of experts with a router, such as e8,")
 
 C = TypeVar("C", bound=type[Component])
 

@@ -85,17 +85,17 @@ def batch_order_digest(batches: TrainBatches, fingerprint: str, steps: int = 100
     return digest.hexdigest()[:16]
 
 
-def val_batches(tokens: Tokens, seq_len: int, batch_size: int, max_batches: int | None = None) -> Iterator[Batch]:
+def val_batches(tokens: Tokens, seq_len: int, batch_size: int, max_windows: int | None = None) -> Iterator[Batch]:
     """(inputs_BS, targets_BS) over all windows in order; the last batch may have fewer rows.
 
-    With `max_batches` that many batches (or all, if there are fewer) of windows evenly spaced over the whole set: its
-    beginning would be one domain alone. Raises `DataError`, at once, when there is no window.
+    With `max_windows` that many (or all, if there are fewer), evenly spaced over the whole set: its beginning would be
+    one domain alone. Raises `DataError`, at once, when there is no window.
     """
     n_windows = window_count(tokens, seq_len)
     if n_windows == 0:
         rule = f"the {len(tokens):,} validation tokens are fewer than one sequence and its last target need"
         raise DataError(f"trainer.seq_len={seq_len} is refused: {rule}. Use shorter sequences or more text.")
-    n_chosen = n_windows if max_batches is None else min(n_windows, max_batches * batch_size)
+    n_chosen = n_windows if max_windows is None else min(n_windows, max_windows)
     chosen = np.arange(n_chosen) * n_windows // n_chosen
     return (_gather(tokens, chosen[i : i + batch_size], seq_len) for i in range(0, n_chosen, batch_size))
 

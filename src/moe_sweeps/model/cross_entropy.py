@@ -72,8 +72,11 @@ def _blocks(num_tokens: int, vocab_size: int, device: torch.device) -> list[slic
 
 def _softmax_(logits_RV: Tensor, targets_R1: Tensor) -> tuple[Tensor, Tensor]:
     """Turn logits into probabilities in place; each row's loss, and whether its target has the highest logit."""
+    # bfloat16 logits tie, so a GPU looks for the first maximum. On a CPU they are float32, and argmax costs too much.
+    first_R1 = logits_RV.argmax(dim=1, keepdim=True) if logits_RV.is_cuda else None
     logits_RV.sub_(logits_RV.amax(dim=1, keepdim=True))
     target_R1 = logits_RV.gather(1, targets_R1)
+    correct_R1 = target_R1 == 0 if first_R1 is None else first_R1 == targets_R1
     sum_R1 = logits_RV.exp_().sum(dim=1, keepdim=True)
     logits_RV.div_(sum_R1)
-    return (sum_R1.log() - target_R1).squeeze(1), (target_R1 == 0).squeeze(1)
+    return (sum_R1.log() - target_R1).squeeze(1), correct_R1.squeeze(1)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from moe_sweeps.config.registry import Component, component, knob
+from moe_sweeps.config.registry import DENSE_HAS_NO_ROUTER, Component, Unread, component, knob
 
 if TYPE_CHECKING:
     from moe_sweeps.config.schema import RunConfig
@@ -38,8 +38,8 @@ class RouterConfig(Component):
     init: RouterInit = RouterInit.normal
     z_loss: float = knob(0.01, ge=0)  # coefficient of the router z-loss, independent of the balancer
 
-    def unread(self, run: RunConfig) -> dict[str, str]:
-        return {} if run.experts.is_moe else {"": "experts=e8 (any option with a router)"}
+    def unread(self, run: RunConfig) -> dict[str, Unread]:
+        return {} if run.experts.is_moe else {"": DENSE_HAS_NO_ROUTER}
 
     def scores_TE(self, logits_TE: Tensor) -> Tensor:
         """Unbiased scores, (T, E): what a selection bias on `scores` is added to. Strictly increasing in each logit."""

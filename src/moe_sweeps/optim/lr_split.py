@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from moe_sweeps.config.registry import Component, component, knob
+from moe_sweeps.config.registry import DENSE_HAS_NO_ROUTER, Component, Unread, component, knob
 
 if TYPE_CHECKING:
     from moe_sweeps.config.schema import RunConfig
@@ -58,6 +58,6 @@ class StaticConfig(LrSplitConfig):
         all_one = all(self.multiplier(role) == 1.0 for role in Role if role.value not in unread)
         return MatchedConfig() if all_one else self
 
-    def unread(self, run: RunConfig) -> dict[str, str]:
+    def unread(self, run: RunConfig) -> dict[str, Unread]:
         moe_only = [] if run.experts.is_moe else [Role.expert.value, Role.router.value]
-        return dict.fromkeys(moe_only, "experts=e8 (any option with experts and a router)")
+        return dict.fromkeys(moe_only, DENSE_HAS_NO_ROUTER)

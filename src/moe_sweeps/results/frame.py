@@ -32,8 +32,8 @@ METRICS = ("val_loss", "val_perplexity", "val_accuracy", "val_maxvio_global", "t
 _IDENTITY = ("run_id", "arm", "folder")
 _STATUS = ("state", "attempt", "step", "total_steps", "heartbeat", "host", "slurm_job_id")
 _FAILURE = ("failure", "failure_signature")
-_VERSIONS = ("source_hash", "data_fingerprint", "pairing.initial_weights", "pairing.batches")
-_PROVENANCE = (*_VERSIONS, "git.commit", "git.dirty", "command")
+_VERSIONS = ("source_hash", "data_fingerprint")  # each attempt has its own
+_PROVENANCE = (*_VERSIONS, "pairing.initial_weights", "pairing.batches", "git.commit", "git.dirty", "command")
 _FIXED = _IDENTITY + _STATUS + _FAILURE + _PROVENANCE
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C loader is about eight times as fast
 _RUN_FOLDER = re.compile(r".+-[0-9a-f]{12}")
@@ -141,7 +141,13 @@ def _status_columns(status: Status) -> dict[str, Any]:
 
 def _provenance_columns(provenance: dict[str, Any]) -> dict[str, Any]:
     flat = flatten(provenance)
-    return {name: flat.get(name) for name in _PROVENANCE}
+    return {name: flat.get(name) for name in _PROVENANCE} | {name: _versions(provenance, name) for name in _VERSIONS}
+
+
+def _versions(provenance: dict[str, Any], name: str) -> str | None:
+    """What the run was trained with; several versions in one run are joined, and so never pass for one."""
+    found = [attempt[name] for attempt in provenance.get("attempts", []) if attempt.get(name)]
+    return "+".join(dict.fromkeys(found)) or provenance.get(name)
 
 
 def _summary(run: RunDir, state: State) -> dict[str, Any]:
@@ -151,7 +157,8 @@ def _summary(run: RunDir, state: State) -> dict[str, Any]:
     path = run.path / "summary.json"
     summary = flatten(_read(run, path.name)) if state is State.done or path.exists() else {}
     if state is State.diverged:
-        return {k if k == "diverged_at_step" else f"last_good.{k}": v for k, v in summary.items()}
+        own = ("diverged_at_step", "last_good.")
+        return {k if k.startswith(own) else f"last_good.{k}": v for k, v in summary.items()}
     _check_numbers(summary)
     return summary
 

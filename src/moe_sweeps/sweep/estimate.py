@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.errors import MoeSweepsError
@@ -34,22 +37,33 @@ def wall_time(seconds: Iterable[float], workers: int) -> float:
 
 
 class History:
-    """Finished runs below a folder, as a source of estimates."""
+    """Finished runs below a folder, as a source of estimates for runs of `threads` threads."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, threads: int = 1) -> None:
+        self._threads = threads
         self._summaries = [s for folder in RunDir.all(root) if (s := _summary_of_done(folder))]
 
     def estimate(self, run: RunConfig) -> Estimate:
         """Seconds that `run` takes: the median of finished runs of its size, scaled by the number of tokens."""
         flops = sizes(run, run.data.vocab_size).flops_per_token
         tokens = run.trainer.steps * run.trainer.tokens_per_step
-        like = [s["wall_seconds"] * tokens / s["tokens"] for s in self._summaries if s["flops_per_token"] == flops]
+        like = [s["wall_seconds"] * tokens / s["tokens"] for s in self._summaries if s.get("flops_per_token") == flops]
         if like:
             plural = "" if len(like) == 1 else "s"
             return Estimate(statistics.median(like), f"from {len(like)} finished run{plural} of this size")
-        rate = gemm_peak(repeats=3) * ASSUMED_SHARE_OF_PEAK
+        rate = _peak(self._threads) * ASSUMED_SHARE_OF_PEAK
         share = f"{ASSUMED_SHARE_OF_PEAK:.0%} of this machine's matrix-product peak"
         return Estimate(flops * tokens / rate, f"a guess: {share}; no run of this size is finished")
+
+
+@functools.cache
+def _peak(threads: int) -> float:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return gemm_peak(repeats=3)
+    finally:
+        torch.set_num_threads(before)
 
 
 def _summary_of_done(folder: RunDir) -> dict[str, Any] | None:

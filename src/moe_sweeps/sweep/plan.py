@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from moe_sweeps.config.compose import Setting, compose
+from moe_sweeps.config.registry import Unread
 from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.errors import ConfigError
 from moe_sweeps.files import read_json, write_json
 from moe_sweeps.freeze import freeze
-from moe_sweeps.identity import ID_LENGTH, SEED_KEYS, identity, reader_of_unread, unread_knobs
+from moe_sweeps.identity import ID_LENGTH, SEED_KEYS, identity, unread_knobs, why_unread
 from moe_sweeps.paths import resolve
 from moe_sweeps.rundir import RunDir, State
 from moe_sweeps.sweep.grid import Grid, expand
@@ -32,7 +33,7 @@ class Request:
 
     settings: tuple[Setting, ...]
     run_id: str
-    unread: dict[str, str]  # swept or set by hand, but read by nothing here -> what would read it
+    unread: dict[str, Unread]  # swept or set by hand, but read by nothing here -> what would read it
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class PlannedRun:
 
     def frozen(self, command: str, workers: int) -> RunDir:
         """The run's folder, made now if there is none."""
-        return self.folder or freeze(self.run, [str(s) for s in self.settings], command=command, workers=workers)
+        return freeze(self.run, [str(s) for s in self.settings], command=command, workers=workers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +100,11 @@ def make_plan(arguments: Sequence[str]) -> Plan:
     return Plan(grid.axes, requests, runs)
 
 
-def unread_settings(run: RunConfig, settings: Sequence[Setting]) -> dict[str, str]:
-    """Of what was set by hand, the keys that nothing reads in this run -> the component that would read them."""
+def unread_settings(run: RunConfig, settings: Sequence[Setting]) -> dict[str, Unread]:
+    """Of what was set by hand, the keys that nothing reads in this run -> why, and what would read them."""
     unread = unread_knobs(run)
-    found = {s.key: reader_of_unread(s.key, unread) for s in settings}
-    return {key: reader for key, reader in found.items() if reader}
+    found = {s.key: why_unread(s.key, unread) for s in settings}
+    return {key: why for key, why in found.items() if why}
 
 
 def write_manifest(plan: Plan, command: str) -> Path:
@@ -124,12 +125,12 @@ def manifest(plan: Plan, command: str, created: str) -> dict[str, Any]:
         "command": command,
         "axes": plan.axes,
         "requested": [
-            {"overrides": {s.key: s.value for s in r.settings}, "run_id": r.run_id, "unread": r.unread}
+            {"overrides": {s.key: s.value for s in r.settings}, "run_id": r.run_id, "unread": _readers(r)}
             for r in plan.requests
         ],
         "runs": {
             run_id: {
-                "folder": f"{planned.run.run_name}-{run_id}",
+                "folder": planned.folder.path.name if planned.folder else f"{planned.run.run_name}-{run_id}",
                 "arm": planned.arm,
                 "label": planned.label,
                 "seed": planned.run.seed,
@@ -137,6 +138,10 @@ def manifest(plan: Plan, command: str, created: str) -> dict[str, Any]:
             for run_id, planned in plan.runs.items()
         },
     }
+
+
+def _readers(request: Request) -> dict[str, str]:
+    return {key: why.reader for key, why in request.unread.items()}
 
 
 def _compose_combination(settings: Sequence[Setting], grid: Grid) -> RunConfig:
@@ -154,7 +159,7 @@ def _planned(run: RunConfig, content: dict[str, Any], settings: tuple[Setting, .
     return PlannedRun(content["run_id"], content["arm"], label or run.run_name, run, settings, folder)
 
 
-def _label(settings: Sequence[Setting], axes: dict[str, list[str]], unread: dict[str, str]) -> str:
+def _label(settings: Sequence[Setting], axes: dict[str, list[str]], unread: dict[str, Unread]) -> str:
     """What tells this arm from the others: its settings on the axes, without seeds and without what nothing reads."""
     return " ".join(str(s) for s in settings if s.key in axes and s.key not in unread and s.key not in SEED_KEYS)
 

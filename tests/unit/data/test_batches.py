@@ -153,7 +153,7 @@ def test_real_batches_come_from_the_training_split(real_data: TokenData) -> None
 
 def test_a_part_of_the_validation_set_is_spread_over_all_of_it() -> None:
     tokens = np.arange(101, dtype=np.uint16)  # ten windows of ten
-    starts = [int(x[0]) for inputs, _ in val_batches(tokens, 10, 2, max_batches=2) for x in inputs]
+    starts = [int(x[0]) for inputs, _ in val_batches(tokens, 10, 2, max_windows=4) for x in inputs]
     assert starts == [0, 20, 50, 70]
-    whole = [int(x[0]) for inputs, _ in val_batches(tokens, 10, 3, max_batches=99) for x in inputs]
+    whole = [int(x[0]) for inputs, _ in val_batches(tokens, 10, 3, max_windows=99) for x in inputs]
     assert whole == list(range(0, 100, 10))

@@ -1,0 +1,105 @@
+"""`moe-sweeps`: everything around training. Commands import what they need, so that the light ones start at once."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from moe_sweeps.cli.tables import add_arguments as add_table_arguments
+from moe_sweeps.cli.tables import run as run_tables
+from moe_sweeps.errors import MoeSweepsError
+from moe_sweeps.paths import resolve
+
+REFUSED = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the console script; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    command: Callable[[argparse.Namespace, Console], int] = arguments.command
+    try:
+        return command(arguments, Console())
+    except MoeSweepsError as error:
+        notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", []))
+        print(f"error: {error}{notes}", file=sys.stderr)
+        return REFUSED
+
+
+def plan(arguments: argparse.Namespace, console: Console) -> int:
+    """What a sweep would do, without doing it."""
+    from moe_sweeps.cli.views import print_plan
+    from moe_sweeps.freeze import default_threads
+    from moe_sweeps.hardware import available_cores
+    from moe_sweeps.sweep.estimate import History
+    from moe_sweeps.sweep.plan import make_plan
+
+    found = make_plan(arguments.overrides)
+    workers = min(next(iter(found.runs.values())).run.launch.workers or available_cores(), len(found.runs))
+    print_plan(console, found, History(found.runs_root, default_threads(workers)), workers)
+    for planned in found.runs.values():
+        console.print(f"  {planned.run_id}  {planned.state:<9}  {planned.label}", highlight=False, markup=False)
+    return 0
+
+
+def status(arguments: argparse.Namespace, console: Console) -> int:
+    """The state of every run, from its folder."""
+    from moe_sweeps.cli.views import print_failures, status_table
+    from moe_sweeps.rundir import RunDir
+
+    rows = [(folder.path.name, folder) for folder in RunDir.all(_runs_root())]
+    if not rows:
+        raise MoeSweepsError(f"there are no runs in {_runs_root()}. Start one: python train.py scale=smoke")
+    console.print(status_table(rows, most=len(rows)))
+    return 1 if print_failures(console, rows) else 0
+
+
+def tables(arguments: argparse.Namespace, console: Console) -> int:
+    """The same as `make tables`."""
+    return run_tables(arguments)
+
+
+def prepare_data(arguments: argparse.Namespace, console: Console) -> int:
+    """Prepare the data of a config now instead of at the first run."""
+    from moe_sweeps.config.compose import compose
+    from moe_sweeps.data.memmap import SplitName
+    from moe_sweeps.data.prepare import prepared
+    from moe_sweeps.sweep.grid import single
+
+    run = compose(single([f"data={arguments.data}", *arguments.overrides]))
+    data = prepared(run.data, resolve(run.paths.data))
+    splits: tuple[SplitName, ...] = ("train", "val")
+    for split in splits:
+        for domain, start, end in data.domain_spans(split):
+            console.print(f"{split:<6} {domain:<12} {end - start:>12,} tokens", highlight=False)
+    console.print(f"{data.folder}  fingerprint {data.fingerprint[:12]}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _runs_root() -> Path:
+    return resolve(os.environ.get("MOE_SWEEPS_RUNS", "runs"))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="moe-sweeps", description="Everything around training: plans, what runs are doing, tables, data."
+    )
+    commands = parser.add_subparsers(required=True, metavar="command")
+    one = commands.add_parser("plan", help="what a sweep would do: python train.py -m, without running anything")
+    one.add_argument("overrides", nargs="*")
+    one.set_defaults(command=plan)
+    one = commands.add_parser("status", help="the state of every run, and why failed ones failed")
+    one.set_defaults(command=status)
+    one = commands.add_parser("tables", help="write and show the ablation tables, as make tables does")
+    add_table_arguments(one)
+    one.set_defaults(command=tables)
+    data = commands.add_parser("data", help="prepared data").add_subparsers(required=True, metavar="action")
+    one = data.add_parser("prepare", help="prepare a data set now: moe-sweeps data prepare corpus")
+    one.add_argument("data", nargs="?", default="corpus")
+    one.add_argument("overrides", nargs="*")
+    one.set_defaults(command=prepare_data)
+    return parser

@@ -1,0 +1,57 @@
+"""The second command."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+from helpers import TINY, compose_run
+
+from moe_sweeps.cli.manage import main
+from moe_sweeps.data.memmap import TokenData
+from moe_sweeps.freeze import freeze
+from moe_sweeps.rundir import Failure, State, Status
+
+
+def test_the_console_script_is_this_command() -> None:
+    (script,) = entry_points(group="console_scripts", name="moe-sweeps")
+    assert script.load() is main
+
+
+def test_plan_writes_nothing(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", *TINY, "balancer=aux,lossfree", "aux.coef=0.1,0.2"]) == 0
+    shown = capsys.readouterr().out
+    assert "4 combinations, 3 distinct runs" in shown
+    assert shown.count("planned") == 3
+    assert not folders.exists()
+
+
+def test_a_refusal_is_a_message(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "aux.coeff=1,2"]) == 2
+    assert "Did you mean aux.coef?" in capsys.readouterr().err
+
+
+def test_status_lists_runs_and_failures(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status"]) == 2
+    assert "there are no runs" in capsys.readouterr().err
+    first = freeze(compose_run(*TINY), [], command="test")
+    assert main(["status"]) == 0
+    assert f"{first.path.name}" in capsys.readouterr().out
+    first.write_status(Status(State.failed, failure=Failure("ValueError", "no luck", "s")))
+    assert main(["status"]) == 1
+    assert "ValueError: no luck" in capsys.readouterr().out
+
+
+def test_data_prepare_says_what_there_is(
+    folders: Path, real_data: TokenData, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", "prepare"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("wikipedia") == 2
+    assert real_data.fingerprint[:12] in shown
+
+
+def test_tables_takes_the_options_of_make_tables(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tables", "--latest"]) == 2
+    assert "Train some first" in capsys.readouterr().err
