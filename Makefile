@@ -5,7 +5,7 @@ INSTALLED := .venv/installed-$(shell cat pyproject.toml | sha256sum | cut -c1-12
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format tables bench clean
+.PHONY: help setup demo sweep test check format tables bench clean
 
 help: ## explain every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,6 +20,9 @@ $(INSTALLED): pyproject.toml
 
 demo: $(INSTALLED) ## the canonical sweep at scale=smoke on real text, ending with its table
 	$(BIN)/python train.py -m balancer=aux,lossfree aux.coef=0.1,0.2,0.6 scale=smoke
+
+sweep: $(INSTALLED) ## run sweeps/NAME.yaml: make sweep NAME=aux_coef [ARGS="scale=smoke"]
+	$(BIN)/python train.py -m sweep=$(NAME) $(ARGS)
 
 test: $(INSTALLED) ## run the test suite
 	$(BIN)/python -m pytest -n 2 $(TESTS)

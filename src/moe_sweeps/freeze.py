@@ -14,7 +14,7 @@ from moe_sweeps.paths import resolve
 from moe_sweeps.provenance import provenance
 from moe_sweeps.rundir import FINISHED, RunDir
 
-# Small models gain little beyond a few threads: at width 64 two threads gave 1.5 times the speed of one (docs/LOG.md).
+# A model of proxy size has too little work in one operation for many threads to share.
 MOST_THREADS = 4
 
 

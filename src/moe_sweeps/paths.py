@@ -8,6 +8,7 @@ from moe_sweeps.errors import ConfigError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONF = REPOSITORY / "conf"
+SWEEPS = REPOSITORY / "sweeps"
 
 
 def resolve(folder: str) -> Path:

@@ -19,12 +19,13 @@ from moe_sweeps.data.prepare import prepared
 from moe_sweeps.errors import MoeSweepsError
 from moe_sweeps.freeze import default_threads, freeze
 from moe_sweeps.hardware import available_cores, resolve_device
-from moe_sweeps.paths import resolve
+from moe_sweeps.paths import SWEEPS, resolve
 from moe_sweeps.provenance import command_line
 from moe_sweeps.results.render import print_table
 from moe_sweeps.results.write import write_tables
 from moe_sweeps.rundir import FINISHED, RunDir, State
 from moe_sweeps.sweep.estimate import History
+from moe_sweeps.sweep.file import load_sweep
 from moe_sweeps.sweep.grid import single
 from moe_sweeps.sweep.local import LocalSweep
 from moe_sweeps.sweep.plan import make_plan, unread_settings, write_manifest
@@ -37,6 +38,8 @@ EXAMPLES = """examples:
       one proxy run with loss-free balancing
   python train.py -m balancer=aux,lossfree aux.coef=0.1,0.2,0.6 seed=0,1,2
       a sweep with three seeds: 18 combinations, 12 distinct runs
+  python train.py -m sweep=aux_coef scale=smoke
+      the grid of sweeps/aux_coef.yaml; what is typed beside it wins
 """
 OK, FAILED, REFUSED, STOPPED = 0, 1, 2, 130
 
@@ -142,5 +145,7 @@ def _groups_help() -> str:
     for group, names in options().items():
         lines.append(f"  {group}")
         lines += [f"    {name:<16} {option_help(group, name)}" for name in names]
+    lines.append("  sweep (with -m)")
+    lines += [f"    {p.stem:<16} {load_sweep(p.stem).question}" for p in sorted(SWEEPS.glob("*.yaml"))]
     lines.append("every key with its value: python train.py --cfg")
     return "\n".join(lines)

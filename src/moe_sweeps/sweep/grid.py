@@ -11,12 +11,17 @@ from hydra.core.override_parser.types import Glob, Override
 
 from moe_sweeps.config.compose import Setting, options, parse
 from moe_sweeps.errors import ConfigError
+from moe_sweeps.sweep.file import load_sweep
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Axes with their values as typed, and the product of all axes, the first one slowest."""
+    """Axes with their values as typed, and the product of all axes, the first one slowest.
 
+    `name` is that of the sweep file that the axes start from, if one was asked for; what is typed beside it wins.
+    """
+
+    name: str | None
     axes: dict[str, list[str]]
     combinations: list[tuple[Setting, ...]]
 
@@ -27,10 +32,11 @@ def expand(arguments: Sequence[str]) -> Grid:
     Raises:
         ConfigError: an override that cannot be parsed, or an axis without values.
     """
-    values = _values_by_key(parse(arguments))
+    name, typed = _split_sweep_name(arguments)
+    values = _values_by_key(parse([*(load_sweep(name).overrides() if name else []), *typed]))
     axes = {key: choices for key, choices in values.items() if len(choices) > 1}
     products = itertools.product(*([Setting(key, v) for v in choices] for key, choices in values.items()))
-    return Grid(axes, list(products))
+    return Grid(name, axes, list(products))
 
 
 def single(arguments: Sequence[str]) -> tuple[Setting, ...]:
@@ -44,6 +50,11 @@ def single(arguments: Sequence[str]) -> tuple[Setting, ...]:
         rule = f"it asks for {len(values)} runs, and without -m one run is trained"
         raise ConfigError(key, ",".join(values), rule, "Add -m to sweep, or choose one value.")
     return grid.combinations[0]
+
+
+def _split_sweep_name(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    names = [a.removeprefix("sweep=") for a in arguments if a.startswith("sweep=")]
+    return (names[-1] if names else None), [a for a in arguments if not a.startswith("sweep=")]
 
 
 def _values_by_key(overrides: Sequence[Override]) -> dict[str, list[str]]:

@@ -60,13 +60,14 @@ class PlannedRun:
 class Plan:
     """A sweep before it runs."""
 
+    file: str | None  # the sweep file that it comes from
     axes: dict[str, list[str]]
     requests: list[Request]
     runs: dict[str, PlannedRun]
 
     @property
     def name(self) -> str:
-        return next(iter(self.runs.values())).run.name or "sweep"
+        return next(iter(self.runs.values())).run.name or self.file or "sweep"
 
     @property
     def sweep_id(self) -> str:
@@ -97,7 +98,7 @@ def make_plan(arguments: Sequence[str]) -> Plan:
         requests.append(Request(settings, content["run_id"], unread))
         if content["run_id"] not in runs:
             runs[content["run_id"]] = _planned(run, content, settings, _label(settings, grid.axes, unread))
-    return Plan(grid.axes, requests, runs)
+    return Plan(grid.name, grid.axes, requests, runs)
 
 
 def unread_settings(run: RunConfig, settings: Sequence[Setting]) -> dict[str, Unread]:
