@@ -27,9 +27,11 @@ from moe_sweeps.hardware import gemm_peak
 from moe_sweeps.load import LoadCounter
 from moe_sweeps.meters import Mean, Means
 from moe_sweeps.metrics import maxvio
+from moe_sweeps.model.router import RouterConfig
 from moe_sweeps.model.sizes import sizes
 from moe_sweeps.model.transformer import Transformer, build_model, weights_digest
-from moe_sweeps.optim.groups import expected_roles, parameter_groups
+from moe_sweeps.optim.groups import expected_roles, parameter_groups, role_of
+from moe_sweeps.optim.lr_split import Role
 from moe_sweeps.rundir import MetricsLog, RunDir
 
 log = logging.getLogger(__name__)
@@ -69,7 +71,8 @@ class Trainer:
         self.run, self.folder, self.data, self.device, self.observer = run, folder, data, device, observer
         self.model: Transformer = build_model(run, data.vocab_size).to(device)
         self.balancer = build_balancer(run).to(device)
-        groups = parameter_groups(self.model, run.lr_split, expected_roles(run.experts.is_moe))
+        own_decay = {Role.router: run.router.weight_decay}
+        groups = parameter_groups(self.model, run.lr_split, expected_roles(run.experts.is_moe), own_decay)
         self.optimizer = run.optimizer.build(groups)
         self.batches = TrainBatches(data.train, run.trainer.seq_len, run.trainer.batch_size, run.effective_data_seed)
         self.checkpoints = Checkpoints(folder.checkpoints, run.trainer.keep_checkpoints)
@@ -132,6 +135,7 @@ class Trainer:
         for inputs_BS, targets_BS in self._micro_batches():
             for name, value in self._forward_backward(inputs_BS, targets_BS, load).items():
                 totals[name] = totals.get(name, torch.zeros((), device=self.device)) + value
+        clip_router_gradients(self.model, self.run.router)
         norm = clip_gradients(self.model, self.run.trainer.grad_clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -319,6 +323,17 @@ def clip_gradients(model: torch.nn.Module, limit: float) -> Tensor:
     if limit:
         torch.nn.utils.clip_grads_with_norm_(model.parameters(), limit, norm)
     return norm
+
+
+def clip_router_gradients(model: torch.nn.Module, config: RouterConfig) -> None:
+    """Clip the router's gradients alone: each entry to `clip_value`, then their common norm to `clip_norm`; 0: not."""
+    if not (config.clip_value or config.clip_norm):
+        return
+    params = [p for name, p in model.named_parameters() if role_of(name) is Role.router]
+    if config.clip_value:
+        torch.nn.utils.clip_grad_value_(params, config.clip_value)
+    if config.clip_norm:
+        torch.nn.utils.clip_grad_norm_(params, config.clip_norm)
 
 
 def uses_autocast(precision: Precision, device: torch.device) -> bool:

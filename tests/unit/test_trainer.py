@@ -117,7 +117,10 @@ def test_the_micro_scoped_aux_loss_does_depend_on_the_split(folders: Path, real_
     assert abs(terms[0] - terms[1]) > 1e-5
 
 
-@pytest.mark.parametrize("line", [["balancer=aux"], ["balancer=lossfree", "router=sigmoid"], ["experts=dense"]])
+NOISY = ["router.noise=learned", "router.input_jitter=0.1", "router.input_dropout=0.1", "router.clip_norm=0.1"]
+
+
+@pytest.mark.parametrize("line", [["balancer=aux"], ["balancer=lossfree", "router=sigmoid"], ["experts=dense"], NOISY])
 def test_stopped_and_resumed_is_bit_identical(folders: Path, real_data: TokenData, line: list[str]) -> None:
     run = compose_run(*TINY, *line)
     whole = trainer(run, real_data)

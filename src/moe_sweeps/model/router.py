@@ -28,18 +28,42 @@ class RouterInit(Enum):
 
     normal = "normal"  # N(0, init_std), as every other matrix
     small = "small"  # N(0, init_std / 10): probabilities start near 1/E
+    zero = "zero"  # all logits tie, so every token picks the same experts until noise or gradients part them
     talk = "talk"  # rows divided by their own sums, then rescaled to the old spread
+
+
+class RouterNoise(Enum):
+    """Noise on the logits in training; evaluation has none."""
+
+    none = "none"
+    fixed = "fixed"  # z + noise_std * N(0, 1)
+    learned = "learned"  # z + softplus(x W_noise) * N(0, 1), W_noise learned from 0 (arXiv 1701.06538)
 
 
 @dataclass(slots=True)
 class RouterConfig(Component):
-    """Base of the gates. A gate maps logits to scores, to a distribution, and to the weights of the picked experts."""
+    """Base of the gates. A gate maps logits to scores, to a distribution, and to the weights of the picked experts.
+
+    What helps a router learn is one knob each, off by default. The router's own learning rate is `lr_split.router`.
+    """
 
     init: RouterInit = RouterInit.normal
     z_loss: float = knob(0.01, ge=0)  # coefficient of the router z-loss, independent of the balancer
+    temperature: float = knob(1.0, gt=0, neutral=1.0)  # logits are divided by it, in training and evaluation
+    input_jitter: float = knob(0.0, ge=0, lt=1, neutral=0.0)  # input times U(1 - j, 1 + j) in training (2101.03961)
+    input_dropout: float = knob(0.0, ge=0, lt=1, neutral=0.0)  # on the router's input alone, in training
+    noise: RouterNoise = knob(RouterNoise.none, neutral=RouterNoise.none)
+    noise_std: float = knob(0.1, gt=0, neutral=0.1)  # read by noise=fixed
+    clip_norm: float = knob(0.0, ge=0, neutral=0.0)  # of the router's gradients alone, before the global clip; 0: off
+    clip_value: float = knob(0.0, ge=0, neutral=0.0)  # the same by absolute value; 0: off
+    weight_decay: float | None = knob(None, ge=0, neutral=None)  # null: optimizer.weight_decay
 
     def unread(self, run: RunConfig) -> dict[str, Unread]:
-        return {} if run.experts.is_moe else {"": DENSE_HAS_NO_ROUTER}
+        if not run.experts.is_moe:
+            return {"": DENSE_HAS_NO_ROUTER}
+        if self.noise is RouterNoise.fixed:
+            return {}
+        return {"noise_std": Unread(f"router.noise={self.noise.value}", "router.noise=fixed")}
 
     def scores_TE(self, logits_TE: Tensor) -> Tensor:
         """Unbiased scores, (T, E): what a selection bias on `scores` is added to. Strictly increasing in each logit."""
@@ -120,13 +144,14 @@ class Router(nn.Module):
     def __init__(self, width: int, num_experts: int, top_k: int, config: RouterConfig) -> None:
         super().__init__()
         self.weight_ED = nn.Parameter(torch.empty(num_experts, width))
+        if config.noise is RouterNoise.learned:
+            self.noise_ED = nn.Parameter(torch.empty(num_experts, width))
         self.top_k, self.config = top_k, config
 
     def forward(self, x_TD: Tensor, ranking: Ranking | None = None) -> Routing:
         """Route `x_TD` (T, D). `ranking` replaces what top-k ranks; the weights always come from unbiased scores."""
         with torch.autocast(x_TD.device.type, enabled=False):
-            dtype = torch.promote_types(self.weight_ED.dtype, torch.float32)
-            logits_TE = F.linear(x_TD.to(dtype), self.weight_ED.to(dtype))
+            logits_TE = self._logits(x_TD)
             scores_TE = self.config.scores_TE(logits_TE)
             with torch.no_grad():
                 # Logits rank as scores do, and cannot tie where a softmax or sigmoid saturates.
@@ -136,12 +161,28 @@ class Router(nn.Module):
             probs_TE = self.config.probs_TE(scores_TE)
         return Routing(weights_TK, ids_TK, logits_TE, probs_TE, count_picks(ids_TK, self.weight_ED.shape[0]))
 
+    def _logits(self, x_TD: Tensor) -> Tensor:
+        """Logits (T, E) in float32 or wider. In training they hold the noise, and all that follows sees it."""
+        config, dtype = self.config, torch.promote_types(self.weight_ED.dtype, torch.float32)
+        x_TD = x_TD.to(dtype)
+        if self.training and config.input_jitter:
+            x_TD = x_TD * torch.empty_like(x_TD).uniform_(1 - config.input_jitter, 1 + config.input_jitter)
+        x_TD = F.dropout(x_TD, config.input_dropout, self.training)
+        logits_TE = F.linear(x_TD, self.weight_ED.to(dtype)) / config.temperature
+        if not self.training or config.noise is RouterNoise.none:
+            return logits_TE
+        learned = config.noise is RouterNoise.learned
+        std: Tensor | float = F.softplus(F.linear(x_TD, self.noise_ED.to(dtype))) if learned else config.noise_std
+        return logits_TE + std * torch.randn_like(logits_TE)
+
     def init_weights(self, std: float, generator: torch.Generator) -> None:
-        """Fill the weights by `config.init`, reproducibly from `generator`."""
-        scale = std / 10 if self.config.init is RouterInit.small else std
+        """Fill the weights by `config.init`, reproducibly from `generator`; a learned noise scale begins even."""
+        scale = {RouterInit.small: std / 10, RouterInit.zero: 0.0}.get(self.config.init, std)
         nn.init.normal_(self.weight_ED, std=scale, generator=generator)
         if self.config.init is RouterInit.talk:
             _divide_rows_by_their_sums(self.weight_ED)
+        if self.config.noise is RouterNoise.learned:
+            nn.init.zeros_(self.noise_ED)
 
 
 def count_picks(ids_TK: Tensor, num_experts: int) -> Tensor:

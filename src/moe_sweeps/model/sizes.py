@@ -1,4 +1,4 @@
-"""Parameter counts and FLOPs of a model from its config alone: arithmetic without torch, for plans and summaries.
+"""Parameter counts and FLOPs of a model from its config alone: arithmetic, for plans and summaries.
 
 L layers, D width, S sequence length, E experts, k picks per token.
 """
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from moe_sweeps.config.groups import DenseFFNConfig, MoEExpertsConfig
+from moe_sweeps.model.router import RouterNoise
 
 if TYPE_CHECKING:
     from moe_sweeps.config.schema import RunConfig
@@ -48,7 +49,9 @@ def _feed_forward(run: RunConfig) -> tuple[int, int, int, int]:
     """(experts held, experts used by a token, hidden size of one, router parameters) of one layer."""
     experts = run.experts
     if isinstance(experts, MoEExpertsConfig):
-        return experts.num_experts, experts.top_k, experts.ffn_hidden, experts.num_experts * run.model.width
+        # A learned noise scale is a second matrix of the router's shape.
+        matrices = 2 if run.router.noise is RouterNoise.learned else 1
+        return experts.num_experts, experts.top_k, experts.ffn_hidden, matrices * experts.num_experts * run.model.width
     if isinstance(experts, DenseFFNConfig):
         return 1, 1, experts.active_experts * experts.ffn_hidden, 0
     raise TypeError(f"the size of {type(experts).__name__} is not known")

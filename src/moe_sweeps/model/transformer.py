@@ -95,7 +95,7 @@ class Transformer(nn.Module):
         for name, param in self.named_parameters():
             if name.endswith("norm.weight"):
                 param.fill_(1.0)
-            elif not name.endswith("router.weight_ED"):
+            elif ".router." not in name:
                 is_residual = name.endswith(("out_DD", "down_DF", "down_EDF"))
                 for label, matrix in _matrices(name, param):
                     matrix.normal_(std=residual_std if is_residual else std, generator=_generator(seed, label))

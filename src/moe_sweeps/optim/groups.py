@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,17 +25,22 @@ DECAYED_ROLES = frozenset({Role.expert, Role.router, Role.dense})
 
 @dataclass(frozen=True, slots=True)
 class ParamGroup:
-    """All parameters of one role. Between two learning-rate arms only `lr_multiplier` differs."""
+    """All parameters of one role. Between two learning-rate arms only `lr_multiplier` differs.
+
+    `weight_decay` replaces the optimizer's where it is given.
+    """
 
     role: Role
     names: tuple[str, ...]
     params: tuple[nn.Parameter, ...]
     lr_multiplier: float
+    weight_decay: float | None = None
 
     def as_torch(self, base_lr: float, weight_decay: float) -> dict[str, Any]:
         """The group in the form that torch optimizers take; `peak_lr` is what the schedule scales."""
         peak_lr = base_lr * self.lr_multiplier
-        decay = weight_decay if self.role in DECAYED_ROLES else 0.0
+        own = weight_decay if self.weight_decay is None else self.weight_decay
+        decay = own if self.role in DECAYED_ROLES else 0.0
         return {
             "params": list(self.params),
             "role": self.role.value,
@@ -57,8 +63,15 @@ def role_of(name: str) -> Role:
     return roles[0]
 
 
-def parameter_groups(model: nn.Module, lr_split: LrSplitConfig, expected: frozenset[Role]) -> list[ParamGroup]:
+def parameter_groups(
+    model: nn.Module,
+    lr_split: LrSplitConfig,
+    expected: frozenset[Role],
+    own_decay: Mapping[Role, float | None] | None = None,
+) -> list[ParamGroup]:
     """One group for each role of `expected`, holding every trainable parameter of `model` exactly once.
+
+    `own_decay` gives roles a weight decay of their own.
 
     Raises:
         MoeSweepsError: a parameter has no single role, an expected role is empty, or an unexpected one is not.
@@ -71,11 +84,16 @@ def parameter_groups(model: nn.Module, lr_split: LrSplitConfig, expected: frozen
         if bool(members) != (role in expected):
             problem = "has no parameters" if role in expected else f"is not expected, but has {members[0][0]}"
             raise MoeSweepsError(f"the role {role.value} {problem}")
+    decay = own_decay or {}
     return [
-        ParamGroup(role, tuple(n for n, _ in members), tuple(p for _, p in members), lr_split.multiplier(role))
+        ParamGroup(role, *_columns(members), lr_multiplier=lr_split.multiplier(role), weight_decay=decay.get(role))
         for role, members in by_role.items()
         if members
     ]
+
+
+def _columns(members: list[tuple[str, nn.Parameter]]) -> tuple[tuple[str, ...], tuple[nn.Parameter, ...]]:
+    return tuple(name for name, _ in members), tuple(param for _, param in members)
 
 
 def expected_roles(is_moe: bool) -> frozenset[Role]:
