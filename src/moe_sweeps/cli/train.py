@@ -21,14 +21,12 @@ from moe_sweeps.freeze import default_threads, freeze
 from moe_sweeps.hardware import available_cores, resolve_device
 from moe_sweeps.paths import SWEEPS, resolve
 from moe_sweeps.provenance import command_line
-from moe_sweeps.results.render import print_table
-from moe_sweeps.results.write import write_tables
 from moe_sweeps.rundir import FINISHED, RunDir, State
 from moe_sweeps.sweep.estimate import History
 from moe_sweeps.sweep.file import load_sweep
 from moe_sweeps.sweep.grid import single
 from moe_sweeps.sweep.local import LocalSweep
-from moe_sweeps.sweep.plan import make_plan, unread_settings, write_manifest
+from moe_sweeps.sweep.plan import Plan, make_plan, unread_settings, write_manifest
 from moe_sweeps.worker import run_worker
 
 EXAMPLES = """examples:
@@ -99,10 +97,18 @@ def sweep(console: Console, overrides: Sequence[str]) -> int:
     if todo:
         with SweepView(console, rows) as view:
             LocalSweep([folders[p.run_id] for p in todo], workers).run(view.tick)
-    for table in write_tables(plan.runs_root, plan.reports_root, only=plan.sweep_id).tables:
-        print_table(table, console)
+    _show_table(console, plan)
     print_failures(console, rows)
     return OK if all(folder.status().state in FINISHED for _, folder in rows) else FAILED
+
+
+def _show_table(console: Console, plan: Plan) -> None:
+    # pandas and scipy take longer to import than a plan does, so they come when there is a table to make.
+    from moe_sweeps.results.render import print_table
+    from moe_sweeps.results.write import write_tables
+
+    for table in write_tables(plan.runs_root, plan.reports_root, only=plan.sweep_id).tables:
+        print_table(table, console)
 
 
 def _check_machine_and_data(runs: Sequence[RunConfig]) -> None:
