@@ -82,7 +82,9 @@ def load(history: History) -> Figure:
     steps, shares_NLE = load_shares(history)
     layers = chosen_layers(shares_NLE.shape[1])
     title = "Share of tokens that each expert receives"
+    records = len(history.series("train", "load_LE").steps)
     note = "Beside each layer: the lowest and the highest share at the end."
+    note += f" Neighbours of {records:,} records are added up." if records > len(steps) else ""
     figure, panels = _panels(history, title, layers, shares_NLE.shape[1], height=2.3, note=note)
     for axes, layer in zip(panels, layers, strict=True):
         shares_EN = shares_NLE[:, layer].T
@@ -114,11 +116,13 @@ def balance(history: History) -> Figure:
 
 def bias(history: History) -> Figure:
     """The bias that a loss-free balancer adds to each expert, over steps, a panel a layer."""
-    steps, bias_NLE = history.series("train", "bias_LE")
-    steps, bias_NLE = steps[_thinned(len(steps))], bias_NLE[_thinned(len(steps))]
+    every_step, every_bias_NLE = history.series("train", "bias_LE")
+    shown = _thinned(len(every_step))
+    steps, bias_NLE = every_step[shown], every_bias_NLE[shown]
+    note = f"{len(steps):,} of {len(every_step):,} records, evenly chosen." if len(steps) < len(every_step) else ""
     layers = chosen_layers(bias_NLE.shape[1])
     title = "Bias that the balancer adds to each expert's score"
-    figure, panels = _panels(history, title, layers, bias_NLE.shape[1], height=2.3, sharey=True)
+    figure, panels = _panels(history, title, layers, bias_NLE.shape[1], height=2.3, sharey=True, note=note)
     for axes, layer in zip(panels, layers, strict=True):
         _plain_axes(axes).axhline(0, color="#808080", linewidth=0.8)
         _bias_lines(axes, steps, bias_NLE[:, layer])

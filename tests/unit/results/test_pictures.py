@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, QuadMesh
+from matplotlib.figure import Figure
 from unit.results.routing import DOMAINS, TOKENS, make_recorded_run, write_lines
 
 from moe_sweeps.errors import MoeSweepsError, RunFolderError
@@ -47,6 +48,10 @@ def line(axes: Axes, label: str) -> Any:
     return np.asarray(found.get_data())
 
 
+def footnote(figure: Figure) -> str:
+    return str(figure.get_supxlabel())
+
+
 # --- what is drawn ----------------------------------------------------------------------------------------------------
 
 
@@ -67,6 +72,12 @@ def test_many_records_are_added_up_and_none_is_lost(tmp_path: Path) -> None:
     load_NLE = np.array([r["load_LE"] for r in records(run, "train")])
     first = load_NLE[:2].sum(axis=0)
     np.testing.assert_allclose(shares_NLE[0], first / first.sum() * 8)
+    assert "Neighbours of 601 records are added up." in footnote(drawing.load(History.read(run)))
+    figure = drawing.bias(History.read(run))
+    assert "301 of 601 records" in footnote(figure)
+    drawn = line(figure.axes[0], "expert 7")
+    assert drawn[0][-1] == records(run, "train")[-1]["step"]
+    np.testing.assert_allclose(drawn[1], [r["bias_LE"][0][7] for r in records(run, "train")[::2]])
 
 
 def test_uneven_steps_get_cells_of_their_own_width() -> None:
@@ -155,8 +166,7 @@ def test_128_experts_in_24_layers_have_no_legend_of_experts_and_twelve_panels(tm
     figure = drawing.bias(history)
     assert drawing.chosen_layers(24) == [0, 2, 4, 6, 8, 10, 13, 15, 17, 19, 21, 23]
     assert len(figure.axes) == 12
-    assert figure._supxlabel is not None  # type: ignore[attr-defined]
-    assert "12 of 24 layers" in figure._supxlabel.get_text()  # type: ignore[attr-defined]
+    assert "12 of 24 layers" in footnote(figure)
     (legend,) = figure.legends
     assert [t.get_text() for t in legend.get_texts()] == ["each expert", "highest at the end", "lowest at the end"]
     (lines,) = (c for c in figure.axes[0].collections if isinstance(c, LineCollection))
