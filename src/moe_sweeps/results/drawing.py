@@ -96,7 +96,7 @@ def load(history: History) -> Figure:
         mesh, ax=panels, extend="max", aspect=28, pad=0.02, shrink=_bar(figure), ticks=[0, 0.5, 1, 1.5, 2]
     )
     bar.ax.set_yticklabels(["0  unused", "0.5×", "1×  equal share", "1.5×", "2× or more"])
-    bar.set_label("tokens of an expert, in multiples of the equal share 1/E")
+    bar.set_label("multiples of the equal share 1/E")
     return figure
 
 
@@ -196,6 +196,7 @@ def saturation(history: History) -> Figure:
     if history.top_k and experts:
         axes.axhline(history.top_k / experts, color="#606060", linestyle=":", label="chance, k/E")
     axes.set(xlabel=_STEP, ylabel="picks that equal the final ones", ylim=(0, 1.03))
+    axes.set_xlim(left=0)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     _legend(axes)
     return figure
@@ -390,12 +391,13 @@ def _log_axis(axes: Axes) -> None:
 
 
 def _maxvio_axes(axes: Axes, history: History) -> None:
-    lines = (("train", "maxvio_micro_L", "micro-batch", ""), ("train", "maxvio_batch_L", "batch of a step", ""))
+    # With one micro-batch a step both lines are one; the dashes of the second then lie on the first.
+    lines = (("train", "maxvio_batch_L", "batch of a step", ""), ("train", "maxvio_micro_L", "micro-batch", ""))
     for place, (split, key, label, marker) in enumerate((*lines, ("val", "maxvio_L", "validation set", "D"))):
         if history.has(split, key):
             steps, values_NL = history.series(split, key)
             mean = Series(steps, np.nanmean(values_NL, axis=1))
-            _line(axes, mean, label, (6, 0, 1)[place], dash=("--", "-", "-")[place], marker=marker, every=1)
+            _line(axes, mean, label, (0, 6, 1)[place], dash=("-", "--", "-")[place], marker=marker, every=1)
             if key == "maxvio_batch_L":
                 _band(axes, steps, values_NL, 0)
     _recorded_means(axes, history)
