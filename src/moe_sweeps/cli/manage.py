@@ -63,6 +63,21 @@ def tables(arguments: argparse.Namespace, console: Console) -> int:
     return run_tables(arguments)
 
 
+def report(arguments: argparse.Namespace, console: Console) -> int:
+    """Pictures of one run and a page that says how to read them."""
+    from moe_sweeps.results.history import find_run
+    from moe_sweeps.results.pictures import write_pictures
+
+    run = find_run(arguments.run, _runs_root())
+    written = write_pictures(run, resolve(os.environ.get("MOE_SWEEPS_REPORTS") or "reports"))
+    for slug, reason in written.left_out.items():
+        console.print(f"not drawn: {slug}: {reason}", highlight=False, markup=False)
+    count = len(written.drawn)
+    pictures = f"{count} {'picture' if count == 1 else 'pictures'}"
+    console.print(f"wrote {pictures}: {written.folder / 'index.md'}", highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
 def prepare_data(arguments: argparse.Namespace, console: Console) -> int:
     """Prepare the data of a config now instead of at the first run."""
     from moe_sweeps.config.compose import compose
@@ -86,7 +101,7 @@ def _runs_root() -> Path:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="moe-sweeps", description="Everything around training: plans, what runs are doing, tables, data."
+        prog="moe-sweeps", description="Everything around training: plans, what runs are doing, tables, pictures, data."
     )
     commands = parser.add_subparsers(required=True, metavar="command")
     one = commands.add_parser("plan", help="what a sweep would do: python train.py -m, without running anything")
@@ -97,6 +112,9 @@ def _parser() -> argparse.ArgumentParser:
     one = commands.add_parser("tables", help="write and show the ablation tables, as make tables does")
     add_table_arguments(one)
     one.set_defaults(command=tables)
+    one = commands.add_parser("report", help="pictures of one run: load, balance, bias, specialisation, norms, loss")
+    one.add_argument("run", help="a run folder, a run id, or a beginning of one")
+    one.set_defaults(command=report)
     data = commands.add_parser("data", help="prepared data").add_subparsers(required=True, metavar="action")
     one = data.add_parser("prepare", help="prepare a data set now: moe-sweeps data prepare corpus")
     one.add_argument("data", nargs="?", default="corpus")

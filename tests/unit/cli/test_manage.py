@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from helpers import TINY, compose_run
+from unit.results.routing import make_recorded_run
 
 from moe_sweeps.cli.manage import main
 from moe_sweeps.data.memmap import TokenData
@@ -55,3 +56,21 @@ def test_data_prepare_says_what_there_is(
 def test_tables_takes_the_options_of_make_tables(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tables", "--latest"]) == 2
     assert "Train some first" in capsys.readouterr().err
+
+
+def test_report_draws_the_run_and_says_what_is_left_out(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_recorded_run(folders, dense=True)
+    assert main(["report", run.run_id[:4]]) == 0
+    shown = capsys.readouterr().out
+    page = folders.parent / "reports" / run.path.name / "index.md"
+    assert f"wrote 1 picture: {page}" in shown
+    assert "not drawn: load: the model is dense" in shown
+    assert page.exists()
+
+
+def test_report_refuses_a_run_that_does_not_exist(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "nothing"]) == 2
+    assert "there are no runs" in capsys.readouterr().err
+    make_recorded_run(folders, dense=True)
+    assert main(["report", "0123456789ac"]) == 2
+    assert "Did you mean 0123456789ab?" in capsys.readouterr().err

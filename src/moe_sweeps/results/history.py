@@ -1,0 +1,158 @@
+"""One run's records over its steps, read from metrics.jsonl and routing.jsonl, and which run is meant by a word."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moe_sweeps.errors import MoeSweepsError, RunFolderError, nearest
+from moe_sweeps.rundir import MetricsLog, RunDir
+
+ROUTING = "routing.jsonl"
+METRICS = "metrics.jsonl"
+_SHOWN = 5  # folders that a message lists
+
+Floats = NDArray[np.float64]
+Record = dict[str, Any]
+
+
+class NotRecorded(MoeSweepsError):
+    """What a picture would show is not in the run folder; the message says why."""
+
+
+class Series(NamedTuple):
+    """One recorded quantity: `values[i]`, whatever its shape, belongs to `steps[i]`."""
+
+    steps: Floats
+    values: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The records of one run by file and split, in the order of their steps."""
+
+    name: str  # of the run folder
+    config: dict[str, Any]
+    tokens_per_step: int
+    records: dict[tuple[str, str], list[Record]]  # by file name and split
+
+    @classmethod
+    def read(cls, run: RunDir) -> History:
+        """Read a run folder; files that do not exist are read as empty."""
+        config = run.config()
+        trainer = config.get("trainer") or {}
+        tokens = int(trainer.get("batch_size") or 0) * int(trainer.get("seq_len") or 0)
+        records: dict[tuple[str, str], list[Record]] = {}
+        for file in (METRICS, ROUTING):
+            for split, found in _by_split(run.path / file).items():
+                records[file, split] = found
+        return cls(run.path.name, config, run.status().tokens_per_step or tokens, records)
+
+    @property
+    def is_dense(self) -> bool:
+        return (self.config.get("experts") or {}).get("kind") == "dense"
+
+    @property
+    def top_k(self) -> int | None:
+        return (self.config.get("experts") or {}).get("top_k")
+
+    def has(self, split: str, key: str, file: str = ROUTING) -> bool:
+        return any(record.get(key) is not None for record in self.records.get((file, split), []))
+
+    def series(self, split: str, key: str, file: str = ROUTING) -> Series:
+        """The records of `split` that hold `key`; a null inside a list becomes NaN.
+
+        Raises:
+            NotRecorded: there is none.
+            RunFolderError: they are not numbers of one shape.
+        """
+        found = [record for record in self.records.get((file, split), []) if record.get(key) is not None]
+        if not found:
+            raise NotRecorded(self.why_missing(split, key, file))
+        try:
+            values = np.array([record[key] for record in found], dtype=float)
+        except (TypeError, ValueError) as error:
+            raise RunFolderError(f"{self.name}/{file}: {key} of split {split} changes its shape ({error})") from error
+        return Series(np.array([record["step"] for record in found], dtype=float), values)
+
+    def by_role(self, key: str) -> dict[str, Series]:
+        """A `{role: number}` field as one series a role."""
+        found = [record for record in self.records.get((ROUTING, "train"), []) if record.get(key)]
+        if not found:
+            raise NotRecorded(self.why_missing("train", key, router=False))
+        roles = dict.fromkeys(role for record in found for role in record[key])
+        steps = np.array([record["step"] for record in found], dtype=float)
+        return {role: Series(steps, np.array([r[key].get(role, np.nan) for r in found], dtype=float)) for role in roles}
+
+    def last(self, split: str, key: str) -> Record:
+        """The last record of `split` that holds `key`."""
+        for record in reversed(self.records.get((ROUTING, split), [])):
+            if record.get(key):
+                return record
+        raise NotRecorded(self.why_missing(split, key))
+
+    def why_missing(self, split: str, key: str, file: str = ROUTING, *, router: bool = True) -> str:
+        """Why there is nothing to draw, for the reader of index.md."""
+        if router and file == ROUTING and self.is_dense:
+            return "the model is dense: it has no router and no experts"
+        if not any(name == file for name, _ in self.records):
+            older = "it is older than that file, or has not logged yet"
+            return f"the run has no {file} ({older if file == ROUTING else 'it has not logged yet'})"
+        return f"{file} has no `{key}` in records of split {split}"
+
+
+def find_run(word: str, runs_root: Path) -> RunDir:
+    """The run that `word` means: a folder, a run id, a folder's name, or a beginning of either that only one run has.
+
+    Raises:
+        MoeSweepsError: no run or several are meant.
+    """
+    path = Path(word).expanduser()
+    if word and (path / "identity.json").exists():
+        return RunDir(path.resolve())
+    runs = RunDir.all(runs_root)
+    if not runs:
+        raise MoeSweepsError(f"there are no runs in {runs_root}. Start one: python train.py scale=smoke")
+    found = _meant(word, runs)
+    if not found:
+        raise MoeSweepsError(_no_such_run(word, path, runs, runs_root))
+    if len(found) > 1:
+        fix = "Type more of the name, or give the folder."
+        raise MoeSweepsError(f"{word} means {len(found)} runs: {_listed(found)}. {fix}")
+    return found[0]
+
+
+def _meant(word: str, runs: list[RunDir]) -> list[RunDir]:
+    """The runs that are called `word`, or else those whose id, or else whose folder, begins with it."""
+    if not word:
+        return []
+    exact = [run for run in runs if word in (run.run_id, run.path.name)]
+    by_id = [run for run in runs if run.run_id.startswith(word)]
+    return exact or by_id or [run for run in runs if run.path.name.startswith(word)]
+
+
+def _no_such_run(word: str, path: Path, runs: list[RunDir], runs_root: Path) -> str:
+    if word and path.is_dir():
+        return f"{word} is a folder, but not a run folder: it has no identity.json"
+    guess = nearest(path.name or word, [name for run in runs for name in (run.run_id, run.path.name)])
+    hint = f"Did you mean {guess}?" if guess else f"There are: {_listed(runs)}."
+    return f"no run in {runs_root} is called {word!r}. {hint}"
+
+
+def _listed(runs: list[RunDir]) -> str:
+    more = f" and {len(runs) - _SHOWN} more" if len(runs) > _SHOWN else ""
+    return ", ".join(run.path.name for run in runs[:_SHOWN]) + more
+
+
+def _by_split(path: Path) -> dict[str, list[Record]]:
+    """Records by split and in the order of steps; of a step that was written twice, the later record."""
+    kept: dict[str, dict[float, Record]] = {}
+    for record in MetricsLog(path).records():
+        if not isinstance(record, dict) or "step" not in record or "split" not in record:
+            raise RunFolderError(f"{path} has a line without step or split: {str(record)[:80]}")
+        kept.setdefault(record["split"], {})[record["step"]] = record
+    return {split: [by_step[step] for step in sorted(by_step)] for split, by_step in kept.items()}

@@ -1,0 +1,180 @@
+"""Pictures of one run, for a reader who has never seen the code: PNG, SVG, and an index.md that says how to read them.
+
+written = write_pictures(find_run("3f2a", Path("runs")), Path("reports"))
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from moe_sweeps.errors import MoeSweepsError
+from moe_sweeps.files import write_atomic
+from moe_sweeps.results import drawing
+from moe_sweeps.results.history import History, NotRecorded
+from moe_sweeps.rundir import RunDir, Status
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One picture: the name of its files, its heading, and how to read it."""
+
+    slug: str
+    title: str
+    reading: str
+    draw: Callable[[History], Figure]
+
+
+PICTURES = (
+    Picture(
+        "loss",
+        "Loss",
+        "Lower is better: how surprised the model is by the next token, on the text that it trains on (line) and "
+        "on text that it never trains on (squares); if the squares rise while the line falls, it is learning by "
+        "heart.",
+        drawing.loss,
+    ),
+    Picture(
+        "load",
+        "Load of the experts",
+        "Each row of a panel is one expert, time runs to the right: grey is an equal share of the tokens, yellow "
+        "(lighter) is too many, dark blue is too few, so a balanced layer is an even grey and a collapsed one has "
+        "a few bright rows on dark ground.",
+        drawing.load,
+    ),
+    Picture(
+        "balance",
+        "Balance and entropy",
+        "Above: by how much the busiest expert exceeds an equal share (0.5 means 50% too many tokens), where the "
+        "dotted line is what chance alone gives and shades span the layers; below: a low entropy of one token's "
+        "choice means a decided router, a high entropy of the mean choice means that all experts get a part, and "
+        "their difference says how much the choice depends on the token.",
+        drawing.balance,
+    ),
+    Picture(
+        "bias",
+        "Bias of the balancer",
+        "The balancer raises the line of an expert that gets too few tokens and lowers that of one that gets too "
+        "many: lines that level off have found their balance, lines that keep drifting have not, and a fast "
+        "zigzag means that the update rate is too large.",
+        drawing.bias,
+    ),
+    Picture(
+        "specialisation",
+        "Experts and domains",
+        "Each row is one kind of text and its cells (in percent where there is room) say which experts process "
+        "it: rows that look alike mean that the experts do not divide the text by domain, a cell that is bright "
+        "in one row alone is a specialist.",
+        drawing.specialisation,
+    ),
+    Picture(
+        "norms",
+        "Gradients and parameters",
+        "Each line is one group of parameters on a logarithmic axis: a gradient that jumps by a factor of ten or "
+        "dies out, or parameters that grow without end, is where to look for a training problem.",
+        drawing.norms,
+    ),
+    Picture(
+        "saturation",
+        "Saturation of the router",
+        "How many of the experts that the router picks at a step are those that it picks at the end of training: "
+        "a line that is high early means that the router's choices were fixed early; at the last step it is 100% "
+        "by definition.",
+        drawing.saturation,
+    ),
+)
+
+_GLOSSARY = """## Words
+
+- **Expert**: one of E small networks in a layer. The **router** picks k of them for each token.
+- **Load**: how often an expert is picked. The **equal share** is 1/E of all picks.
+- **MaxVio**: (load of the busiest expert - mean load) / mean load. 0 is balanced, E/k - 1 is the worst case.
+- **Step**: one update of the parameters. Layers and experts are counted from 0.
+"""
+
+
+class Written(NamedTuple):
+    """The folder, the pictures in it, and why others are not."""
+
+    folder: Path
+    drawn: list[str]
+    left_out: dict[str, str]
+
+
+def write_pictures(run: RunDir, reports_root: Path) -> Written:
+    """Draw what the run recorded into `reports_root`/<name of the run folder>/.
+
+    Raises:
+        MoeSweepsError: the run recorded nothing that can be drawn.
+    """
+    history = History.read(run)
+    figures, left_out = _draw(history)
+    if not figures:
+        reasons = "; ".join(f"{slug}: {reason}" for slug, reason in left_out.items())
+        raise MoeSweepsError(f"run {history.name} has recorded nothing that can be drawn ({reasons})")
+    folder = reports_root / history.name
+    folder.mkdir(parents=True, exist_ok=True)
+    for slug, content in figures.items():
+        for suffix in content:
+            write_atomic(folder / f"{slug}.{suffix}", content[suffix])
+    for slug in left_out:  # of an earlier report
+        for suffix in ("png", "svg"):
+            (folder / f"{slug}.{suffix}").unlink(missing_ok=True)
+    write_atomic(folder / "index.md", index_text(history, run.status(), left_out))
+    return Written(folder, list(figures), left_out)
+
+
+def _draw(history: History) -> tuple[dict[str, dict[str, bytes]], dict[str, str]]:
+    """The files of every picture by suffix, and the reasons for those that are left out."""
+    figures: dict[str, dict[str, bytes]] = {}
+    left_out: dict[str, str] = {}
+    style: dict[Any, Any] = dict(matplotlib.rcParamsDefault) | drawing.STYLE  # whatever the user's own settings are
+    style.pop("backend", None)
+    for picture in PICTURES:
+        with matplotlib.rc_context(style):
+            try:
+                figures[picture.slug] = _files(picture.draw(history))
+            except NotRecorded as reason:
+                left_out[picture.slug] = str(reason)
+    return figures, left_out
+
+
+def _files(figure: Figure) -> dict[str, bytes]:
+    png, svg = io.BytesIO(), io.BytesIO()
+    FigureCanvasAgg(figure).print_figure(png, format="png")
+    FigureCanvasSVG(figure).print_figure(svg, format="svg", metadata={"Date": None})
+    return {"png": png.getvalue(), "svg": svg.getvalue()}
+
+
+def index_text(history: History, status: Status, left_out: dict[str, str]) -> str:
+    """The page that shows the pictures and says how to read each."""
+    parts = [f"# Pictures of run {history.name}\n", _facts(history.config, status)]
+    for picture in PICTURES:
+        if picture.slug not in left_out:
+            image = f"![{picture.title}]({picture.slug}.png)"
+            parts.append(f"## {picture.title}\n\n{picture.reading}\n\n{image}\n\n[as SVG]({picture.slug}.svg)\n")
+    if left_out:
+        titles = {picture.slug: picture.title for picture in PICTURES}
+        lines = "\n".join(f"- {titles[slug]}: {reason}." for slug, reason in left_out.items())
+        parts.append(f"## Not drawn\n\n{lines}\n")
+    return "\n".join([*parts, _GLOSSARY])
+
+
+def _facts(config: dict[str, Any], status: Status) -> str:
+    """What kind of run this is, in one line."""
+    groups = {name: config.get(name) for name in ("scale", "balancer", "experts", "data", "seed")}
+    named = {name: value.get("kind") if isinstance(value, dict) else value for name, value in groups.items()}
+    experts = groups["experts"] if isinstance(groups["experts"], dict) else {}
+    if "num_experts" in experts:
+        named["experts"] = f"{experts['num_experts']}, {experts.get('top_k')} for each token"
+    facts = [f"{name}: {value}" for name, value in named.items() if value is not None]
+    progress = f"{status.state.value}, step {status.step:,} of {status.total_steps:,}"
+    return f"{progress}. {'; '.join(facts)}.\n"
