@@ -15,6 +15,7 @@ from moe_sweeps.balancing import (
     AuxBalancerConfig,
     AuxConfig,
     AuxNormalization,
+    AuxScope,
     BiasTarget,
     LossFreeConfig,
     NoBalancerConfig,
@@ -27,6 +28,7 @@ from moe_sweeps.config.registry import REGISTRY
 from moe_sweeps.model.router import Router, RouterConfig, Routing, SigmoidConfig, SoftmaxTopkConfig, TopkSoftmaxConfig
 from moe_sweeps.model.transformer import build_model
 
+GLOBAL = AuxScope["global"]
 GATES: list[RouterConfig] = [TopkSoftmaxConfig(), SoftmaxTopkConfig(), SigmoidConfig()]
 
 
@@ -81,9 +83,61 @@ def test_closed_forms_of_the_balance_loss(experts: int, k: int) -> None:
     assert balance_loss(counts_E=collapsed_E, probs_TE=probs_TE).item() == pytest.approx(experts / k, rel=1e-6)
 
 
+# Two sequences of two tokens, three experts, top-1. First: c = (2, 0, 0), P = (.5, .3, .2), L_norm = 1.5.
+# Second: c = (1, 1, 0), P = (.4, .4, .2), L_norm = 1.2. Together: c = (3, 1, 0), P = (.45, .35, .2), L_norm = 1.275.
+TWO_SEQUENCES = routing([[0.6, 0.3, 0.1], [0.4, 0.3, 0.3], [0.5, 0.3, 0.2], [0.3, 0.5, 0.2]], [[0], [0], [0], [1]])
+# What a step of which these are half might count: f = (.25, .25, .5), L_norm = 3 (.1125 + .0875 + .1) = 0.9.
+STEP_LOAD_LE = torch.tensor([[2, 2, 4]] * 2)
+BY_SCOPE = {AuxScope.micro: 1.275, AuxScope.sequence: 1.35, GLOBAL: 0.9}
+FACTORS = {AuxNormalization.switch: 1.0, AuxNormalization.megatron: 2.0, AuxNormalization.talk: 1 / 3}
+
+
+@pytest.mark.parametrize("normalization", list(AuxNormalization), ids=lambda n: n.name)
+@pytest.mark.parametrize("scope", list(AuxScope), ids=lambda s: s.name)
+def test_scopes_by_hand(scope: AuxScope, normalization: AuxNormalization) -> None:
+    found = aux_loss(
+        [TWO_SEQUENCES] * 2, normalization=normalization, scope=scope, num_sequences=2, step_load_LE=STEP_LOAD_LE
+    )
+    assert found.item() == pytest.approx(BY_SCOPE[scope] * FACTORS[normalization], abs=1e-15)
+
+
+def test_the_scopes_agree_on_one_sequence() -> None:
+    terms = [aux_loss([HAND], normalization=AuxNormalization.switch, scope=s).item() for s in AuxScope]
+    assert terms == [pytest.approx(1.15, abs=1e-15)] * 3
+
+
+def test_sequences_of_unequal_lengths_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"aux\.scope=sequence needs sequences of one length: 3 tokens are not 2"):
+        aux_loss([HAND], normalization=AuxNormalization.talk, scope=AuxScope.sequence, num_sequences=2)
+
+
+@pytest.mark.parametrize("normalization", list(AuxNormalization), ids=lambda n: n.name)
+@pytest.mark.parametrize("scope", list(AuxScope), ids=lambda s: s.name)
+def test_every_scope_and_normalization_on_balance_and_on_collapse(
+    scope: AuxScope, normalization: AuxNormalization
+) -> None:
+    """L_norm is 1 when all experts are picked alike, in every sequence, and E/k when k experts take everything."""
+    experts, k = 4, 2
+    balanced = routing([[1 / 4] * 4] * 4, [[0, 1], [2, 3]] * 2)
+    collapsed = routing([[0.5, 0.5, 0, 0]] * 4, [[0, 1]] * 4)
+    factor = {AuxNormalization.switch: 1, AuxNormalization.megatron: 2, AuxNormalization.talk: k / experts}
+    for record, l_norm in ((balanced, 1.0), (collapsed, experts / k)):
+        found = aux_loss(
+            [record] * 2,
+            normalization=normalization,
+            scope=scope,
+            num_sequences=2,
+            step_load_LE=torch.stack([3 * record.counts_E] * 2),
+        )
+        assert found.item() == pytest.approx(l_norm * factor[normalization], abs=1e-14)
+
+
+@pytest.mark.parametrize("scope", list(AuxScope), ids=lambda s: s.name)
 @pytest.mark.parametrize("gate", GATES, ids=lambda g: g.kind)
 @pytest.mark.parametrize("normalization", list(AuxNormalization), ids=lambda n: n.value)
-def test_gradient_of_the_aux_loss_by_finite_differences(gate: RouterConfig, normalization: AuxNormalization) -> None:
+def test_gradient_of_the_aux_loss_by_finite_differences(
+    gate: RouterConfig, normalization: AuxNormalization, scope: AuxScope
+) -> None:
     """In float64, with the picks held fixed: f is detached, so only P moves."""
     logits_TE = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
     ids_TK = logits_TE.topk(2).indices
@@ -91,7 +145,9 @@ def test_gradient_of_the_aux_loss_by_finite_differences(gate: RouterConfig, norm
 
     def loss(z_TE: Tensor) -> Tensor:
         probs_TE = gate.probs_TE(gate.scores_TE(z_TE))
-        return aux_loss([Routing(torch.empty(0), ids_TK, z_TE, probs_TE, counts_E)], normalization=normalization)
+        record = Routing(torch.empty(0), ids_TK, z_TE, probs_TE, counts_E)
+        step_load_LE = torch.tensor([[5, 9, 3, 7]])
+        return aux_loss([record], normalization=normalization, scope=scope, num_sequences=3, step_load_LE=step_load_LE)
 
     assert torch.autograd.gradcheck(loss, (logits_TE,), eps=1e-6, atol=1e-8)
 

@@ -117,6 +117,42 @@ def test_the_micro_scoped_aux_loss_does_depend_on_the_split(folders: Path, real_
     assert abs(terms[0] - terms[1]) > 1e-5
 
 
+@pytest.mark.parametrize("scope", ["sequence", "global"])
+def test_sequence_and_global_scope_do_not_depend_on_the_split(folders: Path, real_data: TokenData, scope: str) -> None:
+    line = [*TINY, "balancer=aux", "aux.coef=1", f"aux.scope={scope}", "trainer.batch_size=8", "trainer.grad_clip=0"]
+    whole = trainer(compose_run(*line, "trainer.micro_batch_size=8"), real_data)
+    split = trainer(compose_run(*line, "trainer.micro_batch_size=2"), real_data)
+    for _ in range(4):
+        one, other = whole._train_step(), split._train_step()
+        for name in ("loss", "aux_loss", "grad_norm"):
+            torch.testing.assert_close(one[name], other[name], rtol=1e-5, atol=1e-6)
+        whole.step += 1
+        split.step += 1
+
+
+def test_the_counting_pass_finds_the_step_s_picks_and_leaves_no_trace(folders: Path, real_data: TokenData) -> None:
+    ours = trainer(compose_run(*TINY, "balancer=aux", "aux.scope=global"), real_data)
+    seen = []
+    hook = ours.model.layers[0].moe.router.register_forward_hook(  # type: ignore[union-attr]
+        lambda module, inputs, routing: seen.append((torch.rand(()).item(), routing.counts_E))
+    )
+    random = torch.get_rng_state()
+    load_LE = ours._step_load()
+    assert load_LE is not None
+    assert torch.equal(random, torch.get_rng_state())
+    assert all(p.grad is None for p in ours.model.parameters())
+    seen.clear()
+    ours._train_step()  # two micro-batches, each seen twice
+    assert [draw for draw, _ in seen[:2]] == [draw for draw, _ in seen[2:]]
+    assert torch.equal(seen[2][1] + seen[3][1], load_LE[0])
+    hook.remove()
+
+
+def test_one_micro_batch_needs_no_counting_pass(folders: Path, real_data: TokenData) -> None:
+    ours = trainer(compose_run(*TINY, "balancer=aux", "aux.scope=global", "trainer.micro_batch_size=4"), real_data)
+    assert ours._step_load() is None
+
+
 @pytest.mark.parametrize("line", [["balancer=aux"], ["balancer=lossfree", "router=sigmoid"], ["experts=dense"]])
 def test_stopped_and_resumed_is_bit_identical(folders: Path, real_data: TokenData, line: list[str]) -> None:
     run = compose_run(*TINY, *line)
