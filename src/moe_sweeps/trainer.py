@@ -139,7 +139,7 @@ class Trainer:
         totals |= {"grad_norm": norm, "lr": torch.tensor(lr_factor * self.run.optimizer.base_lr)}
         load_LE = load.total()
         if load_LE is not None:
-            self.balancer.update(load_LE)
+            self.balancer.update(load_LE, progress=self._progress)
             totals["maxvio_batch"] = maxvio(load_LE)
         return totals
 
@@ -174,8 +174,15 @@ class Trainer:
         share = 1 / self.run.trainer.micro_batches
         total = torch.stack(list(terms.values())).sum() * share
         total.backward()
-        load.add(output.routings)
+        if output.routings:
+            self.balancer.observe(output.routings, progress=self._progress)
+            load.add(output.routings)
         return {name: term.detach() * share for name, term in terms.items()}
+
+    @property
+    def _progress(self) -> float:
+        """Share of the run's steps that lie behind."""
+        return self.step / self.run.trainer.steps
 
     def _micro_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         inputs_BS, targets_BS = self.batches.batch(self.step)

@@ -12,8 +12,9 @@ import pytest
 import torch
 from helpers import TINY, compose_run
 
-from moe_sweeps.balancing import LossFree, aux_loss, z_loss
+from moe_sweeps.balancing import LossFree, Quantile, aux_loss, z_loss
 from moe_sweeps.config.groups import TrainerConfig
+from moe_sweeps.config.registry import REGISTRY
 from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.data.batches import TrainBatches, val_batches
 from moe_sweeps.data.memmap import TokenData
@@ -88,7 +89,7 @@ def test_training_equals_a_plain_loop(folders: Path, real_data: TokenData) -> No
         torch.testing.assert_close(found, expected, rtol=2e-4, atol=2e-6, msg=name)
 
 
-@pytest.mark.parametrize("balancer", ["none", "lossfree"])
+@pytest.mark.parametrize("balancer", ["none", "lossfree", "quantile"])
 @pytest.mark.parametrize("micro", [1, 2, 4])
 def test_splitting_the_batch_changes_nothing_but_rounding(
     folders: Path, real_data: TokenData, balancer: str, micro: int
@@ -106,6 +107,9 @@ def test_splitting_the_batch_changes_nothing_but_rounding(
     if isinstance(whole.balancer, LossFree) and isinstance(split.balancer, LossFree):
         assert whole.balancer.bias_LE.abs().sum() > 0
         assert torch.equal(whole.balancer.bias_LE, split.balancer.bias_LE)
+    if isinstance(whole.balancer, Quantile) and isinstance(split.balancer, Quantile):
+        assert whole.balancer.beta_LE.abs().sum() > 0
+        torch.testing.assert_close(whole.balancer.beta_LE, split.balancer.beta_LE, rtol=0, atol=1e-5)
 
 
 def test_the_micro_scoped_aux_loss_does_depend_on_the_split(folders: Path, real_data: TokenData) -> None:
@@ -153,7 +157,14 @@ def test_one_micro_batch_needs_no_counting_pass(folders: Path, real_data: TokenD
     assert ours._step_load() is None
 
 
-@pytest.mark.parametrize("line", [["balancer=aux"], ["balancer=lossfree", "router=sigmoid"], ["experts=dense"]])
+RESUMED = [
+    *([f"balancer={kind}", "aux.scope=global"] for kind in sorted(REGISTRY["balancer"])),
+    ["balancer=lossfree", "router=sigmoid", "balancer.update_every=micro_step", "balancer.decay_fraction=0.5"],
+    ["experts=dense"],
+]
+
+
+@pytest.mark.parametrize("line", RESUMED, ids=" ".join)
 def test_stopped_and_resumed_is_bit_identical(folders: Path, real_data: TokenData, line: list[str]) -> None:
     run = compose_run(*TINY, *line)
     whole = trainer(run, real_data)
@@ -217,8 +228,9 @@ def test_infrastructure_changes_no_result(folders: Path, real_data: TokenData, i
     assert found == (pytest.approx(expected, rel=1e-4) if rounds else expected)
 
 
-def test_evaluation_changes_no_state(folders: Path, real_data: TokenData) -> None:
-    ours = trainer(compose_run(*TINY, "balancer=lossfree"), real_data)
+@pytest.mark.parametrize("kind", sorted(REGISTRY["balancer"]))
+def test_evaluation_changes_no_state(folders: Path, real_data: TokenData, kind: str) -> None:
+    ours = trainer(compose_run(*TINY, f"balancer={kind}"), real_data)
     ours._train_step()
     before = {k: v.clone() for k, v in (ours.model.state_dict() | ours.balancer.state_dict()).items()}
     random = torch.get_rng_state()

@@ -20,7 +20,16 @@ from moe_sweeps.balancing.auxiliary import (
     z_loss,
 )
 from moe_sweeps.balancing.base import Balancer, BalancerConfig, NoBalancerConfig
-from moe_sweeps.balancing.lossfree import BiasTarget, LossFree, LossFreeConfig
+from moe_sweeps.balancing.lossfree import (
+    AuxLossFree,
+    AuxLossFreeConfig,
+    BiasTarget,
+    BiasUpdate,
+    LossFree,
+    LossFreeConfig,
+    UpdateEvery,
+)
+from moe_sweeps.balancing.quantile import Quantile, QuantileConfig, quantile_thresholds
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
@@ -29,15 +38,22 @@ __all__ = [
     "AuxBalancer",
     "AuxBalancerConfig",
     "AuxConfig",
+    "AuxLossFree",
+    "AuxLossFreeConfig",
     "AuxNormalization",
     "AuxScope",
     "Balancer",
     "BalancerConfig",
     "BiasTarget",
+    "BiasUpdate",
     "LossFree",
     "LossFreeConfig",
     "NoBalancerConfig",
+    "Quantile",
+    "QuantileConfig",
+    "UpdateEvery",
     "aux_loss",
     "balance_loss",
+    "quantile_thresholds",
     "z_loss",
 ]

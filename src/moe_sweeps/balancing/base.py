@@ -5,13 +5,16 @@ Axes: T tokens, E experts, L MoE layers. Counts c_i are picks of expert i; sum_i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from moe_sweeps.config.groups import MoEExpertsConfig
 from moe_sweeps.config.registry import DENSE_HAS_NO_ROUTER, Component, Unread, component
+from moe_sweeps.errors import ConfigError
 from moe_sweeps.model.router import Routing
 
 if TYPE_CHECKING:
@@ -53,8 +56,27 @@ class Balancer(nn.Module):
         """
         return None
 
-    def update(self, load_LE: Tensor) -> None:
-        """Change state, once per optimizer step. `load_LE` (L, E) int64: picks of the step's whole global batch."""
+    def observe(self, routings: Sequence[Routing], *, progress: float = 0.0) -> None:
+        """Look at one micro-batch after its backward pass, in training alone. `progress` as in `update`."""
+
+    def update(self, load_LE: Tensor, *, progress: float = 0.0) -> None:
+        """Change state, once per optimizer step, after every micro-batch was observed.
+
+        `load_LE` (L, E) int64: picks of the step's whole global batch. `progress`: the share of the run's steps that
+        lie behind, 0 in the first step.
+        """
+
+
+def uneven_picks(run: RunConfig, key: str, num_sequences: int) -> Iterator[ConfigError]:
+    """An error where the picks of `num_sequences` sequences, the value of `key`, cannot be shared equally."""
+    experts, seq_len = run.experts, run.trainer.seq_len
+    if isinstance(experts, MoEExpertsConfig) and num_sequences * seq_len * experts.top_k % experts.num_experts:
+        rule = (
+            f"balancer={run.balancer.kind} gives every expert the same number of tokens, and {num_sequences} sequences "
+            f"of {seq_len} tokens with {experts.top_k} picks each do not divide by {experts.num_experts} experts"
+        )
+        step = experts.num_experts // math.gcd(seq_len * experts.top_k, experts.num_experts)
+        yield ConfigError(key, num_sequences, rule, f"Use a multiple of {step}.")
 
 
 @component("balancer", "none")
