@@ -13,6 +13,11 @@ from torch import Tensor
 from moe_sweeps.model.router import Routing
 
 
+def stack_counts(routings: Sequence[Routing]) -> Tensor:
+    """Picks of one micro-batch, int64 (L, E)."""
+    return torch.stack([r.counts_E for r in routings])
+
+
 class LoadCounter:
     """Sums the picks of an optimizer step's micro-batches."""
 
@@ -23,7 +28,7 @@ class LoadCounter:
         """Count one micro-batch."""
         if not routings:
             return
-        counts_LE = torch.stack([r.counts_E for r in routings])
+        counts_LE = stack_counts(routings)
         self._sum_LE = counts_LE if self._sum_LE is None else self._sum_LE + counts_LE
 
     def total(self) -> Tensor | None:

@@ -132,8 +132,9 @@ class Trainer:
         lr_factor = self._set_learning_rates()
         load = LoadCounter()
         totals: dict[str, Tensor] = {}
+        step_load_LE = self._step_load() if self.balancer.needs_step_load else None
         for inputs_BS, targets_BS in self._micro_batches():
-            for name, value in self._forward_backward(inputs_BS, targets_BS, load).items():
+            for name, value in self._forward_backward(inputs_BS, targets_BS, load, step_load_LE).items():
                 totals[name] = totals.get(name, torch.zeros((), device=self.device)) + value
         clip_router_gradients(self.model, self.run.router)
         norm = clip_gradients(self.model, self.run.trainer.grad_clip)
@@ -142,26 +143,50 @@ class Trainer:
         totals |= {"grad_norm": norm, "lr": torch.tensor(lr_factor * self.run.optimizer.base_lr)}
         load_LE = load.total()
         if load_LE is not None:
-            self.balancer.update(load_LE)
+            self.balancer.update(load_LE, progress=self._progress)
             totals["maxvio_batch"] = maxvio(load_LE)
         return totals
 
-    def _forward_backward(self, inputs_BS: Tensor, targets_BS: Tensor, load: LoadCounter) -> dict[str, Tensor]:
+    def _step_load(self) -> Tensor | None:
+        """Picks of all micro-batches of the step, (L, E), before its first backward pass; None where there is only one.
+
+        A forward pass without gradient or output head, which makes a step about a third dearer. Random numbers are
+        drawn again by the pass that trains.
+        """
+        if self.run.trainer.micro_batches == 1:
+            return None
+        load, random = LoadCounter(), random_state(self.device)
+        with torch.no_grad(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.autocast):
+            for inputs_BS, _ in self._micro_batches():
+                load.add(self.model.layers_only(inputs_BS, self.balancer.ranking_TE)[1])
+        restore_random_state(random, self.device)
+        return load.total()
+
+    def _forward_backward(
+        self, inputs_BS: Tensor, targets_BS: Tensor, load: LoadCounter, step_load_LE: Tensor | None
+    ) -> dict[str, Tensor]:
         """Gradients of one micro-batch, and its share of each loss term in the step's mean."""
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.autocast):
             output = self.model(inputs_BS, targets_BS, ranking=self.balancer.ranking_TE)
         assert output.loss is not None
         terms = {"loss": output.loss}
         if output.routings:
-            balance = self.balancer.loss(output.routings)
+            balance = self.balancer.loss(output.routings, num_sequences=inputs_BS.shape[0], step_load_LE=step_load_LE)
             terms |= {} if balance is None else {"aux_loss": balance}
             if self.run.router.z_loss:
                 terms["z_loss"] = self.run.router.z_loss * z_loss(output.routings)
         share = 1 / self.run.trainer.micro_batches
         total = torch.stack(list(terms.values())).sum() * share
         total.backward()
-        load.add(output.routings)
+        if output.routings:
+            self.balancer.observe(output.routings, progress=self._progress)
+            load.add(output.routings)
         return {name: term.detach() * share for name, term in terms.items()}
+
+    @property
+    def _progress(self) -> float:
+        """Share of the run's steps that lie behind."""
+        return self.step / self.run.trainer.steps
 
     def _micro_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         inputs_BS, targets_BS = self.batches.batch(self.step)

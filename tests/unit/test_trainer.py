@@ -12,8 +12,9 @@ import pytest
 import torch
 from helpers import TINY, compose_run
 
-from moe_sweeps.balancing import LossFree, aux_loss, z_loss
+from moe_sweeps.balancing import LossFree, Quantile, aux_loss, z_loss
 from moe_sweeps.config.groups import TrainerConfig
+from moe_sweeps.config.registry import REGISTRY
 from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.data.batches import TrainBatches, val_batches
 from moe_sweeps.data.memmap import TokenData
@@ -88,7 +89,7 @@ def test_training_equals_a_plain_loop(folders: Path, real_data: TokenData) -> No
         torch.testing.assert_close(found, expected, rtol=2e-4, atol=2e-6, msg=name)
 
 
-@pytest.mark.parametrize("balancer", ["none", "lossfree"])
+@pytest.mark.parametrize("balancer", ["none", "lossfree", "quantile"])
 @pytest.mark.parametrize("micro", [1, 2, 4])
 def test_splitting_the_batch_changes_nothing_but_rounding(
     folders: Path, real_data: TokenData, balancer: str, micro: int
@@ -106,6 +107,9 @@ def test_splitting_the_batch_changes_nothing_but_rounding(
     if isinstance(whole.balancer, LossFree) and isinstance(split.balancer, LossFree):
         assert whole.balancer.bias_LE.abs().sum() > 0
         assert torch.equal(whole.balancer.bias_LE, split.balancer.bias_LE)
+    if isinstance(whole.balancer, Quantile) and isinstance(split.balancer, Quantile):
+        assert whole.balancer.beta_LE.abs().sum() > 0
+        torch.testing.assert_close(whole.balancer.beta_LE, split.balancer.beta_LE, rtol=0, atol=1e-5)
 
 
 def test_the_micro_scoped_aux_loss_does_depend_on_the_split(folders: Path, real_data: TokenData) -> None:
@@ -117,10 +121,51 @@ def test_the_micro_scoped_aux_loss_does_depend_on_the_split(folders: Path, real_
     assert abs(terms[0] - terms[1]) > 1e-5
 
 
-NOISY = ["router.noise=learned", "router.input_jitter=0.1", "router.input_dropout=0.1", "router.clip_norm=0.1"]
+@pytest.mark.parametrize("scope", ["sequence", "global"])
+def test_sequence_and_global_scope_do_not_depend_on_the_split(folders: Path, real_data: TokenData, scope: str) -> None:
+    line = [*TINY, "balancer=aux", "aux.coef=1", f"aux.scope={scope}", "trainer.batch_size=8", "trainer.grad_clip=0"]
+    whole = trainer(compose_run(*line, "trainer.micro_batch_size=8"), real_data)
+    split = trainer(compose_run(*line, "trainer.micro_batch_size=2"), real_data)
+    for _ in range(4):
+        one, other = whole._train_step(), split._train_step()
+        for name in ("loss", "aux_loss", "grad_norm"):
+            torch.testing.assert_close(one[name], other[name], rtol=1e-5, atol=1e-6)
+        whole.step += 1
+        split.step += 1
 
 
-@pytest.mark.parametrize("line", [["balancer=aux"], ["balancer=lossfree", "router=sigmoid"], ["experts=dense"], NOISY])
+def test_the_counting_pass_finds_the_step_s_picks_and_leaves_no_trace(folders: Path, real_data: TokenData) -> None:
+    ours = trainer(compose_run(*TINY, "balancer=aux", "aux.scope=global"), real_data)
+    seen = []
+    hook = ours.model.layers[0].moe.router.register_forward_hook(  # type: ignore[union-attr]
+        lambda module, inputs, routing: seen.append((torch.rand(()).item(), routing.counts_E))
+    )
+    random = torch.get_rng_state()
+    load_LE = ours._step_load()
+    assert load_LE is not None
+    assert torch.equal(random, torch.get_rng_state())
+    assert all(p.grad is None for p in ours.model.parameters())
+    seen.clear()
+    ours._train_step()  # two micro-batches, each seen twice
+    assert [draw for draw, _ in seen[:2]] == [draw for draw, _ in seen[2:]]
+    assert torch.equal(seen[2][1] + seen[3][1], load_LE[0])
+    hook.remove()
+
+
+def test_one_micro_batch_needs_no_counting_pass(folders: Path, real_data: TokenData) -> None:
+    ours = trainer(compose_run(*TINY, "balancer=aux", "aux.scope=global", "trainer.micro_batch_size=4"), real_data)
+    assert ours._step_load() is None
+
+
+RESUMED = [
+    *([f"balancer={kind}", "aux.scope=global"] for kind in sorted(REGISTRY["balancer"])),
+    ["balancer=lossfree", "router=sigmoid", "balancer.update_every=micro_step", "balancer.decay_fraction=0.5"],
+    ["experts=dense"],
+    ["router.noise=learned", "router.input_jitter=0.1", "router.input_dropout=0.1", "router.clip_norm=0.1"],
+]
+
+
+@pytest.mark.parametrize("line", RESUMED, ids=" ".join)
 def test_stopped_and_resumed_is_bit_identical(folders: Path, real_data: TokenData, line: list[str]) -> None:
     run = compose_run(*TINY, *line)
     whole = trainer(run, real_data)
@@ -184,8 +229,9 @@ def test_infrastructure_changes_no_result(folders: Path, real_data: TokenData, i
     assert found == (pytest.approx(expected, rel=1e-4) if rounds else expected)
 
 
-def test_evaluation_changes_no_state(folders: Path, real_data: TokenData) -> None:
-    ours = trainer(compose_run(*TINY, "balancer=lossfree"), real_data)
+@pytest.mark.parametrize("kind", sorted(REGISTRY["balancer"]))
+def test_evaluation_changes_no_state(folders: Path, real_data: TokenData, kind: str) -> None:
+    ours = trainer(compose_run(*TINY, f"balancer={kind}"), real_data)
     ours._train_step()
     before = {k: v.clone() for k, v in (ours.model.state_dict() | ours.balancer.state_dict()).items()}
     random = torch.get_rng_state()

@@ -61,24 +61,29 @@ class Transformer(nn.Module):
 
         `ranking` replaces what each router's top-k ranks. Changes no state.
         """
+        x_BSD, routings = self.layers_only(tokens_BS, ranking)
+        x_BSD = self.final_norm(x_BSD)
+        if targets_BS is None:
+            return ModelOutput(routings, logits_BSV=F.linear(x_BSD, self.embedding.weight))
+        loss, token_loss_T, correct_T = linear_cross_entropy(
+            x_BSD.flatten(0, 1), self.embedding.weight, targets_BS.flatten()
+        )
+        return ModelOutput(
+            routings,
+            loss=loss,
+            token_loss_BS=token_loss_T.view_as(targets_BS),
+            correct_BS=correct_T.view_as(targets_BS),
+        )
+
+    def layers_only(self, tokens_BS: Tensor, ranking: LayerRanking | None) -> tuple[Tensor, tuple[Routing, ...]]:
+        """What the last layer leaves in the residual stream (B, S, D), and the routings, one per MoE layer."""
         x_BSD = self.embedding(tokens_BS)
         rotary = rotary_tables(tokens_BS.shape[1], self.config, x_BSD)
         routings: list[Routing] = []
         for i, layer in enumerate(self.layers):
             x_BSD, routing = layer(x_BSD, rotary, partial(ranking, i) if ranking else None)
             routings += [routing] if routing else []
-        x_BSD = self.final_norm(x_BSD)
-        if targets_BS is None:
-            return ModelOutput(tuple(routings), logits_BSV=F.linear(x_BSD, self.embedding.weight))
-        loss, token_loss_T, correct_T = linear_cross_entropy(
-            x_BSD.flatten(0, 1), self.embedding.weight, targets_BS.flatten()
-        )
-        return ModelOutput(
-            tuple(routings),
-            loss=loss,
-            token_loss_BS=token_loss_T.view_as(targets_BS),
-            correct_BS=correct_T.view_as(targets_BS),
-        )
+        return x_BSD, tuple(routings)
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> None:

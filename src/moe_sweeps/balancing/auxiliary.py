@@ -1,0 +1,141 @@
+"""The auxiliary load-balancing loss in three normalisations and three scopes, and the router z-loss.
+
+Axes: T tokens, B sequences of S tokens, E experts, L MoE layers, P picks of one sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from moe_sweeps.balancing.base import Balancer, BalancerConfig
+from moe_sweeps.config.registry import DENSE_HAS_NO_ROUTER, Component, Unread, component, knob, readers_of
+from moe_sweeps.model.router import Routing
+
+if TYPE_CHECKING:
+    from moe_sweeps.config.schema import RunConfig
+
+
+class AuxNormalization(Enum):
+    """What "coefficient 0.1" means; docs/definitions.md has the conversions."""
+
+    switch = "switch"  # coef * mean over layers of L_norm
+    megatron = "megatron"  # coef * sum over layers of L_norm
+    talk = "talk"  # coef * mean over layers of sum_i (c_i/T) P_i
+
+
+# Over which tokens the loads f of the auxiliary loss are counted. Not a class, because "global" is a keyword.
+#   micro: each micro-batch on each rank
+#   sequence: each sequence, P too, then the mean over sequences (arXiv 2412.19437)
+#   global: all micro-batches and ranks of an optimizer step, while P stays that of the micro-batch (arXiv 2501.11873)
+AuxScope = Enum("AuxScope", ["micro", "sequence", "global"])
+
+
+@component("aux", "default")
+@dataclass(slots=True)
+class AuxConfig(Component):
+    """The auxiliary load-balancing loss. A top-level group, so that one line can sweep it beside other balancers."""
+
+    kind: str = "default"
+    coef: float = knob(0.1, ge=0)
+    normalization: AuxNormalization = AuxNormalization.talk
+    scope: AuxScope = AuxScope.micro
+
+    def unread(self, run: RunConfig) -> dict[str, Unread]:
+        if not run.experts.is_moe:
+            return {"": DENSE_HAS_NO_ROUTER}
+        return {} if "aux" in run.balancer.READS else {"": Unread(f"balancer={run.balancer.kind}", readers_of("aux"))}
+
+
+@component("balancer", "aux")
+@dataclass(slots=True)
+class AuxBalancerConfig(BalancerConfig):
+    """Auxiliary loss with the knobs of `aux`."""
+
+    READS: ClassVar[frozenset[str]] = frozenset({"aux"})
+    kind: str = "aux"
+
+    def build(self, run: RunConfig, num_layers: int, num_experts: int) -> AuxBalancer:
+        return AuxBalancer(run.aux)
+
+
+class AuxBalancer(Balancer):
+    """Adds `aux_loss` of every micro-batch."""
+
+    def __init__(self, aux: AuxConfig) -> None:
+        super().__init__()
+        self.aux = aux
+
+    @property
+    def needs_step_load(self) -> bool:
+        return self.aux.scope is AuxScope["global"]
+
+    def loss(
+        self, routings: Sequence[Routing], *, num_sequences: int = 1, step_load_LE: Tensor | None = None
+    ) -> Tensor:
+        term = aux_loss(
+            routings,
+            normalization=self.aux.normalization,
+            scope=self.aux.scope,
+            num_sequences=num_sequences,
+            step_load_LE=step_load_LE,
+        )
+        return self.aux.coef * term
+
+
+def balance_loss(*, counts_E: Tensor, probs_TE: Tensor) -> Tensor:
+    """L_norm = E * sum_i f_i P_i with f_i = c_i/(kT), P_i = mean_t p_ti (Switch, arXiv 2101.03961), a scalar.
+
+    1 when balanced, E/k when k experts take everything. f carries no gradient. With leading axes, (B, E) and (B, S, E),
+    it is the mean over them.
+    """
+    f_E = counts_E.to(probs_TE.dtype) / counts_E.sum(dim=-1, keepdim=True)
+    return probs_TE.shape[-1] * (f_E * probs_TE.mean(dim=-2)).sum(dim=-1).mean()
+
+
+def aux_loss(
+    routings: Sequence[Routing],
+    *,
+    normalization: AuxNormalization,
+    scope: AuxScope = AuxScope.micro,
+    num_sequences: int = 1,
+    step_load_LE: Tensor | None = None,
+) -> Tensor:
+    """The auxiliary loss of one micro-batch over all layers, without its coefficient (AuxNormalization, AuxScope).
+
+    With L_norm as in `balance_loss`: switch = mean, megatron = sum over layers, talk = mean * k/E. The arguments after
+    `scope` are those of `Balancer.loss`.
+    """
+    if scope is AuxScope.sequence:
+        terms = [_sequence_balance_loss(r, num_sequences) for r in routings]
+    elif scope is AuxScope["global"] and step_load_LE is not None:
+        pairs = zip(step_load_LE, routings, strict=True)
+        terms = [balance_loss(counts_E=counts_E, probs_TE=r.probs_TE) for counts_E, r in pairs]
+    else:
+        terms = [balance_loss(counts_E=r.counts_E, probs_TE=r.probs_TE) for r in routings]
+    per_layer_L = torch.stack(terms)
+    if normalization is AuxNormalization.megatron:
+        return per_layer_L.sum()
+    if normalization is AuxNormalization.switch:
+        return per_layer_L.mean()
+    return per_layer_L.mean() * (routings[0].top_k / routings[0].probs_TE.shape[-1])
+
+
+def _sequence_balance_loss(routing: Routing, num_sequences: int) -> Tensor:
+    """`balance_loss` of each sequence, then the mean over sequences."""
+    tokens, num_experts = routing.probs_TE.shape
+    if tokens % num_sequences:
+        raise ValueError(f"aux.scope=sequence needs sequences of one length: {tokens} tokens are not {num_sequences}")
+    ids_BP = routing.ids_TK.reshape(num_sequences, -1)
+    counts_BE = ids_BP.new_zeros(num_sequences, num_experts).scatter_add_(1, ids_BP, torch.ones_like(ids_BP))
+    return balance_loss(counts_E=counts_BE, probs_TE=routing.probs_TE.view(num_sequences, -1, num_experts))
+
+
+def z_loss(routings: Sequence[Routing]) -> Tensor:
+    """Router z-loss without its coefficient: mean over layers and tokens of logsumexp(z)^2 (arXiv 2202.08906)."""
+    return torch.stack([r.logits_TE.logsumexp(dim=-1).square().mean() for r in routings]).mean()
