@@ -17,6 +17,7 @@ from moe_sweeps.errors import Interrupted
 from moe_sweeps.freeze import freeze
 from moe_sweeps.health import CollapseWatch
 from moe_sweeps.identity import run_id
+from moe_sweeps.results.frame import load_runs
 from moe_sweeps.rundir import RunDir, State
 from moe_sweeps.worker import run_worker
 
@@ -107,6 +108,7 @@ def test_a_collapsed_run_is_marked_and_trained_to_the_end(folders: Path, real_da
     assert "stopped_early" not in summary
     assert folder.status().collapsed is True
     assert folder.status().step == 24
+    assert load_runs(folders).frame.loc[0, ["collapsed", "collapsed_at_step"]].tolist() == [True, 6]
 
 
 @pytest.mark.usefixtures("everything_goes_to_two_experts")
