@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
+
+import torch
 
 from moe_sweeps.balancing import AuxConfig, NoBalancerConfig
 from moe_sweeps.config.compose import compose
@@ -16,12 +19,18 @@ from moe_sweeps.config.groups import (
 )
 from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.data.config import CorpusConfig
+from moe_sweeps.data.memmap import TokenData
+from moe_sweeps.freeze import freeze
 from moe_sweeps.model.router import TopkSoftmaxConfig
 from moe_sweeps.optim.build import AdamWConfig
 from moe_sweeps.optim.lr_split import MatchedConfig
 from moe_sweeps.optim.schedule import OneCycleCosineConfig
+from moe_sweeps.rundir import RunDir
 from moe_sweeps.sweep.grid import single
+from moe_sweeps.trainer import Trainer
 
+CPU = torch.device("cpu")
+TIMES = ("wall_seconds", "train_seconds", "tokens_per_second", "gemm_peak_gflops", "share_of_gemm_peak")
 # A run of about a second, for tests of the machinery around training.
 TINY = (
     "scale=smoke",
@@ -65,3 +74,30 @@ def make_run(**overrides: Any) -> RunConfig:
         "launch": LaunchConfig(),
     }
     return RunConfig(**(components | overrides))
+
+
+class Silent:
+    """An observer that says nothing."""
+
+    def logged(self, step: int, values: dict[str, float], tokens_per_second: float) -> None: ...
+    def alive(self, step: int) -> None: ...
+
+
+def never() -> bool:
+    return False
+
+
+def trainer(run: RunConfig, data: TokenData) -> Trainer:
+    """The trainer of a run with a folder of its own."""
+    return Trainer(run, freeze(run, [], command="test"), data, CPU, Silent())
+
+
+def records(folder: RunDir, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
+    """The lines of a log, without what depends on the clock."""
+    lines = (folder.path / name).read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
+
+
+def without_times(summary: dict[str, Any] | None) -> dict[str, Any]:
+    assert summary is not None
+    return {k: v for k, v in summary.items() if k not in TIMES}

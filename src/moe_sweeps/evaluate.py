@@ -1,4 +1,7 @@
-"""Evaluation on the validation set. It changes no state: no balancer update, no random numbers, no gradients."""
+"""Evaluation on the validation set. It changes no state: no balancer update, no random numbers, no gradients.
+
+Axes: B sequences, S positions, L MoE layers, E experts, T tokens, K picks per token, D domains of the corpus.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from moe_sweeps.load import LoadCounter
+from moe_sweeps.data.batches import chosen_windows, window_domains
+from moe_sweeps.data.memmap import TokenData
+from moe_sweeps.load import DomainLoads, LoadCounter
 from moe_sweeps.metrics import maxvio
 from moe_sweeps.model.transformer import LayerRanking, Transformer
 
@@ -22,6 +27,7 @@ class Evaluation:
     accuracy: float  # share of next tokens that were the model's first choice
     tokens: int
     load_LE: Tensor | None  # int64, picks over the whole pass; None without experts
+    domain_load_DLE: Tensor | None = None  # int64, the same by domain; None unless it was asked for
 
     def metrics(self) -> dict[str, float]:
         """The numbers by the names they have in metrics.jsonl and, with "val_" before them, in summary.json."""
@@ -37,8 +43,9 @@ def evaluate(
     ranking: LayerRanking,
     device: torch.device,
     autocast: bool,
+    domains: DomainLoads | None = None,
 ) -> Evaluation:
-    """Mean over all tokens of `batches` of (inputs_BS, targets_BS)."""
+    """Mean over all tokens of `batches` of (inputs_BS, targets_BS); `domains` counts loads by domain."""
     model.eval()
     load = LoadCounter()
     loss = torch.zeros((), dtype=torch.float64, device=device)
@@ -51,5 +58,27 @@ def evaluate(
         correct += output.correct_BS.sum()
         tokens += targets_BS.numel()
         load.add(output.routings)
+        if domains and output.routings:
+            domains.add(output.routings, len(inputs_BS))
     model.train()
-    return Evaluation(loss.item() / tokens, correct.item() / tokens, tokens, load.total())
+    by_domain_DLE = domains.total() if domains else None
+    return Evaluation(loss.item() / tokens, correct.item() / tokens, tokens, load.total(), by_domain_DLE)
+
+
+def domain_loads(data: TokenData, seq_len: int, max_sequences: int | None) -> DomainLoads:
+    """A counter for the windows that `val_batches` yields."""
+    domain_N = window_domains(data, "val", seq_len)
+    return DomainLoads(domain_N[chosen_windows(len(domain_N), max_sequences)].tolist(), len(data.domains))
+
+
+@torch.no_grad()
+def picks_LTK(
+    model: Transformer, inputs_BS: Tensor, *, ranking: LayerRanking, device: torch.device, autocast: bool
+) -> Tensor:
+    """The experts that each token of `inputs_BS` is sent to, int64 (L, T, K)."""
+    model.eval()
+    inputs_BS = inputs_BS.to(device)
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
+        routings = model(inputs_BS, inputs_BS, ranking=ranking).routings
+    model.train()
+    return torch.stack([r.ids_TK for r in routings])

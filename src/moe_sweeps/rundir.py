@@ -5,7 +5,8 @@
     identity.json     the canonical form that was hashed, and the identity version
     provenance.json   code, packages, host, data, command
     status.json       state, progress, heartbeat, failure
-    metrics.jsonl     one JSON object a line
+    metrics.jsonl     one JSON object a line;  routing.jsonl  the same for what the experts do, layer by layer
+    routing_samples/  how a fixed sample of validation tokens was routed at each evaluation point
     summary.json      final numbers
     checkpoints/      the last k
     log.txt           what the worker printed;  traceback.txt  why it failed
@@ -78,6 +79,7 @@ class Status:
     pid: int | None = None
     slurm_job_id: str | None = None
     failure: Failure | None = None
+    collapsed: bool = False  # the router has collapsed at some step; see health.py
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Status:
@@ -231,7 +233,7 @@ class RunDir:
 
 
 class MetricsLog:
-    """metrics.jsonl: appended line by line, and cut back to a step when a run goes on from a checkpoint."""
+    """metrics.jsonl or routing.jsonl: appended line by line, cut back when a run goes on from a checkpoint."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -252,9 +254,9 @@ class MetricsLog:
         kept = [line for line, record in self._lines() if record["step"] <= step]
         write_atomic(self.path, "".join(kept))
 
-    def drop(self, step: int, split: str) -> None:
-        """Drop the records of one step and split, which are about to be written again."""
-        kept = [line for line, r in self._lines() if (r["step"], r["split"]) != (step, split)]
+    def drop(self, step: int | None, split: str) -> None:
+        """Drop the records of one step (None: of all) and split, which are about to be written again."""
+        kept = [line for line, r in self._lines() if r["split"] != split or step not in (None, r["step"])]
         write_atomic(self.path, "".join(kept))
 
     def records(self) -> list[dict[str, Any]]:

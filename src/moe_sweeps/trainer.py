@@ -22,16 +22,19 @@ from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.data.batches import TrainBatches, batch_order_digest, val_batches
 from moe_sweeps.data.memmap import TokenData
 from moe_sweeps.errors import ConfigError, Diverged, Interrupted
-from moe_sweeps.evaluate import Evaluation, evaluate
+from moe_sweeps.evaluate import Evaluation, domain_loads, evaluate, picks_LTK
 from moe_sweeps.hardware import gemm_peak
+from moe_sweeps.health import CollapseWatch
 from moe_sweeps.load import LoadCounter
 from moe_sweeps.meters import Mean, Means
 from moe_sweeps.metrics import maxvio
 from moe_sweeps.model.router import RouterConfig
 from moe_sweeps.model.sizes import sizes
 from moe_sweeps.model.transformer import Transformer, build_model, weights_digest
+from moe_sweeps.monitor import RouterMonitor
 from moe_sweeps.optim.groups import expected_roles, parameter_groups, role_of
 from moe_sweeps.optim.lr_split import Role
+from moe_sweeps.routing_samples import sample_inputs_BS
 from moe_sweeps.rundir import MetricsLog, RunDir
 
 log = logging.getLogger(__name__)
@@ -81,6 +84,8 @@ class Trainer:
         self.step = 0
         self.interval = Means(device)
         self.tail_maxvio = Mean(device)
+        self.monitor = RouterMonitor(run, folder, self.balancer, self.optimizer.param_groups, device)
+        self.health = collapse_watch(run, device)
         self.clock = Clock()
         self.last_good: dict[str, float] = {}
 
@@ -94,7 +99,7 @@ class Trainer:
             Diverged: the loss became NaN or infinite.
         """
         self._start_or_resume()
-        while self.step < self.run.trainer.steps:
+        while self.step < self.run.trainer.steps and not self.health.says_stop(self.step):
             started = time.perf_counter()
             values = self._train_step()
             self.step += 1
@@ -110,8 +115,10 @@ class Trainer:
 
     def _after_step(self, values: dict[str, Tensor]) -> None:
         self.interval.add(values)
-        if "maxvio_batch" in values and self.step > self.run.trainer.steps * (1 - TAIL_SHARE):
-            self.tail_maxvio.add(values["maxvio_batch"])
+        if "maxvio_batch" in values:
+            self.health.add(self.step, values["maxvio_batch"])
+            if self.step > self.run.trainer.steps * (1 - TAIL_SHARE):
+                self.tail_maxvio.add(values["maxvio_batch"])
         settings, last = self.run.trainer, self.step == self.run.trainer.steps
         self.observer.alive(self.step)
         if self._due(settings.log_every):
@@ -130,12 +137,14 @@ class Trainer:
     def _train_step(self) -> dict[str, Tensor]:
         """One update from one global batch; returns scalars on the device, without waiting for them."""
         lr_factor = self._set_learning_rates()
+        self.monitor.begin_step(self.step + 1)
         load = LoadCounter()
         totals: dict[str, Tensor] = {}
         step_load_LE = self._step_load() if self.balancer.needs_step_load else None
         for inputs_BS, targets_BS in self._micro_batches():
             for name, value in self._forward_backward(inputs_BS, targets_BS, load, step_load_LE).items():
                 totals[name] = totals.get(name, torch.zeros((), device=self.device)) + value
+        self.monitor.add_gradients()
         clip_router_gradients(self.model, self.run.router)
         norm = clip_gradients(self.model, self.run.trainer.grad_clip)
         self.optimizer.step()
@@ -144,6 +153,7 @@ class Trainer:
         load_LE = load.total()
         if load_LE is not None:
             self.balancer.update(load_LE, progress=self._progress)
+            self.monitor.add_step(load_LE)
             totals["maxvio_batch"] = maxvio(load_LE)
         return totals
 
@@ -181,6 +191,7 @@ class Trainer:
         if output.routings:
             self.balancer.observe(output.routings, progress=self._progress)
             load.add(output.routings)
+        self.monitor.add_micro_batch(output.routings)
         return {name: term.detach() * share for name, term in terms.items()}
 
     @property
@@ -211,9 +222,10 @@ class Trainer:
         if not all(math.isfinite(v) for v in values.values()):
             raise Diverged(f"a mean over the steps up to {self.step} is NaN or infinite")
         speed = self.step * self.run.trainer.tokens_per_step / max(self.clock.train_seconds, 1e-9)
-        self.metrics.append({"step": self.step, "split": "train"} | values | {"tokens_per_second": round(speed, 1)})
+        routing = self.monitor.log(self.step) | {"tokens_per_second": round(speed, 1)}
+        self.metrics.append({"step": self.step, "split": "train"} | values | routing)
         self.last_good = {f"train_{k}": v for k, v in values.items()} | self._last_validation()
-        self.observer.logged(self.step, values, speed)
+        self.observer.logged(self.step, values | {"collapsed": float(self.health.collapsed_at() is not None)}, speed)
 
     def _last_validation(self) -> dict[str, float]:
         return {k: v for k, v in self.last_good.items() if k.startswith("val_")}
@@ -222,7 +234,16 @@ class Trainer:
         result = self.evaluate(self.run.trainer.eval_sequences)
         self._require_finite_evaluation(result)
         self.metrics.append({"step": self.step, "split": "val", "tokens": result.tokens} | result.metrics())
+        self._log_routing(result)
         self.last_good |= {f"val_{k}": v for k, v in result.metrics().items()}
+
+    def _log_routing(self, result: Evaluation) -> None:
+        if not self.monitor.enabled or result.load_LE is None:
+            return
+        inputs_BS = sample_inputs_BS(self.data.val, self.run.trainer.seq_len)
+        ranking, device, autocast = self.balancer.ranking_TE, self.device, self.autocast
+        sample_LTK = picks_LTK(self.model, inputs_BS, ranking=ranking, device=device, autocast=autocast)
+        self.monitor.log_evaluation(self.step, result, sample_LTK, self.data.domains)
 
     def _require_finite_evaluation(self, result: Evaluation) -> None:
         if not math.isfinite(result.loss):
@@ -238,6 +259,7 @@ class Trainer:
             ranking=self.balancer.ranking_TE,
             device=self.device,
             autocast=self.autocast,
+            domains=domain_loads(self.data, settings.seq_len, max_sequences) if self.monitor.enabled else None,
         )
 
     def _alive_while(self, batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -255,6 +277,7 @@ class Trainer:
             self._load(*found)
             log.info("resumed after step %d of %d", self.step, self.run.trainer.steps)
         self.metrics.truncate_after(self.step)
+        self.monitor.truncate_after(self.step)
 
     def _start(self) -> None:
         order = batch_order_digest(self.batches, self.data.fingerprint)
@@ -267,6 +290,7 @@ class Trainer:
             return
         self.clock.lap()
         self.metrics.sync()
+        self.monitor.log_file.sync()
         self.checkpoints.save(self.step, self.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
@@ -278,6 +302,8 @@ class Trainer:
             "balancer": self.balancer.state_dict(),
             "interval": self.interval.state_dict(),
             "tail_maxvio": self.tail_maxvio.state_dict(),
+            "monitor": self.monitor.state_dict(),
+            "health": self.health.state_dict(),
             "last_good": self.last_good,
             "clock": {"train_seconds": self.clock.train_seconds, "wall_seconds": self.clock.wall_seconds},
             "random": random_state(self.device),
@@ -296,6 +322,8 @@ class Trainer:
         self.balancer.load_state_dict(state["balancer"])
         self.interval.load_state_dict(state["interval"])
         self.tail_maxvio.load_state_dict(state["tail_maxvio"])
+        self.monitor.load_state_dict(state["monitor"])
+        self.health.load_state_dict(state["health"])
         self.last_good = state["last_good"]
         self.clock.train_seconds, self.clock.wall_seconds = (
             state["clock"]["train_seconds"],
@@ -305,19 +333,30 @@ class Trainer:
         self.step = step
 
     def _finish(self) -> dict[str, Any]:
+        self.save()  # a run that was stopped early has not saved its last step yet
         result = self.evaluate(self.run.trainer.final_eval_sequences)
         self._require_finite_evaluation(result)
         self.metrics.drop(self.step, "val")  # written by an attempt that died between here and its summary
         self.metrics.append({"step": self.step, "split": "val", "tokens": result.tokens} | result.metrics())
+        self.monitor.forget_ending(self.step)
+        self._log_routing(result)
+        self.monitor.log_saturation(self.step)
         self.clock.lap()
         summary: dict[str, Any] = {f"val_{name}": value for name, value in result.metrics().items()}
         tail = self.tail_maxvio.value()
-        return summary | ({} if tail is None else {"train_maxvio_batch": tail}) | self._costs()
+        summary |= {} if tail is None else {"train_maxvio_batch": tail}
+        summary |= {"stopped_early": True} if self.step < self.run.trainer.steps else {}
+        return summary | self._health() | self._costs()
+
+    def _health(self) -> dict[str, Any]:
+        collapsed_at = self.health.collapsed_at()
+        found: dict[str, Any] = {"collapsed": collapsed_at is not None}
+        return found | ({} if collapsed_at is None else {"collapsed_at_step": collapsed_at})
 
     def summary_when_diverged(self) -> dict[str, Any]:
         """The last good numbers, named as such so that nobody averages them."""
         self.clock.lap()
-        return {"diverged_at_step": self.step, "last_good": dict(self.last_good)} | self._costs()
+        return {"diverged_at_step": self.step, "last_good": dict(self.last_good)} | self._health() | self._costs()
 
     def _costs(self) -> dict[str, Any]:
         tokens = self.step * self.run.trainer.tokens_per_step
@@ -340,6 +379,13 @@ def build_balancer(run: RunConfig) -> Balancer:
     if not isinstance(run.experts, MoEExpertsConfig):
         return Balancer()
     return run.balancer.build(run, run.model.layers, run.experts.num_experts)
+
+
+def collapse_watch(run: RunConfig, device: torch.device) -> CollapseWatch:
+    """The watch over a run's router; nothing can collapse in a model without experts."""
+    experts = run.experts
+    num_experts, top_k = (experts.num_experts, experts.top_k) if isinstance(experts, MoEExpertsConfig) else (1, 1)
+    return CollapseWatch(run.trainer, num_experts, top_k, device)
 
 
 def clip_gradients(model: torch.nn.Module, limit: float) -> Tensor:

@@ -41,6 +41,7 @@ class StatusObserver:
     def logged(self, step: int, values: dict[str, float], tokens_per_second: float) -> None:
         self.status.tokens_per_second = round(tokens_per_second, 1)
         self.status.loss, self.status.maxvio = values.get("loss"), values.get("maxvio_batch")
+        self.status.collapsed = bool(values.get("collapsed"))
         self.alive(step)
         if self.then:
             self.then.logged(step, values, tokens_per_second)
@@ -98,6 +99,7 @@ def _train(folder: RunDir, observer: StatusObserver, should_stop: StopFlag) -> S
         summary, state = trainer.summary_when_diverged(), State.diverged
     finally:
         observer.status.step = trainer.step
+    observer.status.collapsed = bool(summary.get("collapsed"))
     folder.write_summary(summary)
     return state
 

@@ -12,9 +12,10 @@ from moe_sweeps.paths import REPOSITORY
 PACKAGE = REPOSITORY / "src" / "moe_sweeps"
 BOTTOM = ["errors", "files", "paths", "rundir", "provenance"]
 REGISTRY = ["config.registry", "config.groups"]
-COMPONENTS = ["model", "balancing", "optim", "data", "load", "metrics", "meters", "checkpoint"]
+MEASURING = ["load", "metrics", "meters", "health", "routing_samples"]
+COMPONENTS = ["model", "balancing", "optim", "data", "checkpoint", *MEASURING]
 CONFIG = ["config.schema", "config.compose", "identity", "hardware"]
-TRAINING = ["trainer", "evaluate", "freeze"]
+TRAINING = ["trainer", "evaluate", "monitor", "freeze"]
 LAYERS = [BOTTOM, REGISTRY, COMPONENTS, CONFIG, TRAINING, ["worker"], ["sweep"], ["results"], ["cli"]]
 
 

@@ -31,6 +31,7 @@ BASE = run_id(compose_run())
         "trainer.eval_sequences=3",
         "trainer.checkpoint_every=3",
         "trainer.keep_checkpoints=5",
+        "trainer.monitor=false",
         "paths.runs=/elsewhere",
         "name=pretty",
         "aux.coef=0.1",  # the default, said aloud
@@ -65,6 +66,8 @@ def test_infrastructure_and_spelling_do_not_change_the_id(override: str) -> None
         "trainer.steps=1999",
         "trainer.micro_batch_size=4",
         "trainer.precision=bfloat16",
+        "trainer.stop_on_collapse=true",
+        "trainer.collapse_patience=50",
         "data.vocab_size=1024",
     ],
 )

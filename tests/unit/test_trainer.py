@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers import TINY, compose_run
+from helpers import CPU, TINY, compose_run, never, records, trainer, without_times
 
 from moe_sweeps.balancing import LossFree, Quantile, aux_loss, z_loss
 from moe_sweeps.config.groups import TrainerConfig
 from moe_sweeps.config.registry import REGISTRY
-from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.data.batches import TrainBatches, val_batches
 from moe_sweeps.data.memmap import TokenData
 from moe_sweeps.errors import ConfigError, Diverged, Interrupted
 from moe_sweeps.freeze import freeze
 from moe_sweeps.model.transformer import build_model
 from moe_sweeps.results.frame import load_runs
-from moe_sweeps.rundir import RunDir, State
-from moe_sweeps.trainer import Trainer, clip_gradients, uses_autocast
+from moe_sweeps.rundir import State
+from moe_sweeps.trainer import clip_gradients, uses_autocast
 from moe_sweeps.worker import run_worker
 
-CPU = torch.device("cpu")
 INFRA_CHANGES = [
     "trainer.log_every=7",
     "trainer.eval_every=5",
@@ -34,35 +31,12 @@ INFRA_CHANGES = [
     "trainer.eval_batch_size=5",
     "trainer.checkpoint_every=24",
     "trainer.keep_checkpoints=1",
+    "trainer.monitor=false",
     "engine.expert_backend=loop",
     "engine.device=cpu",
     "launch.workers=3",
     "name=other",
 ]
-TIMES = ("wall_seconds", "train_seconds", "tokens_per_second", "gemm_peak_gflops", "share_of_gemm_peak")
-
-
-class Silent:
-    def logged(self, step: int, values: dict[str, float], tokens_per_second: float) -> None: ...
-    def alive(self, step: int) -> None: ...
-
-
-def never() -> bool:
-    return False
-
-
-def trainer(run: RunConfig, data: TokenData) -> Trainer:
-    return Trainer(run, freeze(run, [], command="test"), data, CPU, Silent())
-
-
-def records(folder: RunDir) -> list[dict[str, Any]]:
-    lines = (folder.path / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
-
-
-def without_times(summary: dict[str, Any] | None) -> dict[str, Any]:
-    assert summary is not None
-    return {k: v for k, v in summary.items() if k not in TIMES}
 
 
 def test_training_equals_a_plain_loop(folders: Path, real_data: TokenData) -> None:

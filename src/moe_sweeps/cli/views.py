@@ -201,6 +201,7 @@ def _time_left(status: Status) -> str:
 def _summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     formats = {
         "diverged_at_step": ("diverged at step", "{}"),
+        "collapsed_at_step": ("router collapsed at step", "{}"),
         "val_loss": ("validation loss", "{:.4f} nats"),
         "val_perplexity": ("validation perplexity", "{:.2f}"),
         "val_accuracy": ("next-token accuracy", "{:.2%}"),

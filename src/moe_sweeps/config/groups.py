@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
 
-from moe_sweeps.config.registry import Component, component, knob
+from moe_sweeps.config.registry import DENSE_HAS_NO_ROUTER, Component, Unread, component, knob
 from moe_sweeps.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -122,6 +122,11 @@ class TrainerConfig(Component):
     final_eval_sequences: int | None = knob(None, ge=1, neutral=None)  # null: the whole validation set
     checkpoint_every: int = knob(250, ge=1, infra=True)
     keep_checkpoints: int = knob(2, ge=1, infra=True)
+    monitor: bool = knob(True, infra=True)  # routing.jsonl
+    # The router has collapsed after so many steps with MaxVio above this share of its maximum; see health.py.
+    collapse_threshold: float = knob(0.9, gt=0, lt=1, neutral=0.9)
+    collapse_patience: int = knob(100, ge=1, neutral=100)
+    stop_on_collapse: bool = knob(False, neutral=False)
 
     @property
     def micro_batches(self) -> int:
@@ -136,6 +141,10 @@ class TrainerConfig(Component):
             rule = f"the batch of {self.batch_size} sequences must split into micro-batches of equal size"
             fix = f"Use a divisor of {self.batch_size}."
             yield ConfigError("trainer.micro_batch_size", self.micro_batch_size, rule, fix)
+
+    def unread(self, run: RunConfig) -> dict[str, Unread]:
+        health = ("collapse_threshold", "collapse_patience", "stop_on_collapse")
+        return {} if run.experts.is_moe else dict.fromkeys(health, DENSE_HAS_NO_ROUTER)
 
 
 @component("engine", "native")

@@ -95,9 +95,15 @@ def val_batches(tokens: Tokens, seq_len: int, batch_size: int, max_windows: int 
     if n_windows == 0:
         rule = f"the {len(tokens):,} validation tokens are fewer than one sequence and its last target need"
         raise DataError(f"trainer.seq_len={seq_len} is refused: {rule}. Use shorter sequences or more text.")
+    chosen = chosen_windows(n_windows, max_windows)
+    return (_gather(tokens, chosen[i : i + batch_size], seq_len) for i in range(0, len(chosen), batch_size))
+
+
+def chosen_windows(n_windows: int, max_windows: int | None) -> Ids:
+    """The windows of an evaluation, in order: `max_windows` evenly spaced ones, or all."""
     n_chosen = n_windows if max_windows is None else min(n_windows, max_windows)
-    chosen = np.arange(n_chosen) * n_windows // n_chosen
-    return (_gather(tokens, chosen[i : i + batch_size], seq_len) for i in range(0, n_chosen, batch_size))
+    chosen: Ids = np.arange(n_chosen, dtype=np.int64) * n_windows // n_chosen
+    return chosen
 
 
 def window_domains(data: TokenData, split: SplitName, seq_len: int) -> Ids:

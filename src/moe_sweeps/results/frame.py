@@ -10,6 +10,7 @@ Columns of the runs, one row each:
     source_hash, data_fingerprint, pairing.*, git.*, command     from provenance.json
     balancer, aux.coef, seed, ...    the frozen config by its Hydra names
     val_loss, val_accuracy, ...      final numbers of runs that are done
+    collapsed, collapsed_at_step     whether and when the router collapsed; stopped_early: the run ended there
     last_good.val_loss, ...          the same of runs that diverged, apart, so that no mean takes them in by accident
 """
 
@@ -157,7 +158,7 @@ def _summary(run: RunDir, state: State) -> dict[str, Any]:
     path = run.path / "summary.json"
     summary = flatten(_read(run, path.name)) if state is State.done or path.exists() else {}
     if state is State.diverged:
-        own = ("diverged_at_step", "last_good.")
+        own = ("diverged_at_step", "last_good.", "collapsed")
         return {k if k.startswith(own) else f"last_good.{k}": v for k, v in summary.items()}
     _check_numbers(summary)
     return summary

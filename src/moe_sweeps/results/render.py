@@ -15,11 +15,19 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from moe_sweeps.results.stats import CONFIDENCE
-from moe_sweeps.results.tables import METRICS, OUTCOMES, UNKNOWN, Arm, ArmRun, Metric, Table, marks
+from moe_sweeps.results.tables import COLLAPSED, ENDED, METRICS, OUTCOMES, UNKNOWN, Arm, ArmRun, Metric, Table, marks
 
 NOTHING = "–"
 MAX_DETAILS = 12
-_STYLES = {"failed": "red", "unreadable": "red", "diverged": "magenta", "running": "cyan", "done": "green"}
+_STYLES = {
+    "failed": "red",
+    "unreadable": "red",
+    "diverged": "magenta",
+    "stopped": "magenta",
+    "collapsed": "magenta",
+    "running": "cyan",
+    "done": "green",
+}
 _OTHER_MARK = "yellow"
 _NOISE = "differences between arms cannot be told from seed noise."
 
@@ -31,8 +39,9 @@ def cell(table: Table, arm: Arm, metric: Metric, plus_minus: str = " ± ") -> st
     """Mean and half-width of the interval. A number over fewer runs than the row claims, or over one, says so."""
     found = arm.cells[metric.column]
     if found.mean is None:
-        all_diverged = metric is METRICS[0] and arm.counts["diverged"] == len(arm.runs)
-        return "diverged" if all_diverged else NOTHING
+        outcomes = set(arm.counts)
+        alike = metric is METRICS[0] and len(outcomes) == 1 and outcomes <= ENDED - {"done"}
+        return outcomes.pop() if alike else NOTHING
     text = f"{found.mean * metric.factor:.{metric.digits}f}"
     if found.half_width is not None:
         text += f"{plus_minus}{found.half_width * metric.factor:.{metric.digits}f}"
@@ -56,7 +65,7 @@ def row(table: Table, arm: Arm, plus_minus: str = " ± ") -> list[str]:
 
 def warning(table: Table) -> str | None:
     """What keeps this table from being final, in one line; None if nothing does."""
-    gaps = {k: n for k, n in table.counts.items() if k not in ("done", "diverged")}
+    gaps = {k: n for k, n in table.counts.items() if k not in ENDED}
     parts = []
     if gaps:
         kinds = ", ".join(f"{gaps[k]} {k}" for k in OUTCOMES if k in gaps)
@@ -85,6 +94,8 @@ def caption(table: Table) -> str:
 def legend(table: Table) -> list[str]:
     """Explanations of the marks that occur."""
     lines = [f"{k}: {OUTCOMES[k]}" for k in OUTCOMES if k != "done" and table.counts[k]]
+    if any(arm.router_collapsed for arm in table.arms):
+        lines.append(f"collapsed: {COLLAPSED}")
     if any(arm.has_gaps for arm in table.arms):
         lines.append("missing values: (n=k) after a number says over how many of the done runs it is taken")
     for name, versions in (("code", table.code), ("data", table.data)):
@@ -105,7 +116,7 @@ def details(table: Table, most: int | None = None) -> list[str]:
 
 def facts(table: Table) -> str:
     """Scale, number of runs, tokens, versions."""
-    ended = ", ".join(f"{table.counts[k]} {k}" for k in ("done", "diverged") if table.counts[k] or k == "done")
+    ended = ", ".join(f"{table.counts[k]} {k}" for k in OUTCOMES if k in ENDED if table.counts[k] or k == "done")
     parts = {
         "scale": ", ".join(table.scales) or NOTHING,
         "runs": f"{ended} of {table.counts.total()}",
@@ -174,7 +185,7 @@ def _styled(title: str, text: str, table: Table, arm: Arm) -> Text:
     if title == "seeds":
         return Text(text, style="green" if arm.done == len(arm.runs) else _OTHER_MARK)
     if title != "notes":
-        return Text(text, style="dim" if text == NOTHING else _STYLES["diverged"] if text == "diverged" else "")
+        return Text(text, style="dim" if text == NOTHING else _STYLES.get(text, ""))
     styled = Text(text)
     for mark in marks(table, arm):
         styled.highlight_words([mark], style=_STYLES.get(mark.rsplit(" ", 1)[-1], _OTHER_MARK))
@@ -239,6 +250,7 @@ def _record(table: Table, arm: Arm) -> dict[str, Any]:
         values = {"mean": found.mean, "sd": found.sd, "ci95_half_width": found.half_width, "n": found.n}
         record |= {f"{metric.column}_{k}": v for k, v in values.items()}
     record |= {f"runs_{outcome}": arm.counts[outcome] for outcome in OUTCOMES}
+    record["runs_collapsed"] = arm.router_collapsed
     record |= {"seeds": _joined(r.seed for r in arm.runs), "run_ids": _joined(r.run_id for r in arm.runs)}
     record |= {"source_hashes": _joined(arm.code), "data_fingerprints": _joined(arm.data)}
     return record | {"notes": ", ".join(marks(table, arm))}

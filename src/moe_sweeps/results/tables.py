@@ -18,7 +18,6 @@ from moe_sweeps.results.frame import Loaded
 from moe_sweeps.results.labels import SEED_KEYS, label_arms, spell, unread_knobs, varying_keys
 from moe_sweeps.results.manifest import Manifest, PlannedRun, Request
 from moe_sweeps.results.stats import Estimate, estimate
-from moe_sweeps.rundir import FINISHED
 
 STALE_AFTER = 300.0  # seconds without a heartbeat
 UNKNOWN = "unknown"
@@ -26,6 +25,7 @@ UNKNOWN = "unknown"
 # Every way in which a run can stand in a table, and what a reader should know about it.
 OUTCOMES = {
     "done": "trained to the end",
+    "stopped": "collapsed and stopped there (trainer.stop_on_collapse); an outcome, and its numbers are in no mean",
     "diverged": "the loss became NaN or infinite; this is an outcome, and its numbers are in no mean",
     "failed": "ended with an error; traceback.txt in its folder says why",
     "stale": f"says that it is running, but gave no sign of life for {STALE_AFTER / 60:.0f} minutes",
@@ -37,6 +37,9 @@ OUTCOMES = {
     "missing": "has no folder",
     "unreadable": "its folder is damaged or incomplete",
 }
+# Outcomes after which nothing is left to train.
+ENDED = frozenset({"done", "stopped", "diverged"})
+COLLAPSED = "the router sent nearly everything to the same experts for long; numbers of done runs stay in the mean"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ class ArmRun:
     seed: int
     outcome: str
     detail: str
+    collapsed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +94,14 @@ class Arm:
         return self.counts["done"]
 
     @property
+    def router_collapsed(self) -> int:
+        """Runs whose router collapsed at some step, however they ended."""
+        return sum(run.collapsed for run in self.runs)
+
+    @property
     def complete(self) -> bool:
         """Every planned run has its outcome, and a number that one run has, all have."""
-        return all(run.outcome in FINISHED for run in self.runs) and not self.has_gaps
+        return all(run.outcome in ENDED for run in self.runs) and not self.has_gaps
 
     @property
     def has_gaps(self) -> bool:
@@ -135,7 +144,7 @@ class Table:
 
     @property
     def clean(self) -> bool:
-        """Nothing is missing, and nothing is mixed. A diverged run is an outcome, not a gap."""
+        """Nothing is missing, and nothing is mixed. A diverged or collapsed run is an outcome, not a gap."""
         return self.one_version and all(arm.complete for arm in self.arms)
 
 
@@ -148,17 +157,25 @@ def ablation_table(manifest: Manifest, runs: Loaded, *, now: float | None = None
     members: dict[str, list[ArmRun]] = {}
     for run_id, planned in manifest.runs.items():
         outcome, detail = _outcome(planned, rows.get(run_id), unreadable.get(run_id), now)
-        members.setdefault(planned.arm, []).append(ArmRun(run_id, planned.folder, planned.seed, outcome, detail))
+        collapsed_router = outcome in ENDED and bool(rows[run_id].get("collapsed"))
+        run = ArmRun(run_id, planned.folder, planned.seed, outcome, detail, collapsed_router)
+        members.setdefault(planned.arm, []).append(run)
     labels = label_arms(manifest)
     arms = tuple(_arm(arm, labels.text[arm], labels.settings[arm], found, rows) for arm, found in members.items())
     scales = _distinct(str(row["scale"]) for row in rows.values() if row["scale"] is not None)
-    tokens = {int(row["tokens"]) for row in rows.values() if row["state"] == "done" and row["tokens"] is not None}
+    tokens = {
+        int(row["tokens"])
+        for row in rows.values()
+        if row["state"] == "done" and not row.get("stopped_early") and row["tokens"] is not None
+    }
     return Table(manifest, arms, labels.axes, scales, tuple(sorted(tokens)), collapsed(manifest, labels.text))
 
 
 def marks(table: Table, arm: Arm) -> list[str]:
     """What a reader of this row must know besides its numbers."""
     found = [f"{n} {outcome}" for outcome in OUTCOMES if outcome != "done" and (n := arm.counts[outcome])]
+    if arm.router_collapsed:
+        found.append(f"{arm.router_collapsed} collapsed")
     if arm.has_gaps:
         found.append("missing values")
     for name, in_table, in_arm in (("code", table.code, arm.code), ("data", table.data, arm.data)):
@@ -195,7 +212,7 @@ def _collapse(label: str, requests: list[Request], unread: dict[str, str]) -> st
 
 def _arm(arm: str, label: str, settings: dict[str, str], runs: list[ArmRun], rows: Mapping[str, dict[str, Any]]) -> Arm:
     done = [rows[run.run_id] for run in runs if run.outcome == "done"]
-    finished = [rows[run.run_id] for run in runs if run.outcome in FINISHED]
+    finished = [rows[run.run_id] for run in runs if run.outcome in ENDED]
     cells = {m.column: estimate([row[m.column] for row in done if row[m.column] is not None]) for m in METRICS}
     code = _distinct(row["source_hash"] or UNKNOWN for row in finished)
     data = _distinct(row["data_fingerprint"] or UNKNOWN for row in finished)
@@ -215,6 +232,8 @@ def _outcome(planned: PlannedRun, row: dict[str, Any] | None, unreadable: str | 
         return "stale", f"{progress}, silent for {_duration(silent)}"
     if state == "failed":
         return state, f"{progress}, {row['failure'] or 'no message'}"
+    if state == "done" and row.get("stopped_early"):
+        return "stopped", f"{progress}, collapsed at step {row['collapsed_at_step']:.0f}"
     if state == "diverged":
         step = row.get("diverged_at_step")
         return state, progress if step is None else f"at step {step:.0f} of {row['total_steps']}"

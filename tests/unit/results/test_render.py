@@ -133,8 +133,8 @@ HEADER = (
     "val_accuracy_mean,val_accuracy_sd,val_accuracy_ci95_half_width,val_accuracy_n,"
     "val_maxvio_global_mean,val_maxvio_global_sd,val_maxvio_global_ci95_half_width,val_maxvio_global_n,"
     "train_maxvio_batch_mean,train_maxvio_batch_sd,train_maxvio_batch_ci95_half_width,train_maxvio_batch_n,"
-    "runs_done,runs_diverged,runs_failed,runs_stale,runs_running,runs_queued,runs_planned,runs_preempted,"
-    "runs_cancelled,runs_missing,runs_unreadable,seeds,run_ids,source_hashes,data_fingerprints,notes\n"
+    "runs_done,runs_stopped,runs_diverged,runs_failed,runs_stale,runs_running,runs_queued,runs_planned,runs_preempted,"
+    "runs_cancelled,runs_missing,runs_unreadable,runs_collapsed,seeds,run_ids,source_hashes,data_fingerprints,notes\n"
 )
 
 
@@ -144,9 +144,9 @@ def test_golden_csv_of_one_seed(tmp_path: Path) -> None:
     manifest = make_manifest(tmp_path, manifest_content(1, (("aux", 0.1), ("lossfree", None))))
     assert csv_text(build(tmp_path, manifest)) == HEADER + (
         "6175000064aa,balancer=aux aux.coef=0.1,aux,0.1,1,1,3.0625,,,1,30.625,,,1,0.30625,,,1,0.765625,,,1,1.53125,,,1,"
-        f"1,0,0,0,0,0,0,0,0,0,0,0,617500006400,{CODE},{DATA},\n"
+        f"1,0,0,0,0,0,0,0,0,0,0,0,0,0,617500006400,{CODE},{DATA},\n"
         "6c6f000000aa,balancer=lossfree,lossfree,,1,0,,,,0,,,,0,,,,0,,,,0,,,,0,"
-        "0,0,1,0,0,0,0,0,0,0,0,0,6c6f00000000,,,1 failed\n"
+        "0,0,0,1,0,0,0,0,0,0,0,0,0,0,6c6f00000000,,,1 failed\n"
     )
 
 

@@ -10,6 +10,7 @@ from unit.results.folders import DEMO_ARMS, NOW, make_manifest, make_messy_sweep
 
 from moe_sweeps.results.frame import METRICS, load_runs
 from moe_sweeps.results.manifest import Manifest
+from moe_sweeps.results.render import cell, markdown
 from moe_sweeps.results.tables import METRICS as COLUMNS
 from moe_sweeps.results.tables import OUTCOMES, Arm, Table, ablation_table, marks
 from moe_sweeps.rundir import State
@@ -75,6 +76,38 @@ def test_a_diverged_run_is_not_averaged_even_if_the_frame_had_its_numbers(tmp_pa
     cell = ablation_table(manifest, runs, now=NOW).arms[0].cells["val_loss"]
     assert cell.n == 2
     assert cell.mean == pytest.approx(3.05)
+
+
+def test_a_collapsed_run_is_marked_and_stays_in_the_mean(tmp_path: Path) -> None:
+    healthy, collapsed = {"collapsed": False}, {"collapsed": True, "collapsed_at_step": 12}
+    runs = [{"numbers": summary(3.0) | health} for health in (healthy, collapsed)]
+    table, arm = one_arm(tmp_path, *runs, {})
+    assert arm.cells["val_loss"].n == 3
+    assert marks(table, arm) == ["1 collapsed"]
+    assert table.clean
+    assert "- collapsed: the router sent nearly everything" in markdown(table)
+
+
+def test_a_run_that_was_stopped_early_is_an_outcome_and_in_no_mean(tmp_path: Path) -> None:
+    stopped = summary(99.0, tokens=20, collapsed=True, collapsed_at_step=12, stopped_early=True)
+    table, arm = one_arm(tmp_path, {}, {}, {"numbers": stopped})
+    assert arm.cells["val_loss"].mean == pytest.approx(3.05)
+    assert marks(table, arm) == ["1 stopped", "1 collapsed"]
+    assert table.clean
+    assert table.tokens == (40_960,)
+    assert arm.runs[2].detail == "step 200 of 200, collapsed at step 12"
+
+
+def test_an_arm_of_which_every_run_was_stopped_says_so(tmp_path: Path) -> None:
+    stopped = summary(99.0, collapsed=True, collapsed_at_step=12, stopped_early=True)
+    table, arm = one_arm(tmp_path, *[{"numbers": stopped}] * 3)
+    assert cell(table, arm, COLUMNS[0]) == "stopped"
+
+
+def test_a_diverged_run_that_had_collapsed_is_marked_as_both(tmp_path: Path) -> None:
+    numbers = summary(99.0, diverged_at_step=37, collapsed=True, collapsed_at_step=12)
+    table, arm = one_arm(tmp_path, {}, {}, {"state": "diverged", "numbers": numbers})
+    assert marks(table, arm) == ["1 diverged", "1 collapsed"]
 
 
 def test_a_run_without_a_folder_is_missing(tmp_path: Path) -> None:

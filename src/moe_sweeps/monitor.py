@@ -1,0 +1,226 @@
+"""Router monitoring: what the experts are doing, layer by layer, in routing.jsonl of the run folder.
+
+Loads and what follows from them are taken in every step and averaged over the logging interval. Entropies,
+probabilities, logits and norms are taken in the steps that are logged, and stand for those steps alone. Everything
+stays on the device; the host waits for it where a line is written. Nothing here changes a result.
+
+Axes: L MoE layers, E experts, T tokens, K picks per token, D domains of the corpus, M load measures.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from moe_sweeps import metrics
+from moe_sweeps.balancing import Balancer
+from moe_sweeps.config.schema import RunConfig
+from moe_sweeps.evaluate import Evaluation
+from moe_sweeps.model.router import Routing
+from moe_sweeps.routing_samples import RoutingSamples
+from moe_sweeps.rundir import MetricsLog, RunDir
+
+# Measures of one step's global batch that are averaged over the logging interval.
+LOAD_MEASURES = {
+    "maxvio_batch_L": metrics.maxvio_L,
+    "cv_L": metrics.cv_L,
+    "gini_L": metrics.gini_L,
+    "n_eff_L": metrics.effective_experts_L,
+    "dead_L": metrics.dead_experts_L,
+}
+DIGITS = 6  # significant digits of what is logged
+
+
+class RouterMonitor:
+    """Follows one run. The trainer feeds it; with `trainer.monitor=false` it does nothing."""
+
+    def __init__(
+        self, run: RunConfig, folder: RunDir, balancer: Balancer, groups: Sequence[dict[str, Any]], device: torch.device
+    ) -> None:
+        self.settings, self.balancer, self.groups, self.device = run.trainer, balancer, groups, device
+        self.log_file = MetricsLog(folder.path / "routing.jsonl")
+        self.samples = RoutingSamples(folder.path / "routing_samples")
+        self.enabled = run.trainer.monitor
+        self._sampling = False
+        self._sampled: dict[str, Any] = {}  # taken in this step, which will be logged
+        self._micro: list[dict[str, Tensor]] = []
+        self._bias_before_LE = self._bias_LE()
+        self._reset()
+
+    def _reset(self) -> None:
+        """Begin a logging interval."""
+        self._sums: dict[str, Tensor] = {}
+        self._counts = {"steps": 0, "micro_batches": 0}
+
+    # --- fed by the trainer ---------------------------------------------------------------------------------------
+
+    def begin_step(self, step: int) -> None:
+        """Step number `step`, counted from 1, begins: it is sampled if it will be logged."""
+        last = step == self.settings.steps
+        self._sampling = self.enabled and (step % self.settings.log_every == 0 or last)
+        self._sampled, self._micro = {}, []
+
+    @torch.no_grad()
+    def add_micro_batch(self, routings: Sequence[Routing]) -> None:
+        """One micro-batch was routed."""
+        if not self.enabled or not routings:
+            return
+        counts_LE = torch.stack([r.counts_E for r in routings])
+        self._add("maxvio_micro_L", metrics.maxvio_L(counts_LE))
+        self._counts["micro_batches"] += 1
+        if self._sampling:
+            self._micro.append(_distribution(routings))
+
+    @torch.no_grad()
+    def add_gradients(self) -> None:
+        """Gradients are complete and not yet clipped."""
+        if self._sampling:
+            grads = {g["role"]: [p.grad for p in g["params"] if p.grad is not None] for g in self.groups}
+            self._sampled["grad_norm"] = {role: torch.nn.utils.get_total_norm(found) for role, found in grads.items()}
+
+    @torch.no_grad()
+    def add_step(self, load_LE: Tensor) -> None:
+        """A step ended with these loads of its global batch."""
+        if self.enabled:
+            self._add("load_LE", load_LE)
+            self._add("measures_ML", torch.stack([measure(load_LE) for measure in LOAD_MEASURES.values()]))
+            self._counts["steps"] += 1
+
+    def _add(self, name: str, value: Tensor) -> None:
+        self._sums[name] = self._sums[name] + value if name in self._sums else value
+
+    # --- lines ----------------------------------------------------------------------------------------------------
+
+    def log(self, step: int) -> dict[str, float]:
+        """Write the interval's line; returns the means over layers, for metrics.jsonl."""
+        if not self.enabled:
+            return {}
+        record = self._loads() | self._distributions() | self._bias() | self._norms()
+        self._reset()
+        self.log_file.append({"step": step, "split": "train"} | record)
+        means = {name[:-2]: _mean(values) for name, values in record.items() if name.endswith("_L")}
+        means.pop("maxvio_batch", None)  # the trainer has it already
+        return {name: mean for name, mean in means.items() if mean is not None}
+
+    def _loads(self) -> dict[str, Any]:
+        if "load_LE" not in self._sums:
+            return {}
+        micro_L = self._sums["maxvio_micro_L"] / self._counts["micro_batches"]
+        measures_ML = self._sums["measures_ML"] / self._counts["steps"]
+        record = {"load_LE": self._sums["load_LE"].tolist(), "maxvio_micro_L": plain(micro_L)}
+        return record | dict(zip(LOAD_MEASURES, plain(measures_ML), strict=True))
+
+    def _distributions(self) -> dict[str, Any]:
+        """From the micro-batches of the logged step, which have one size: their means are the step's."""
+        if not self._micro:
+            return {}
+        mean = {name: torch.stack([m[name] for m in self._micro]).mean(dim=0) for name in self._micro[0]}
+        batch_entropy_L = metrics.entropy(mean["prob_LE"])
+        found = {
+            "token_entropy_L": mean["token_entropy_L"],
+            "batch_entropy_L": batch_entropy_L,
+            "mutual_information_L": batch_entropy_L - mean["token_entropy_L"],
+            "mean_prob_max_L": mean["prob_LE"].amax(dim=-1),
+            "max_prob_L": mean["max_prob_L"],
+            "logit_scale_L": mean["logit_square_L"].sqrt(),
+        }
+        return {name: plain(value) for name, value in found.items()}
+
+    def _bias(self) -> dict[str, Any]:
+        bias_LE, before_LE = self._bias_LE(), self._bias_before_LE
+        if bias_LE is None or before_LE is None:
+            return {}
+        self._bias_before_LE = bias_LE
+        range_L = bias_LE.amax(dim=-1) - bias_LE.amin(dim=-1)
+        swing_L = (bias_LE - before_LE).abs().mean(dim=-1)
+        return {"bias_LE": plain(bias_LE), "bias_range_L": plain(range_L), "bias_swing_L": plain(swing_L)}
+
+    def _bias_LE(self) -> Tensor | None:
+        bias_LE = dict(self.balancer.named_buffers()).get("bias_LE")
+        return None if bias_LE is None else bias_LE.clone()
+
+    @torch.no_grad()
+    def _norms(self) -> dict[str, Any]:
+        norms = dict(self._sampled)
+        norms["param_norm"] = {g["role"]: torch.nn.utils.get_total_norm(g["params"]) for g in self.groups}
+        return {name: {role: plain(norm) for role, norm in by_role.items()} for name, by_role in norms.items()}
+
+    # --- evaluation -----------------------------------------------------------------------------------------------
+
+    def log_evaluation(self, step: int, found: Evaluation, sample_LTK: Tensor, domains: Sequence[str]) -> None:
+        """Write the line of an evaluation, and keep how its router sends the sampled tokens."""
+        assert found.load_LE is not None
+        assert found.domain_load_DLE is not None
+        record: dict[str, Any] = {"step": step, "split": "val", "load_LE": found.load_LE.tolist()}
+        record["maxvio_L"] = plain(metrics.maxvio_L(found.load_LE))
+        record["domain_load"] = dict(zip(domains, found.domain_load_DLE.tolist(), strict=True))
+        self.log_file.append(record)
+        self.samples.write(step, sample_LTK)
+
+    def forget_ending(self, step: int) -> None:
+        """Drop the final records of `step` that an attempt wrote which died before its summary."""
+        if self.enabled:
+            self.log_file.drop(step, "val")
+            self.log_file.drop(None, "saturation")
+
+    def log_saturation(self, step: int) -> None:
+        """Write how much of each evaluation point's routing equals that of `step`, the last one."""
+        if not self.enabled or step not in self.samples.steps():  # a model without a router has none
+            return
+        final_LTK = self.samples.read(step)
+        for earlier in self.samples.steps():
+            saturation_L = metrics.saturation_L(self.samples.read(earlier), final_LTK)
+            self.log_file.append({"step": earlier, "split": "saturation", "saturation_L": plain(saturation_L)})
+
+    # --- state ----------------------------------------------------------------------------------------------------
+
+    def truncate_after(self, step: int) -> None:
+        """Forget what was written after `step`, from which the run goes on."""
+        if self.enabled:
+            self.log_file.truncate_after(step)
+            self.log_file.drop(None, "saturation")
+            self.samples.truncate_after(step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The open interval; empty when monitoring is off."""
+        if not self.enabled:
+            return {}
+        return {"sums": self._sums, "counts": self._counts, "bias_before_LE": self._bias_before_LE}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """An empty state, of an attempt that did not monitor, begins an interval here."""
+        if state:
+            self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
+            self._bias_before_LE = state["bias_before_LE"]
+
+
+def plain(values: Tensor) -> Any:
+    """A tensor as nested lists of numbers with `DIGITS` digits; None stands for NaN and infinity, which JSON lacks."""
+    return _plain(values.tolist())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
+    return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+
+
+def _mean(values: list[float | None]) -> float | None:
+    found = [v for v in values if v is not None]
+    return float(f"{sum(found) / len(found):.{DIGITS}g}") if len(found) == len(values) else None
+
+
+def _distribution(routings: Sequence[Routing]) -> dict[str, Tensor]:
+    """Means over one micro-batch's tokens."""
+    probs_LTE = torch.stack([r.probs_TE for r in routings])
+    logits_LTE = torch.stack([r.logits_TE for r in routings])
+    return {
+        "prob_LE": probs_LTE.mean(dim=-2),
+        "token_entropy_L": metrics.token_entropy_L(probs_LTE),
+        "max_prob_L": metrics.max_prob_L(probs_LTE),
+        "logit_square_L": metrics.logit_scale_L(logits_LTE).square(),
+    }
