@@ -66,7 +66,8 @@ def test_a_plan_says_what_will_happen(folders: Path) -> None:
     shown = text(console)
     assert "Plan: balancer (2) x aux.coef (2) = 4 combinations, 3 distinct runs" in shown
     assert (
-        "collapsed: aux.coef is not read by balancer=lossfree (balancer=aux or balancer=aux_lossfree reads it): set in 2 combinations" in shown
+        "collapsed: aux.coef is not read by balancer=lossfree (balancer=aux or balancer=aux_lossfree reads it): "
+        "set in 2 combinations" in shown
     )
     assert "already done: 0, to run: 3" in shown
     assert "with 2 workers (a guess: 20% of this machine's matrix-product peak" in shown
