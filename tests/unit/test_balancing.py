@@ -19,6 +19,7 @@ from moe_sweeps.balancing import (
     AuxScope,
     BiasTarget,
     BiasUpdate,
+    ExpertChoiceConfig,
     LossFreeConfig,
     NoBalancerConfig,
     QuantileConfig,
@@ -316,6 +317,9 @@ def test_bad_inputs_are_refused_when_a_run_is_planned() -> None:
     assert "trainer.batch_size=4" in uneven
     assert "4 sequences of 8 tokens with 2 picks each do not divide by 6 experts" in uneven
     assert "Use a multiple of 3." in uneven
+    trainer = TrainerConfig(batch_size=6, micro_batch_size=2, seq_len=8)
+    experts = MoEExpertsConfig(num_experts=6)
+    assert "trainer.micro_batch_size=2" in refusal(balancer=ExpertChoiceConfig(), experts=experts, trainer=trainer)
     conflict = refusal(balancer=AuxLossFreeConfig(update_every=UpdateEvery.micro_step), aux=AuxConfig(scope=GLOBAL))
     assert "balancer.update_every=micro_step" in conflict
 
@@ -377,3 +381,23 @@ def test_a_balancing_term_alone_moves_the_router_and_no_expert(term: str) -> Non
     assert "layers.0.moe.router.weight_ED" in moved
     assert not any("experts" in name for name in moved)
     assert not any(r.counts_E.requires_grad for r in routings)
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("kind", sorted(REGISTRY["balancer"]))
+def test_causality(kind: str, training: bool) -> None:
+    """Changing a token changes nothing before it; only in expert choice, and there only in training, it does."""
+    experts = MoEExpertsConfig(num_experts=4, ffn_hidden=16)
+    component: Any = REGISTRY["balancer"][kind]()
+    run = make_run(model=ModelConfig(layers=2, width=16, heads=2, init_std=0.3), experts=experts, balancer=component)
+    model, balancer = build_model(run, 64).train(training), component.build(run, 2, 4)
+    tokens_BS = torch.randint(64, (1, 16), generator=torch.Generator().manual_seed(0))
+    changed = 0.0
+    for t in range(1, 16):
+        other_BS = tokens_BS.clone()
+        other_BS[0, t] = (tokens_BS[0, t] + 7) % 64
+        with torch.no_grad():
+            one, other = (model(x, ranking=balancer.ranking_TE).logits_BSV[0, :t] for x in (tokens_BS, other_BS))
+        changed = max(changed, (one - other).abs().max().item())
+    leaks = component.EXPERTS_CHOOSE and training
+    assert changed > 0.01 if leaks else changed < 1e-5

@@ -20,6 +20,7 @@ from moe_sweeps.balancing.auxiliary import (
     z_loss,
 )
 from moe_sweeps.balancing.base import Balancer, BalancerConfig, NoBalancerConfig
+from moe_sweeps.balancing.expert_choice import ExpertChoiceConfig
 from moe_sweeps.balancing.lossfree import (
     AuxLossFree,
     AuxLossFreeConfig,
@@ -46,6 +47,7 @@ __all__ = [
     "BalancerConfig",
     "BiasTarget",
     "BiasUpdate",
+    "ExpertChoiceConfig",
     "LossFree",
     "LossFreeConfig",
     "NoBalancerConfig",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 @dataclass(slots=True)
 class BalancerConfig(Component):
     """Base of the balancers' configs."""
+
+    # In training experts choose tokens, not tokens experts.
+    EXPERTS_CHOOSE: ClassVar[bool] = False
 
     def build(self, run: RunConfig, num_layers: int, num_experts: int) -> Balancer:
         """The balancer of a model with `num_layers` MoE layers of `num_experts` experts."""

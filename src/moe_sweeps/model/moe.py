@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from moe_sweeps.config.groups import ExpertBackend
 from moe_sweeps.errors import ConfigError
 from moe_sweeps.model.precision import compute_dtype
-from moe_sweeps.model.router import Ranking, Router, Routing
+from moe_sweeps.model.router import ExpertPicks, Ranking, Router, Routing
 
 _GROUPED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _GROUPED_ALIGNMENT = 16  # bytes
@@ -36,11 +36,21 @@ class MoE(nn.Module):
     def forward(self, x_TD: Tensor, ranking: Ranking | None = None) -> tuple[Tensor, Routing]:
         """y_t = sum_k w_tk expert_{i_tk}(x_t) (arXiv 2401.04088, eq. 2): y (T, D) and the decision behind it."""
         routing: Routing = self.router(x_TD, ranking)
+        if routing.expert_picks is not None:
+            return self._expert_choice(x_TD, routing, routing.expert_picks), routing
         picks = sort_picks(routing.ids_TK)
         x_PD = _Dispatch.apply(x_TD, picks)  # type: ignore[no-untyped-call]
         y_PD = self.experts(x_PD, routing.counts_E)
         y_TD = _Combine.apply(y_PD, routing.weights_TK, picks)  # type: ignore[no-untyped-call]
         return y_TD, routing
+
+    def _expert_choice(self, x_TD: Tensor, routing: Routing, picks: ExpertPicks) -> Tensor:
+        """y_t = sum of w_ec expert_e(x_t) over all picks (e, c) of token t: y (T, D), 0 without any."""
+        token_P = picks.token_EC.flatten()  # by expert, as the experts want them
+        y_PD = self.experts(_TakeRows.apply(x_TD, token_P), routing.counts_E)  # type: ignore[no-untyped-call]
+        weighted_PD = y_PD * picks.weights_EC.flatten().unsqueeze(1)
+        y_TD: Tensor = _SumRows.apply(weighted_PD, token_P, len(x_TD))  # type: ignore[no-untyped-call]
+        return y_TD
 
 
 class Experts(nn.Module):
@@ -177,3 +187,38 @@ class _Combine(torch.autograd.Function):
 def _rows_TKD(x_PD: Tensor, picks: Picks) -> Tensor:
     """Sorted rows back in token order, (T, K, D)."""
     return x_PD.index_select(0, picks.place_TK.flatten()).view(*picks.place_TK.shape, -1)
+
+
+class _TakeRows(torch.autograd.Function):
+    """x_PD[p] = x_TD[token_P[p]] for tokens with differing numbers of picks; backward sums each token's rows."""
+
+    @staticmethod
+    def forward(ctx: Any, x_TD: Tensor, token_P: Tensor) -> Tensor:
+        ctx.token_P, ctx.num_tokens = token_P, len(x_TD)
+        return x_TD.index_select(0, token_P)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_PD: Tensor) -> tuple[Tensor, None]:
+        return _sum_rows_TD(grad_PD, ctx.token_P, ctx.num_tokens), None
+
+
+class _SumRows(torch.autograd.Function):
+    """The transpose of `_TakeRows`."""
+
+    @staticmethod
+    def forward(ctx: Any, y_PD: Tensor, token_P: Tensor, num_tokens: int) -> Tensor:
+        ctx.token_P = token_P
+        return _sum_rows_TD(y_PD, token_P, num_tokens)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_TD: Tensor) -> tuple[Tensor, None, None]:
+        return grad_TD.index_select(0, ctx.token_P), None, None
+
+
+def _sum_rows_TD(y_PD: Tensor, token_P: Tensor, num_tokens: int) -> Tensor:
+    """Sum of each token's rows, (T, D), in one order always: rows sorted by token, then segment by segment."""
+    order_P = token_P.argsort(stable=True)
+    lengths_T = token_P.new_zeros(num_tokens).scatter_add_(0, token_P, torch.ones_like(token_P))
+    return torch.segment_reduce(y_PD.index_select(0, order_P), "sum", lengths=lengths_T, unsafe=True, initial=0.0)

@@ -1,6 +1,6 @@
 """The router: from token representations to picks, weights and counts. It decides and reports; it changes no state.
 
-Axes: T tokens, D width, E experts, K picks per token.
+Axes: T tokens, D width, E experts, K picks per token; under expert choice C tokens per expert.
 """
 
 from __future__ import annotations
@@ -124,14 +124,26 @@ class SigmoidConfig(RouterConfig):
 
 
 @dataclass(frozen=True, slots=True)
+class ExpertPicks:
+    """What expert choice decides: every expert has C tokens, and tokens have differing numbers of experts."""
+
+    token_EC: Tensor  # int64
+    weights_EC: Tensor  # float32, differentiable
+
+
+@dataclass(frozen=True, slots=True)
 class Routing:
-    """One MoE layer's decision for T tokens. Balancers, load accounting and metrics read it; nobody writes it."""
+    """One MoE layer's decision for T tokens. Balancers, load accounting and metrics read it; nobody writes it.
+
+    Under expert choice `expert_picks` has the picks, and `weights_TK` and `ids_TK` are empty, (0, K).
+    """
 
     weights_TK: Tensor  # float32, differentiable
     ids_TK: Tensor  # int64
     logits_TE: Tensor  # float32, differentiable
     probs_TE: Tensor  # float32, differentiable, rows sum to 1
     counts_E: Tensor  # int64, picks of each expert, sum K*T
+    expert_picks: ExpertPicks | None = None
 
     @property
     def top_k(self) -> int:
@@ -141,18 +153,25 @@ class Routing:
 class Router(nn.Module):
     """Linear router in float32 whatever the model's dtype."""
 
-    def __init__(self, width: int, num_experts: int, top_k: int, config: RouterConfig) -> None:
+    def __init__(
+        self, width: int, num_experts: int, top_k: int, config: RouterConfig, experts_choose: bool = False
+    ) -> None:
         super().__init__()
         self.weight_ED = nn.Parameter(torch.empty(num_experts, width))
         if config.noise is RouterNoise.learned:
             self.noise_ED = nn.Parameter(torch.empty(num_experts, width))
-        self.top_k, self.config = top_k, config
+        self.top_k, self.config, self.experts_choose = top_k, config, experts_choose
 
     def forward(self, x_TD: Tensor, ranking: Ranking | None = None) -> Routing:
-        """Route `x_TD` (T, D). `ranking` replaces what top-k ranks; the weights always come from unbiased scores."""
+        """Route `x_TD` (T, D). `ranking` replaces what top-k ranks; the weights always come from unbiased scores.
+
+        With `experts_choose`, experts rank tokens in training, by score, and tokens rank experts in evaluation.
+        """
         with torch.autocast(x_TD.device.type, enabled=False):
             logits_TE = self._logits(x_TD)
             scores_TE = self.config.scores_TE(logits_TE)
+            if self.experts_choose and self.training:
+                return self._expert_choice(logits_TE, scores_TE)
             with torch.no_grad():
                 # Logits rank as scores do, and cannot tie where a softmax or sigmoid saturates.
                 ranked_TE = logits_TE if ranking is None else ranking(logits_TE, scores_TE)
@@ -174,6 +193,29 @@ class Router(nn.Module):
         learned = config.noise is RouterNoise.learned
         std: Tensor | float = F.softplus(F.linear(x_TD, self.noise_ED.to(dtype))) if learned else config.noise_std
         return logits_TE + std * torch.randn_like(logits_TE)
+
+    def _expert_choice(self, logits_TE: Tensor, scores_TE: Tensor) -> Routing:
+        """Each expert takes the C = K*T/E tokens that score highest for it (arXiv 2202.09368).
+
+        A weight is what the gate would give if the token had picked the experts that picked it.
+        """
+        num_tokens, num_experts = scores_TE.shape
+        capacity = self.top_k * num_tokens // num_experts
+        with torch.no_grad():
+            token_EC = scores_TE.topk(capacity, dim=0).indices.T.contiguous()
+            kept_TE = torch.zeros_like(scores_TE, dtype=torch.bool).scatter_(0, token_EC.T, True)
+            kept_TE |= ~kept_TE.any(dim=1, keepdim=True)  # a token without experts: any finite weights, never read
+            all_TE = torch.arange(num_experts, device=scores_TE.device).expand_as(scores_TE)
+        lowest = torch.finfo(logits_TE.dtype).min
+        weights_TE = self.config.weights_TK(
+            logits_TE.masked_fill(~kept_TE, lowest), scores_TE.masked_fill(~kept_TE, 0.0), all_TE
+        )
+        picks = ExpertPicks(token_EC, weights_TE.T.gather(1, token_EC))
+        none_0K = token_EC.new_empty(0, self.top_k)
+        counts_E = token_EC.new_full((num_experts,), capacity)
+        return Routing(
+            none_0K.to(logits_TE.dtype), none_0K, logits_TE, self.config.probs_TE(scores_TE), counts_E, picks
+        )
 
     def init_weights(self, std: float, generator: torch.Generator) -> None:
         """Fill the weights by `config.init`, reproducibly from `generator`; a learned noise scale begins even."""

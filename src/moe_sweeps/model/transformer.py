@@ -208,7 +208,7 @@ def weights_digest(model: nn.Module) -> str:
 
 
 def _build_moe(run: RunConfig, experts: MoEExpertsConfig) -> MoE:
-    router = Router(run.model.width, experts.num_experts, experts.top_k, run.router)
+    router = Router(run.model.width, experts.num_experts, experts.top_k, run.router, run.balancer.EXPERTS_CHOOSE)
     return MoE(router, Experts(experts.num_experts, run.model.width, experts.ffn_hidden, run.engine.expert_backend))
 
 

@@ -64,8 +64,11 @@ REFUSED = [
     (["aux.coef=-1"], r"aux\.coef=-1\.0 is refused: it must be >= 0\. Its default is 0\.1"),
     (["aux.coef=nan"], r"it must be a finite number"),
     (["aux.normalization=swich"], r"must be one of switch, megatron, talk\. Did you mean switch\?"),
-    (["balancer=auxx"], r"the options are aux, aux_lossfree, lossfree, none, quantile\. Did you mean balancer=aux\?"),
-    (["balancer=zzz"], r"Choose one of aux, aux_lossfree, lossfree, none, quantile"),
+    (
+        ["balancer=auxx"],
+        r"the options are aux, aux_lossfree, expert_choice, lossfree, none, quantile\. Did you mean balancer=aux\?",
+    ),
+    (["balancer=zzz"], r"Choose one of aux, aux_lossfree, expert_choice, lossfree, none, quantile"),
     (["balanser=aux"], r"Did you mean balancer\?"),
     (["balancer.kind=lossfree"], r"Write balancer=lossfree instead"),
     (["balancer=lossfree", "balancer.rate=0"], r"balancer\.rate=0\.0 is refused: it must be > 0"),

@@ -191,3 +191,48 @@ def test_swiglu_by_hand() -> None:
     gate, up = math.log(3), 2.0  # sigmoid(ln 3) = 3/4
     y = swiglu(torch.tensor([[gate, -gate, up, up]], dtype=torch.float64))
     assert_close(y, torch.tensor([[gate * 0.75 * up, -gate * 0.25 * up]], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("gate", [TopkSoftmaxConfig(), SoftmaxTopkConfig(renormalize=True), SigmoidConfig()])
+def test_expert_choice_equals_a_loop_over_experts_and_tokens(gate: RouterConfig) -> None:
+    """Values and gradients, in float64: each expert's C best tokens, weighted as the gate weighs a token's experts."""
+    torch.manual_seed(0)
+    router = Router(8, 4, 1, gate, experts_choose=True).double()
+    moe = MoE(router, Experts(4, 8, 8, ExpertBackend.loop)).double()
+    for param in moe.parameters():
+        torch.nn.init.normal_(param)
+    x_TD = torch.randn(24, 8, dtype=torch.float64, requires_grad=True)
+    y_TD, routing = moe(x_TD)
+    assert routing.counts_E.tolist() == [6] * 4
+    assert routing.top_k == 1
+    scores_TE = gate.scores_TE(x_TD @ router.weight_ED.T)
+    experts_of: list[list[int]] = [[] for _ in range(24)]
+    for e in range(4):
+        for t in scores_TE[:, e].argsort(descending=True)[:6].tolist():
+            experts_of[t].append(e)
+    assert {len(experts) for experts in experts_of} >= {0, 1, 2}  # one token has none
+    rows = []
+    for t, experts in enumerate(experts_of):
+        ids_1K = torch.tensor([experts], dtype=torch.int64)
+        logits_1E = x_TD[t : t + 1] @ router.weight_ED.T
+        y_D = torch.zeros(8, dtype=torch.float64)
+        for e, weight in zip(experts, gate.weights_TK(logits_1E, gate.scores_TE(logits_1E), ids_1K)[0], strict=True):
+            y_D = y_D + weight * (moe.experts.down_EDF[e] @ swiglu(moe.experts.up_EHD[e] @ x_TD[t]))
+        rows.append(y_D)
+    expected_TD = torch.stack(rows)
+    assert_close(y_TD, expected_TD, rtol=1e-10, atol=1e-10)
+    inputs = [x_TD, *moe.parameters()]
+    probe_TD = torch.randn_like(y_TD)
+    found = torch.autograd.grad((y_TD * probe_TD).sum(), inputs)
+    expected = torch.autograd.grad((expected_TD * probe_TD).sum(), inputs)
+    for one, other in zip(found, expected, strict=True):
+        assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+def test_in_evaluation_tokens_choose_their_experts() -> None:
+    torch.manual_seed(0)
+    routers = [Router(8, 4, 2, SoftmaxTopkConfig(), experts_choose=choose).eval() for choose in (True, False)]
+    torch.nn.init.normal_(routers[0].weight_ED)
+    routers[1].load_state_dict(routers[0].state_dict())
+    x_TD = torch.randn(10, 8)
+    assert torch.equal(routers[0](x_TD).ids_TK, routers[1](x_TD).ids_TK)

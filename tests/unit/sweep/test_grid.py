@@ -20,7 +20,14 @@ def test_the_product_of_the_axes_first_axis_slowest() -> None:
 def test_ranges_choices_and_globs() -> None:
     assert expand(["seed=range(0,3)"]).axes == {"seed": ["0", "1", "2"]}
     assert expand(["seed=choice(5,7)"]).axes == {"seed": ["5", "7"]}
-    assert expand(["balancer=glob(*)"]).axes["balancer"] == ["aux", "aux_lossfree", "lossfree", "none", "quantile"]
+    assert expand(["balancer=glob(*)"]).axes["balancer"] == [
+        "aux",
+        "aux_lossfree",
+        "expert_choice",
+        "lossfree",
+        "none",
+        "quantile",
+    ]
     assert expand(["experts=glob(e*,exclude=e128)"]).axes == {"experts": ["e16", "e8"]}
 
 
