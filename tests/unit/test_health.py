@@ -108,7 +108,8 @@ def test_a_collapsed_run_is_marked_and_trained_to_the_end(folders: Path, real_da
     assert "stopped_early" not in summary
     assert folder.status().collapsed is True
     assert folder.status().step == 24
-    assert load_runs(folders).frame.loc[0, ["collapsed", "collapsed_at_step"]].tolist() == [True, 6]
+    (row,) = load_runs(folders).frame.to_dict("records")
+    assert (row["collapsed"], row["collapsed_at_step"]) == (True, 6)
 
 
 @pytest.mark.usefixtures("everything_goes_to_two_experts")
