@@ -2,8 +2,10 @@
 
     python benchmarks/monitoring_cost.py [scale=proxy ...] [--rounds 20]
 
-A round is one logging interval with monitoring and one without, so that other work on the machine slows both alike.
-The share is the median over rounds of their ratio; the sampled step and the line that is written are part of it.
+Two measures of the same steps. `in turn`: single steps with and without take turns, in changing order, so that other
+work on the machine slows both alike; medians of ordinary and of logged steps are compared apart, and weighted as they
+occur. `inside`: the time spent in the monitor's own methods over the time of the steps with it, which is much less
+noisy, and complete on a CPU alone, where nothing is left running when a method returns.
 The cost of an evaluation's extra pass is given by itself, spread over the steps between two evaluations.
 """
 
@@ -12,7 +14,9 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from statistics import median, quantiles
+from collections.abc import Callable
+from statistics import median
+from typing import Any
 
 import torch
 
@@ -47,28 +51,59 @@ def main() -> None:
         runs = [compose(single(line)) for line in lines]
         data = prepared(runs[0].data, resolve(runs[0].paths.data))
         monitored, plain = (_trainer(run, data) for run in runs)
-        every = monitored.run.trainer.log_every
-        pairs = [(_interval(monitored), _interval(plain)) for _ in range(args.rounds + 1)][1:]
+        inside = _time_the_monitor(monitored)
+        for trainer in (monitored, plain):
+            _step(trainer)  # the first steps are slower
+        inside.clear()
+        times: dict[bool, list[tuple[float, float]]] = {False: [], True: []}  # by whether the step is logged
+        for i in range(args.rounds * monitored.run.trainer.log_every):
+            pair = {trainer: _step(trainer) for trainer in ((monitored, plain) if i % 2 else (plain, monitored))}
+            times[monitored.step % monitored.run.trainer.log_every == 0].append((pair[monitored], pair[plain]))
         sample = median(_sample_seconds(monitored) for _ in range(5))
-    shares = [with_ / without - 1 for with_, without in pairs]
-    low, middle, high = quantiles(shares, n=4)
-    step = median(without for _, without in pairs) / every
-    print(f"step without monitoring: {step * 1e3:.2f} ms; logging every {every} steps; {args.rounds} rounds")
-    print(f"monitoring: {middle:+.2%} of the step time (quartiles {low:+.2%} to {high:+.2%})")
-    print(f"routing sample of an evaluation: {sample / step / monitored.run.trainer.eval_every:+.2%}, in steps between")
+    every = monitored.run.trainer.log_every
+    with_, without = (((every - 1) * _median(times[False], i) + _median(times[True], i)) / every for i in (0, 1))
+    total = sum(pair[0] for pairs in times.values() for pair in pairs)
+    print(
+        f"step without monitoring: {without * 1e3:.2f} ms; logged every {every} steps; {args.rounds} rounds of {every}"
+    )
+    print(f"monitoring, in turn: {with_ / without - 1:+.2%} of the step time")
+    print(f"monitoring, inside: {sum(inside) / total:.2%} of the step time")
+    print(f"routing sample of an evaluation: +{sample / without / monitored.run.trainer.eval_every:.2%}")
+
+
+def _median(pairs: list[tuple[float, float]], which: int) -> float:
+    return median(pair[which] for pair in pairs)
+
+
+def _time_the_monitor(trainer: Trainer) -> list[float]:
+    """Seconds of every call of what the trainer calls in training; the list grows as it trains."""
+    seconds: list[float] = []
+
+    def timed(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            started = time.perf_counter()
+            result = method(*args)
+            seconds.append(time.perf_counter() - started)
+            return result
+
+        return call
+
+    for name in ("begin_step", "add_micro_batch", "add_gradients", "add_step", "log"):
+        setattr(trainer.monitor, name, timed(getattr(trainer.monitor, name)))
+    return seconds
 
 
 def _trainer(run: RunConfig, data: TokenData) -> Trainer:
     return Trainer(run, freeze(run, [], command="benchmark"), data, resolve_device(run.engine.device), Silent())
 
 
-def _interval(trainer: Trainer) -> float:
-    """Seconds of one logging interval, its line included. The steps are numbered as in training."""
+def _step(trainer: Trainer) -> float:
+    """Seconds of one step, and of its line if it is logged."""
     started = time.perf_counter()
-    for _ in range(trainer.run.trainer.log_every):
-        trainer.interval.add(trainer._train_step())
-        trainer.step += 1
-    trainer._log_interval()
+    trainer.interval.add(trainer._train_step())
+    trainer.step += 1
+    if trainer.step % trainer.run.trainer.log_every == 0:
+        trainer._log_interval()
     return time.perf_counter() - started
 
 

@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from moe_sweeps import metrics
-from moe_sweeps.balancing import Balancer
-from moe_sweeps.config.schema import RunConfig
+from moe_sweeps.config.groups import TrainerConfig
 from moe_sweeps.evaluate import Evaluation
 from moe_sweeps.model.router import Routing
+from moe_sweeps.optim.groups import role_of
 from moe_sweeps.routing_samples import RoutingSamples
 from moe_sweeps.rundir import MetricsLog, RunDir
 
@@ -38,15 +38,17 @@ DIGITS = 6  # significant digits of what is logged
 class RouterMonitor:
     """Follows one run. The trainer feeds it; with `trainer.monitor=false` it does nothing."""
 
-    def __init__(
-        self, run: RunConfig, folder: RunDir, balancer: Balancer, groups: Sequence[dict[str, Any]], device: torch.device
-    ) -> None:
-        self.settings, self.balancer, self.groups, self.device = run.trainer, balancer, groups, device
+    def __init__(self, settings: TrainerConfig, folder: RunDir, model: nn.Module, balancer: nn.Module) -> None:
+        self.settings, self.balancer = settings, balancer
+        self.params_by_role: dict[str, list[nn.Parameter]] = {}
+        for name, param in model.named_parameters():
+            self.params_by_role.setdefault(role_of(name).value, []).append(param)
         self.log_file = MetricsLog(folder.path / "routing.jsonl")
         self.samples = RoutingSamples(folder.path / "routing_samples")
-        self.enabled = run.trainer.monitor
+        self.enabled = settings.monitor
         self._sampling = False
-        self._sampled: dict[str, Any] = {}  # taken in this step, which will be logged
+        # Taken in this step, if it will be logged.
+        self._grad_norms: dict[str, Tensor] = {}
         self._micro: list[dict[str, Tensor]] = []
         self._bias_before_LE = self._bias_LE()
         self._reset()
@@ -62,7 +64,7 @@ class RouterMonitor:
         """Step number `step`, counted from 1, begins: it is sampled if it will be logged."""
         last = step == self.settings.steps
         self._sampling = self.enabled and (step % self.settings.log_every == 0 or last)
-        self._sampled, self._micro = {}, []
+        self._grad_norms, self._micro = {}, []
 
     @torch.no_grad()
     def add_micro_batch(self, routings: Sequence[Routing]) -> None:
@@ -79,8 +81,8 @@ class RouterMonitor:
     def add_gradients(self) -> None:
         """Gradients are complete and not yet clipped."""
         if self._sampling:
-            grads = {g["role"]: [p.grad for p in g["params"] if p.grad is not None] for g in self.groups}
-            self._sampled["grad_norm"] = {role: torch.nn.utils.get_total_norm(found) for role, found in grads.items()}
+            grads = {k: [p.grad for p in params if p.grad is not None] for k, params in self.params_by_role.items()}
+            self._grad_norms = {role: nn.utils.get_total_norm(found) for role, found in grads.items()}
 
     @torch.no_grad()
     def add_step(self, load_LE: Tensor) -> None:
@@ -145,8 +147,8 @@ class RouterMonitor:
 
     @torch.no_grad()
     def _norms(self) -> dict[str, Any]:
-        norms = dict(self._sampled)
-        norms["param_norm"] = {g["role"]: torch.nn.utils.get_total_norm(g["params"]) for g in self.groups}
+        param_norms = {role: nn.utils.get_total_norm(params) for role, params in self.params_by_role.items()}
+        norms = {"grad_norm": self._grad_norms, "param_norm": param_norms}
         return {name: {role: plain(norm) for role, norm in by_role.items()} for name, by_role in norms.items()}
 
     # --- evaluation -----------------------------------------------------------------------------------------------

@@ -84,7 +84,7 @@ class Trainer:
         self.step = 0
         self.interval = Means(device)
         self.tail_maxvio = Mean(device)
-        self.monitor = RouterMonitor(run, folder, self.balancer, self.optimizer.param_groups, device)
+        self.monitor = RouterMonitor(run.trainer, folder, self.model, self.balancer)
         self.health = collapse_watch(run, device)
         self.clock = Clock()
         self.last_good: dict[str, float] = {}

@@ -54,13 +54,14 @@ def kill_at(folder: RunDir, step: int) -> bool:
     return alive
 
 
-def result(folder: RunDir) -> tuple[Any, Any, dict[str, torch.Tensor]]:
+def result(folder: RunDir) -> tuple[Any, Any, dict[str, torch.Tensor], str]:
     summary = {k: v for k, v in (folder.summary() or {}).items() if k not in TIMES}
     lines = (folder.path / "metrics.jsonl").read_text().splitlines()
     metrics = [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
     found = Checkpoints(folder.checkpoints, 2).load_latest(torch.device("cpu"))
     assert found is not None
-    return summary, metrics, found[1]["model"] | found[1]["balancer"]
+    routing = (folder.path / "routing.jsonl").read_text()
+    return summary, metrics, found[1]["model"] | found[1]["balancer"], routing
 
 
 def test_ten_kills_change_nothing(folders: Path, real_data: TokenData, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,9 +81,10 @@ def test_ten_kills_change_nothing(folders: Path, real_data: TokenData, monkeypat
     assert folder.status().state is State.done, folder.log.read_text()
     assert folder.status().attempt == KILLS + 1
 
-    summary, metrics, weights = result(folder)
+    summary, metrics, weights, routing = result(folder)
     assert summary == expected[0]
     assert metrics == expected[1]
+    assert routing == expected[3]
     assert [m["step"] for m in metrics if m["split"] == "train"] == list(range(1, 121))
     for name, tensor in expected[2].items():
         assert torch.equal(tensor, weights[name]), (name, steps)

@@ -108,7 +108,7 @@ def test_a_collapsed_run_is_marked_and_trained_to_the_end(folders: Path, real_da
     assert "stopped_early" not in summary
     assert folder.status().collapsed is True
     assert folder.status().step == 24
-    row = load_runs(folders).frame.iloc[0]
+    (row,) = load_runs(folders).frame.to_dict("records")
     assert (row["collapsed"], row["collapsed_at_step"]) == (True, 6)
 
 

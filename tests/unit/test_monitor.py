@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from helpers import TINY, compose_run, never, records, trainer
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from moe_sweeps import metrics
 from moe_sweeps.balancing import LossFree
@@ -197,6 +199,37 @@ def test_a_dense_model_has_norms_alone(folders: Path, real_data: TokenData) -> N
     ours.train(never)
     found = records(ours.folder, "routing.jsonl")
     assert all(set(r) == {"step", "split", "grad_norm", "param_norm"} for r in found)
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses the operations by which a host waits for its device."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert not str(func).startswith(("aten._local_scalar_dense", "aten.nonzero", "aten.equal")), func
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("step", [3, 4])  # an ordinary one, and one that will be logged
+def test_the_host_waits_for_the_device_in_lines_alone(
+    folders: Path, real_data: TokenData, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = trainer(compose_run(*TINY, "balancer=lossfree", "trainer.stop_on_collapse=true"), real_data)
+    output = ours.model(*ours.batches.batch(0))
+    output.loss.backward()
+    load_LE = torch.stack([r.counts_E for r in output.routings])
+    monkeypatch.setattr(torch.Tensor, "tolist", None)
+    with NoWaiting():
+        ours.monitor.begin_step(step)
+        ours.monitor.add_micro_batch(output.routings)
+        ours.monitor.add_gradients()
+        ours.monitor.add_step(load_LE)
+        ours.health.add(step, metrics.maxvio(load_LE))
+        assert not ours.health.says_stop(step)
+    with NoWaiting(), pytest.raises(AssertionError, match="_local_scalar_dense"):
+        load_LE.sum().item()
 
 
 def test_what_is_not_finite_is_null() -> None:
