@@ -166,6 +166,8 @@ def test_compat_talk_sets_documented_keys_and_nothing_else() -> None:
     assert lossfree.router.init is RouterInit.talk
     assert lossfree.router.z_loss == 0
     assert lossfree.balancer.bias_on.value == "logits"  # type: ignore[attr-defined]
+    assert lossfree.balancer.update_every.value == "micro_step"  # type: ignore[attr-defined]
+    assert plain.balancer.update_every.value == "step"  # type: ignore[attr-defined]
     assert plain.balancer.bias_on.value == "scores"  # type: ignore[attr-defined]
     beside_aux = compose_run("compat=talk")
     assert beside_aux.router.z_loss == 0.01
