@@ -52,7 +52,10 @@ def skewed_tokens(folder: Path) -> TokenData:
     for name, part in (("train", tokens[:50_000]), ("val", tokens[50_000:])):
         part.tofile(folder / name)
         maps.append(np.memmap(folder / name, "<u2", mode="r"))
-    return TokenData(folder, {"vocab_size": 256, "fingerprint": "skewed", "domains": ["chain"]}, *maps)
+    domains = [[{"name": "chain", "start": 0, "end": len(tokens)}] for tokens in maps]
+    spans = {split: {"domains": found} for split, found in zip(("train", "val"), domains, strict=True)}
+    meta = {"vocab_size": 256, "fingerprint": "skewed", "domains": ["chain"], "splits": spans}
+    return TokenData(folder, meta, *maps)
 
 
 def maxvio_by_step(data: TokenData, folder: Path, steps: int, *line: str) -> list[float]:

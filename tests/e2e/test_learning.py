@@ -49,7 +49,10 @@ def skewed(tmp_path: Path) -> TokenData:
     for name, part in (("train", tokens[:50_000]), ("val", tokens[50_000:])):
         part.tofile(tmp_path / name)
         maps.append(np.memmap(tmp_path / name, "<u2", mode="r"))
-    return TokenData(tmp_path, {"vocab_size": 256, "fingerprint": "skewed", "domains": ["chain"]}, *maps)
+    domains = [[{"name": "chain", "start": 0, "end": len(tokens)}] for tokens in maps]
+    spans = {split: {"domains": found} for split, found in zip(("train", "val"), domains, strict=True)}
+    meta = {"vocab_size": 256, "fingerprint": "skewed", "domains": ["chain"], "splits": spans}
+    return TokenData(tmp_path, meta, *maps)
 
 
 def final_maxvio(data: TokenData, *line: str) -> float:
