@@ -9,8 +9,7 @@ from typing import Any
 from helpers import compose_run, make_run
 
 from moe_sweeps.balancing import AuxBalancerConfig
-from moe_sweeps.config import compose
-from moe_sweeps.config.compose import from_dict, option_help, to_dict
+from moe_sweeps.config.compose import from_dict, option_file, option_help, to_dict
 from moe_sweeps.config.registry import REGISTRY
 from moe_sweeps.identity import run_id
 
@@ -21,7 +20,7 @@ def composes_and_survives_freezing(group: str, option: str) -> None:
 
 
 def file_is_short_and_says_when_to_use_it(group: str, option: str) -> None:
-    assert len((compose.CONF / group / f"{option}.yaml").read_text().splitlines()) < 25
+    assert len(option_file(group, option).read_text().splitlines()) < 25
     assert option_help(group, option).startswith("Use ")
 
 

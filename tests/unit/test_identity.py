@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
 import pytest
 from contracts import components
 from helpers import compose_run, make_run
 
-from moe_sweeps.balancing import AuxBalancerConfig
 from moe_sweeps.config.registry import REGISTRY, knob
 from moe_sweeps.identity import canonical_form, identity, run_id, unread_knobs, why_unread
 from moe_sweeps.optim.lr_split import StaticConfig

@@ -27,8 +27,8 @@ class QuantileConfig(BalancerConfig):
     """Thresholds from the last step's scores in place of a bias that creeps; no coefficient and no rate."""
 
     kind: str = "quantile"
-    # At most so many rounds of `quantile_thresholds` a step, beginning where the last step ended. From zero and on random
-    # scores up to 28 were needed for 8 experts, 42 for 16 and 167 for 128.
+    # At most so many rounds of `quantile_thresholds` a step, beginning where the last step ended. From zero, random
+    # scores needed up to 28 for 8 experts, 42 for 16 and 167 for 128.
     iterations: int = knob(256, ge=1)
 
     def build(self, run: RunConfig, num_layers: int, num_experts: int) -> Quantile:
@@ -81,9 +81,9 @@ def quantile_thresholds(scores_TE: Tensor, beta_E: Tensor, top_k: int, iteration
 
     Both are minima, coordinate by coordinate, of the dual of max sum_ti x_ti s_ti with x in [0, 1], sum_i x_ti = k and
     sum_t x_ti = C. Every point between the two values is one. The published choice is the lower end, (k+1)-th and
-    (C+1)-th; it makes ties where the scores have none, and comes to rest short of balance. At the middle a picked expert
-    is strictly above alpha_t + beta_i and another strictly below it, so rest is balance, and the picks are the assignment
-    of largest total score. With k = E every expert has every token.
+    (C+1)-th; it makes ties where the scores have none, and comes to rest short of balance. At the middle a picked
+    expert is strictly above alpha_t + beta_i and another strictly below it, so that rest is balance, and the picks are
+    the assignment of largest total score. With k = E every expert has every token.
     """
     num_tokens, num_experts = scores_TE.shape
     if top_k == num_experts:

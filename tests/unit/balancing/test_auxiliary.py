@@ -91,7 +91,9 @@ def test_sequence_scope_refuses_sequences_of_unequal_lengths(kind: str) -> None:
     """A packed batch says how long its sequences are; a count that does not divide the tokens cannot be right."""
     balancer = build(kind, AuxConfig(scope=AuxScope.sequence))
     unequal = r"aux\.scope=sequence is refused: it needs sequences of one length, and"
-    with pytest.raises(ConfigError, match=rf"{unequal} a packed batch has sequences of 1, 3 tokens\. Use aux\.scope=micro"):
+    with pytest.raises(
+        ConfigError, match=rf"{unequal} a packed batch has sequences of 1, 3 tokens\. Use aux\.scope=micro"
+    ):
         balancer.loss([TWO_SEQUENCES] * 2, num_sequences=2, lengths_B=[1, 3])
     with pytest.raises(ConfigError, match=rf"{unequal} 3 tokens are not 2 of them"):
         balancer.loss([HAND] * 2, num_sequences=2)

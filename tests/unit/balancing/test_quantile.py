@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from helpers import make_run
-from scipy.optimize import linear_sum_assignment, linprog
-from scipy.sparse import kron, vstack
-from scipy.sparse import eye as identity
+from scipy.optimize import linear_sum_assignment, linprog  # type: ignore[import-untyped]
+from scipy.sparse import eye as identity  # type: ignore[import-untyped]
+from scipy.sparse import kron, vstack  # type: ignore[import-untyped]
 from torch import Tensor
 from unit.balancing.records import HAND, build
 
@@ -48,8 +48,8 @@ def test_quantile_thresholds_by_hand() -> None:
     """Four tokens, two experts, top-1, C = 2; everyone prefers expert 0, by 4, 3, 2, 1.
 
     alpha = the middle of both = (3, 2.5, 2, 1.5). s - alpha = (2, 1.5, 1, .5) for expert 0 and minus that for expert 1.
-    The middles of second and third are beta = (1.25, -1.25). Then s_0 - s_1 - 2.5 = (1.5, .5, -.5, -1.5): the two tokens
-    that want expert 0 most have it, and further rounds change nothing.
+    The middles of second and third are beta = (1.25, -1.25). Then s_0 - s_1 - 2.5 = (1.5, .5, -.5, -1.5): the two
+    tokens that want expert 0 most have it, and further rounds change nothing.
     """
     scores_TE = torch.tensor([[5.0, 1.0], [4.0, 1.0], [3.0, 1.0], [2.0, 1.0]])
     for rounds in (1, 2, 5):

@@ -14,7 +14,10 @@ REFUSED = [
     ("balancer=lossfree balancer.rate=0", r"balancer\.rate=0\.0 is refused: it must be > 0\. Its default is 0\.001"),
     ("balancer=lossfree balancer.rate=-0.5", r"balancer\.rate=-0\.5 is refused: it must be > 0"),
     ("balancer=aux_lossfree balancer.rate=0", r"balancer\.rate=0\.0 is refused: it must be > 0"),
-    ("balancer=lossfree balancer.decay_fraction=1.5", r"balancer\.decay_fraction=1\.5 is refused: it must be >= 0 and <= 1"),
+    (
+        "balancer=lossfree balancer.decay_fraction=1.5",
+        r"balancer\.decay_fraction=1\.5 is refused: it must be >= 0 and <= 1",
+    ),
     ("balancer=quantile balancer.iterations=0", r"balancer\.iterations=0 is refused: it must be >= 1"),
     ("aux.coef=-1", r"aux\.coef=-1\.0 is refused: it must be >= 0"),
     ("router.temperature=0", r"router\.temperature=0\.0 is refused: it must be > 0\. Its default is 1\.0"),
@@ -45,5 +48,3 @@ def test_bad_input_is_refused_with_the_fix(line: str, message: str) -> None:
 def test_what_divides_is_taken() -> None:
     run = compose_run("scale=smoke", "balancer=quantile", *UNEVEN[:-1], "trainer.seq_len=9")
     assert run.trainer.batch_size * run.trainer.seq_len * 2 % 6 == 0
-
-
