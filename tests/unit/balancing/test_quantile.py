@@ -11,7 +11,7 @@ import torch
 from helpers import make_run
 from scipy.optimize import linear_sum_assignment, linprog  # type: ignore[import-untyped]
 from scipy.sparse import eye as identity  # type: ignore[import-untyped]
-from scipy.sparse import kron, vstack  # type: ignore[import-untyped]
+from scipy.sparse import kron, vstack
 from torch import Tensor
 from unit.balancing.records import HAND, build
 
