@@ -47,7 +47,7 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as root:
-        trainers = {label: _trainer([*line, *args.overrides], f"{root}/{label}") for label, line in ARMS.items()}
+        trainers = {label: _trainer([f"paths.runs={root}", *line, *args.overrides]) for label, line in ARMS.items()}
         inside = {label: _time_the_balancer(trainer) for label, trainer in trainers.items()}
         _in_turn(trainers, WARM_UP)
         for calls in inside.values():
@@ -61,11 +61,12 @@ def main() -> None:
         print(f"{label:<20}{ratio - 1:+8.1%} of the step, {share:6.2%} in the balancer")
 
 
-def _trainer(line: list[str], folder: str) -> Trainer:
-    line = [f"paths.runs={folder}", "trainer.monitor=false", *line]
-    run = compose(single(line))
+def _trainer(line: list[str]) -> Trainer:
+    run = compose(single([*line, "trainer.monitor=false"]))
     if run.trainer.micro_batches == 1:
-        run = compose(single([*line, f"trainer.micro_batch_size={run.trainer.batch_size // 2}"]))
+        run = compose(
+            single([*line, "trainer.monitor=false", f"trainer.micro_batch_size={run.trainer.batch_size // 2}"])
+        )
     return new_trainer(run, prepared(run.data, resolve(run.paths.data)))
 
 
