@@ -21,7 +21,7 @@ MOST_PANELS = 12
 def figure_of(history: History, title: str, height: float, note: str = "") -> Figure:
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", fontsize=14, fontweight="bold")
-    text = f"run {history.name}" + (f".  {note}" if note else "")
+    text = f"run {history.name}." + (f"  {note}" if note else "")
     if history.collapse is not None:
         text += f"  ROUTER COLLAPSED{history.collapse.when}: see index.md."
     figure.supxlabel(text, x=0.01, ha="left", fontsize=9, color="#505050" if history.collapse is None else "#b00020")
