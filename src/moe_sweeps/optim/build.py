@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -14,6 +15,9 @@ from moe_sweeps.optim.groups import ParamGroup
 @dataclass(slots=True)
 class OptimizerConfig(Component):
     """Base of the optimizers. `base_lr` is the peak learning rate that `lr_split` multiplies, role by role."""
+
+    # A step with twice the learning rate is twice the step, decoupled decay included. Load-based splits rest on it.
+    LINEAR_IN_LR: ClassVar[bool] = True
 
     base_lr: float = knob(1e-3, gt=0)
     weight_decay: float = knob(0.1, ge=0)
