@@ -40,8 +40,7 @@ class ExpertSteps:
     @torch.no_grad()
     def before(self) -> None:
         """Note the parameters; the groups have the learning rates of the step."""
-        kept = [1.0 if self.scale_decay else 1.0 - g["lr"] * g["weight_decay"] for g, _ in self._params()]
-        self._before = [p.detach() * k if k != 1.0 else p.detach().clone() for (_, p), k in zip(self._params(), kept)]
+        self._before = [p.detach() * self._undecayed(group) for group, p in self._params()]
 
     @torch.no_grad()
     def after(self, ratio_LE: Tensor) -> None:
@@ -50,6 +49,10 @@ class ExpertSteps:
             ratio_E = ratio_LE[self._layer_of[id(p)]].to(p.dtype)
             torch.lerp(old, p, ratio_E.view(-1, *[1] * (p.dim() - 1)), out=p)
         self._before = []
+
+    def _undecayed(self, group: dict[str, Any]) -> float:
+        """What the decay that follows no ratio leaves of a parameter; times 1 is a copy."""
+        return 1.0 if self.scale_decay else 1.0 - group["lr"] * group["weight_decay"]
 
     def _params(self) -> Iterator[tuple[dict[str, Any], nn.Parameter]]:
         for group in self._groups:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from moe_sweeps.config.registry import DENSE_HAS_NO_ROUTER, REGISTRY, Component, Unread, broken_bounds, component, knob
 from moe_sweeps.errors import ConfigError, nearest
@@ -80,7 +80,8 @@ class ScheduleConfig(Component):
 
     def canonical(self, run: RunConfig) -> ScheduleConfig:
         """A role that names the run's own kind has no schedule of its own."""
-        return dataclasses.replace(self, **{r.value: None for r in Role if getattr(self, r.value) == self.kind})
+        same: dict[str, Any] = {role.value: None for role in Role if getattr(self, role.value) == self.kind}
+        return dataclasses.replace(self, **same)
 
     def _warmup(self, step: int) -> float:
         """Linear: 1/W in the first step, 1 at step W - 1 and ever after."""

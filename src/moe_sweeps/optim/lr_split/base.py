@@ -30,6 +30,9 @@ class LrSplitConfig(Component):
     def multiplier(self, role: Role) -> float:
         return 1.0
 
+    def canonical(self, run: RunConfig) -> LrSplitConfig:
+        return self
+
     def ratios(self, run: RunConfig) -> LoadRatios | None:
         """What gives each expert a ratio of its role's learning rate in every step; None: all have the same."""
         return None
@@ -62,11 +65,12 @@ class RoleMultipliers(LrSplitConfig):
 
     def without_loads(self, run: RunConfig, expert: float) -> LrSplitConfig:
         """The same multipliers, but for the experts', in their plainest form."""
-        multipliers = {role: self.multiplier(role) for role in Role} | {Role.expert: expert}
+        plain = StaticConfig(
+            expert=expert, router=self.router, dense=self.dense, embedding=self.embedding, norm=self.norm
+        )
         unread = RoleMultipliers.unread(self, run)
-        if all(value == 1.0 for role, value in multipliers.items() if role.value not in unread):
-            return MatchedConfig()
-        return StaticConfig(**{role.value: value for role, value in multipliers.items()})
+        all_one = all(plain.multiplier(role) == 1.0 for role in Role if role.value not in unread)
+        return MatchedConfig() if all_one else plain
 
 
 @component("lr_split", "static")
