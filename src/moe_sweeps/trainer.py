@@ -26,6 +26,7 @@ from moe_sweeps.metrics import maxvio
 from moe_sweeps.model.precision import Compute
 from moe_sweeps.model.transformer import Transformer, build_model, weights_digest
 from moe_sweeps.monitor import RouterMonitor
+from moe_sweeps.optim.build import state_bytes
 from moe_sweeps.optim.stepper import Stepper
 from moe_sweeps.randomness import random_state, restore_random_state
 from moe_sweeps.run_report import Clock, costs, outcome
@@ -204,7 +205,7 @@ class Trainer:
     def _outcome_and_costs(self) -> dict[str, Any]:
         self.clock.lap()
         found = outcome(self.health) | costs(self.run, self.data.vocab_size, self.step, self.clock, self.device)
-        return found | self.timer.means() | {"optimizer_state_bytes": self.stepper.state_bytes()}
+        return found | self.timer.means() | {"optimizer_state_bytes": state_bytes(self.stepper.optimizer)}
 
 
 def build_balancer(run: RunConfig) -> Balancer:

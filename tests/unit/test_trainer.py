@@ -321,13 +321,12 @@ def test_the_shuffle_is_recorded(folders: Path, real_data: TokenData) -> None:
 
 def test_a_forced_balance_makes_a_load_based_run_a_static_one(folders: Path, real_data: TokenData) -> None:
     """Experts that choose have equal loads: one run id, and the same bits if both are trained."""
-    lines = ["lr_split=static", "lr_split.expert=0.25"], ["lr_split=batch_fraction"]
-    found = [
-        trainer(compose_run(*TINY, "balancer=expert_choice", f"paths.runs={folders / line[-1]}", *line), real_data)
-        for line in lines
-    ]
-    assert found[0].folder.run_id == found[1].folder.run_id
-    assert without_times(found[0].train(never)) == without_times(found[1].train(never))
+    chosen = "balancer=expert_choice"
+    lines = [chosen, "lr_split=static", "lr_split.expert=0.25"], [chosen, "lr_split=batch_fraction"]
+    runs = [compose_run(*TINY, *line, f"paths.runs={folders / str(len(line))}") for line in lines]
+    one, other = (trainer(run, real_data) for run in runs)
+    assert one.folder.run_id == other.folder.run_id
+    assert without_times(one.train(never)) == without_times(other.train(never))
 
 
 def test_the_time_of_a_step_is_told_by_its_parts(folders: Path, real_data: TokenData) -> None:

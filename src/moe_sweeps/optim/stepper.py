@@ -5,7 +5,6 @@ Axes: L MoE layers, E experts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from moe_sweeps.optim.expert_steps import ExpertSteps
-from moe_sweeps.optim.groups import expected_roles, parameter_groups
-from moe_sweeps.optim.lr_split import LoadBasedConfig, Ratios, Role
+from moe_sweeps.optim.groups import ParamGroup, expected_roles, parameter_groups
+from moe_sweeps.optim.lr_split import LoadBasedConfig, LrSplitConfig, Ratios, Role
 
 if TYPE_CHECKING:
     from moe_sweeps.config.schema import RunConfig
@@ -35,10 +34,7 @@ class Stepper:
 
     def __init__(self, run: RunConfig, model: nn.Module) -> None:
         self.run = run
-        # In its plainest form a split that no load can change is taken as what it is, to the last bit.
-        split = run.lr_split.canonical(run)
-        own_decay = {Role.router: run.router.weight_decay}
-        groups = parameter_groups(model, split, expected_roles(run.experts.is_moe), own_decay)
+        split, groups = groups_of(run, model)
         self.optimizer: torch.optim.Optimizer = run.optimizer.build(groups)
         self.ratios = split.ratios(run)
         self._expert_steps = None
@@ -89,15 +85,12 @@ class Stepper:
         if self.ratios is not None:
             self.ratios.load_state_dict(state["ratios"])
 
-    def state_bytes(self) -> int:
-        """Memory of the optimizer's state."""
-        return sum(t.numel() * t.element_size() for t in _tensors(self.optimizer.state_dict()["state"]))
 
+def groups_of(run: RunConfig, model: nn.Module) -> tuple[LrSplitConfig, list[ParamGroup]]:
+    """The learning-rate split of a run and the groups that it gives the parameters of `model`.
 
-def _tensors(tree: Any) -> Iterator[Tensor]:
-    """Every tensor in nested containers."""
-    if isinstance(tree, Tensor):
-        yield tree
-    elif isinstance(tree, dict | list | tuple):
-        for item in tree.values() if isinstance(tree, dict) else tree:
-            yield from _tensors(item)
+    The split is in its plainest form, so that one which no load can change is taken as what it is, to the last bit.
+    """
+    split = run.lr_split.canonical(run)
+    own_decay = {Role.router: run.router.weight_decay}
+    return split, parameter_groups(model, split, expected_roles(run.experts.is_moe), own_decay)
