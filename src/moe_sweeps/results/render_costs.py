@@ -7,6 +7,7 @@ import io
 
 from rich import box
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table as Grid
 from rich.text import Text
 
@@ -26,7 +27,7 @@ def terminal(costs: CostTable) -> RenderableType:
         grid.add_column(title.replace(" ", "\n"), justify="left" if i < _names(costs) else "right", overflow="fold")
     for arm in costs.table.arms:
         grid.add_row(*(Text(text) for text in _row(costs, arm, "\n±")))
-    notes = [Text(f"  {line}", style="dim") for line in notes_of(costs)]
+    notes = [Padding(Text(line, style="dim"), (0, 0, 0, 2), expand=False) for line in notes_of(costs)]
     return Group(Text(f"Costs of {costs.table.title}", style="bold"), grid, *notes, Text())
 
 
@@ -59,7 +60,7 @@ def csv_text(costs: CostTable) -> str:
 def notes_of(costs: CostTable) -> list[str]:
     """What the columns are, and what may not be concluded from them."""
     lines = [
-        "ms per step: all training steps; forward, backward, optimizer: the timed ones; the rest: data, clipping, logging",
+        "ms per step: all steps; forward, backward, optimizer: the timed ones; the rest is data, clipping, logging",
         f"relative time: to {costs.baseline.label}",
         f"means over done runs, ± half-width of the {CONFIDENCE:.0%} t-interval over seeds; costs.csv has the others",
     ]
