@@ -56,7 +56,7 @@ _ROLES = ("expert", "router", "dense", "embedding", "norm")
 _STEP = "optimizer step"
 
 
-# --- the seven pictures -----------------------------------------------------------------------------------------------
+# --- the eight pictures -----------------------------------------------------------------------------------------------
 
 
 def loss(history: History) -> Figure:
@@ -177,6 +177,28 @@ def norms(history: History) -> Figure:
         axes.set(title=titles[key], ylabel="L2 norm (log scale)")
         _legend(axes)
     axes.set_xlabel(_STEP)
+    return figure
+
+
+def rates(history: History) -> Figure:
+    """Learning rates by role; roles that share theirs share a line. Shaded: those of single experts."""
+    found = history.by_role("lr")
+    by_values: dict[bytes, list[str]] = {}
+    for role, series in found.items():
+        by_values.setdefault(series.values.tobytes(), []).append(role)
+    note = "Roles with one learning rate have one line."
+    figure = _figure(history, "Learning rates, by what the parameters are for", 4.2, note)
+    axes = _plain_axes(figure.subplots())
+    for roles in by_values.values():
+        place = _ROLES.index(roles[0]) if roles[0] in _ROLES else len(_ROLES)
+        _line(axes, found[roles[0]], ",\n".join(roles), place)
+    if history.has("train", "expert_lr_min_LE"):
+        steps, low_NLE = history.series("train", "expert_lr_min_LE")
+        high_NLE = history.series("train", "expert_lr_max_LE").values
+        low, high = low_NLE.min(axis=(1, 2)), high_NLE.max(axis=(1, 2))
+        axes.fill_between(steps, low, high, color=_COLOURS[0], alpha=0.15, linewidth=0, label="single experts")
+    axes.set(ylabel="learning rate", xlabel=_STEP)
+    _legend(axes)
     return figure
 
 
