@@ -201,7 +201,8 @@ class _Folders:
 
 
 def _has(request: Request, chosen: Mapping[str, str]) -> bool:
-    settings = {s.key: s.value for s in request.settings}
+    """Whether the combination has these settings; one that nothing reads there is no setting of its arm."""
+    settings = {s.key: s.value for s in request.settings if s.key not in request.unread}
     return all(k in settings and same_value(settings[k], v) for k, v in chosen.items())
 
 
