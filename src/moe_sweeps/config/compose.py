@@ -307,7 +307,8 @@ def _component_from_dict(group: str, content: dict[str, Any]) -> Any:
 def _brought_up_to_date(cls: type, content: dict[str, Any]) -> dict[str, Any]:
     neutral = {f.name: f.metadata["neutral"] for f in dataclasses.fields(cls) if "neutral" in f.metadata}
     now = {f.metadata["was"]: f.name for f in dataclasses.fields(cls) if "was" in f.metadata}
-    return neutral | {now.get(key, key): value for key, value in content.items()}
+    gone = getattr(cls, "GONE", frozenset())
+    return neutral | {now.get(key, key): value for key, value in content.items() if key not in gone}
 
 
 def _first_line(error: Exception) -> str:

@@ -59,6 +59,8 @@ class Component:
     READS: ClassVar[frozenset[str]] = frozenset()
     # The whole group is infrastructure: it changes where or how a run is executed, never its result.
     INFRA: ClassVar[bool] = False
+    # Knobs that no longer exist and were infrastructure: frozen configs that have them are read without them.
+    GONE: ClassVar[frozenset[str]] = frozenset()
 
     kind: str = ""
 

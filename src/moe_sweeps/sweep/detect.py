@@ -58,8 +58,7 @@ def seeds_needed(difference: float, sd: float, *, paired: bool) -> int | None:
     """
     if not difference > 0:
         raise ValueError(f"a difference to detect is above 0, not {difference}")
-    found = next((n for n in range(2, MOST_SEEDS + 1) if power(difference, sd, n, paired=paired) >= POWER), None)
-    return found
+    return next((n for n in range(2, MOST_SEEDS + 1) if power(difference, sd, n, paired=paired) >= POWER), None)
 
 
 def power(difference: float, sd: float, n: int, *, paired: bool) -> float:

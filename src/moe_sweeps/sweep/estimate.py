@@ -1,4 +1,4 @@
-"""What a run will cost: from finished runs like it, else from a probe of a few steps, else from the machine's arithmetic.
+"""What a run will cost: from finished runs like it, else from a probe of a few steps, else from arithmetic.
 
 A probe takes seconds, so there is a limit to what is probed; what is left is a guess, and is called one.
 """
@@ -54,7 +54,7 @@ def cost_key(canonical: Mapping[str, Any]) -> str:
     trainer = canonical.get("trainer", {})
     parts = [canonical.get("model"), canonical.get("experts"), canonical.get("data", {}).get("vocab_size")]
     parts += [trainer.get(k) for k in ("batch_size", "micro_batch_size", "seq_len", "precision")]
-    parts += [canonical.get("optimizer", {}).get("kind"), canonical.get("aux", {}).get("scope")]
+    parts += [canonical.get("optimizer", {}).get("kind"), canonical.get("aux", {}).get("scope") == "global"]
     return json.dumps(parts, sort_keys=True)
 
 

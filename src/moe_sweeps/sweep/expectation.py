@@ -1,7 +1,8 @@
 """What a sweep file expects, as statements that its results can confirm or contradict.
 
-Each has a `claim` in words and a `kind` that says how it is judged; `arm`, `than` and `where` are settings that select
-arms of the grid, seeds apart. What a kind needs stands in KINDS. "Better" is lower for a loss and higher for accuracy.
+Each has a `claim` in words and a `kind` that says how it is judged, and KINDS says what a kind needs. `arm`, `than` and
+`where` are settings that select arms of the grid, seeds apart; kinds with an `axis` look at the arms `where`. "Better"
+is lower for a loss and higher for accuracy.
 """
 
 from __future__ import annotations
@@ -45,15 +46,10 @@ KINDS: dict[str, Kind] = {
     "no_difference": Kind("arm and `than` differ by at most `within`", ("arm", "than", "within")),
     "ratio_at_most": Kind("metric of arm divided by that of `than` is at most `bound`", ("arm", "than", "bound")),
     "ratio_at_least": Kind("metric of arm divided by that of `than` is at least `bound`", ("arm", "than", "bound")),
-    "rises": Kind("the metric grows along `axis` among the arms `where`, by at least `by` (0)", ("axis",), ("where", "by")),
-    "falls": Kind("the metric shrinks along `axis` among the arms `where`, by at least `by` (0)", ("axis",), ("where", "by")),
-    "turning_point": Kind(
-        "along `axis`, among the arms `where`, the metric is best at one of `at` and worse at both ends",
-        ("axis", "at"), ("where",), directed=True,
-    ),
-    "best_at": Kind(
-        "along `axis`, among the arms `where`, the metric is best at one of `at`", ("axis", "at"), ("where",), directed=True
-    ),
+    "rises": Kind("the metric grows along `axis`, by at least `by` (0) in all", ("axis",), ("where", "by")),
+    "falls": Kind("the metric shrinks along `axis`, by at least `by` (0) in all", ("axis",), ("where", "by")),
+    "best_at": Kind("along `axis` the metric is best at one of `at`", ("axis", "at"), ("where",), directed=True),
+    "turning_point": Kind("the same, and worse at both ends", ("axis", "at"), ("where",), directed=True),
     "spread_at_most": Kind("the standard deviation of arm over seeds is at most `bound`", ("arm", "bound")),
 }  # fmt: skip
 ALWAYS = ("claim", "kind", "metric")

@@ -1,4 +1,4 @@
-"""Sweep files: one question each, with its source, what is expected, its seeds and its grid. docs/sweeps.md is the guide.
+"""Sweep files: one question each, with its source, what is expected, its seeds and its grid (docs/sweeps.md).
 
 Scalars are read as they are written, so that `1e-3` in a file is the same setting as `1e-3` on a command line.
 """

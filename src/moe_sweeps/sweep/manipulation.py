@@ -18,7 +18,7 @@ from moe_sweeps.sweep.plan import Plan, PlannedRun, Request
 from moe_sweeps.sweep.trace import BALANCER, WEIGHTS, Trace, trace
 from moe_sweeps.sweep.why import flat
 
-# A key of the identity -> channels of which at least one must differ, the first pattern that fits. Everything else: any.
+# A key of the identity -> channels of which at least one must differ; the first pattern that fits. Other keys: any.
 CLAIMS: dict[str, tuple[str, ...]] = {
     "aux.*": ("aux_loss",),
     "balancer.*": (BALANCER, "aux_loss", "maxvio_batch", f"{WEIGHTS} router"),
@@ -94,10 +94,10 @@ def _other_spellings(plan: Plan) -> list[Request]:
     spelt = {run_id: {_spell(r) for r in plan.requests if r.run_id == run_id} for run_id in traced}
     others = []
     for request in plan.requests:
-        if request.run_id in traced and request.settings != plan.runs[request.run_id].settings:
-            if _spell(request) in spelt[request.run_id]:
-                spelt[request.run_id].remove(_spell(request))
-                others.append(request)
+        waiting = spelt.get(request.run_id, set()) - {_spell_run(plan, request.run_id)}
+        if _spell(request) in waiting:
+            spelt[request.run_id].remove(_spell(request))
+            others.append(request)
     return others[:MOST_EQUIVALENTS]
 
 
@@ -152,22 +152,37 @@ def _claimed(a: PlannedRun, b: PlannedRun) -> tuple[str, ...]:
     keys = [k for k in dict.fromkeys([*one, *other]) if one.get(k) != other.get(k)]
     kinds = {k.partition(".")[0] for k in keys if k.endswith(".kind")}
     own = {k for k in keys if k.endswith(".kind") or k.partition(".")[0] not in kinds}
-    return tuple(k for k in keys if k in own and not (k.startswith("aux.") and "balancer" in kinds))
+    found = [k for k in keys if k in own and not (k.startswith("aux.") and "balancer" in kinds)]
+    return tuple(key for k in found for key in (_roles(a, b) if k == "lr_split.kind" else (k,)))
+
+
+def _roles(a: PlannedRun, b: PlannedRun) -> tuple[str, ...]:
+    """The roles whose fixed multipliers differ between two kinds of lr_split; the kind itself where none do."""
+    one, other = a.run.lr_split, b.run.lr_split
+    roles = [r for r in Role if one.multiplier(r) != other.multiplier(r)]
+    return tuple(f"lr_split.{role.value}" for role in roles) or ("lr_split.kind",)
 
 
 def _unread(arms: list[PlannedRun], traces: dict[str, Trace]) -> dict[str, list[str]]:
     """Keys that count in an arm's identity and that no code looked at while it was traced."""
     found: dict[str, list[str]] = {}
     for planned in arms:
-        keys = [k for k in flat(canonical_form(planned.run)) if not k.endswith(".kind") and k not in NOT_IN_A_TRAINER]
+        keys = [k for k in flat(canonical_form(planned.run)) if not _not_in_a_rehearsal(k)]
         for key in keys:
             if key not in traces[planned.run_id].read:
                 found.setdefault(key, []).append(planned.label)
     return found
 
 
-# Read when the run is made, not by its trainer: which data, and seeds that were resolved before.
-NOT_IN_A_TRAINER = ("seed", "data_seed", "data.vocab_size", "data.val_fraction")
+def _not_in_a_rehearsal(key: str) -> bool:
+    """Kinds, seeds and data are read when a run is made, and some knobs only late in it."""
+    made = key.endswith(".kind") or key in ("seed", "data_seed") or key.startswith("data.")
+    return made or any(fnmatch(key, pattern) for pattern in LATE)
+
+
+def _spell_run(plan: Plan, run_id: str) -> str:
+    """How the combination that the run was made of is spelt."""
+    return next(_spell(r) for r in plan.requests if r.settings == plan.runs[run_id].settings)
 
 
 def _spell(request: Request) -> str:

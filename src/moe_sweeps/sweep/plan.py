@@ -132,7 +132,11 @@ def done_by(plan: Plan) -> dict[str, str]:
     for path in sorted((plan.runs_root / "sweeps").glob("[!.]*/manifest.json")) if finished else []:
         try:
             content = read_json(path)
-            owners |= {i: str(content["name"]) for i in content["runs"] if content["sweep_id"] != plan.sweep_id}
+            owners |= {
+                i: f"{content['name']}-{content['sweep_id']}"
+                for i in content["runs"]
+                if content["sweep_id"] != plan.sweep_id
+            }
         except (OSError, ValueError, KeyError, TypeError):
             continue  # a damaged manifest is the tables' business
     return {run_id: owners[run_id] for run_id in plan.runs if run_id in finished}

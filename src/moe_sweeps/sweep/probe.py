@@ -39,7 +39,7 @@ class Probe:
 
 
 def probe(run: RunConfig, threads: int) -> Probe:
-    """Train PROBE_STEPS steps on random tokens, which cost what real ones cost, and take the median of the later ones."""
+    """Train PROBE_STEPS steps on random tokens, which cost what real ones do; the median of the later ones."""
     stamps: list[float] = []
     sizes: list[int] = []
 

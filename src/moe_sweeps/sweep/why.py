@@ -161,13 +161,13 @@ def _versions(folder: RunDir) -> dict[str, str]:
 
 def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Dotted keys and values as text, of nested plain data."""
-    flat: dict[str, str] = {}
+    found: dict[str, str] = {}
     for key, value in content.items():
         if isinstance(value, Mapping):
-            flat |= flat(value, f"{prefix}{key}.")
+            found |= flat(value, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = "null" if value is None else str(value)
-    return flat
+            found[f"{prefix}{key}"] = "null" if value is None else str(value)
+    return found
 
 
 def _differing(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
