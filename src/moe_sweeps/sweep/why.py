@@ -120,8 +120,8 @@ def _why_it_counts(key: str, a: Subject, b: Subject, one_sided: bool) -> str:
 def _not_counting(a: Subject, b: Subject) -> Iterator[Difference]:
     counted = set(_differing(flat(a.canonical), flat(b.canonical)))
     one, other = flat(to_dict(a.run)), flat(to_dict(b.run))
-    for key in _differing(one, other):
-        if key not in counted and (reason := _why_it_does_not_count(key, a, b)):
+    for key in _differing(one, other):  # knobs that only one kind has are explained by the kinds
+        if key in one and key in other and key not in counted and (reason := _why_it_does_not_count(key, a, b)):
             yield Difference(key, one.get(key, ABSENT), other.get(key, ABSENT), False, reason)
 
 

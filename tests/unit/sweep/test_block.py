@@ -25,7 +25,9 @@ def contents(draw: st.DrawFn) -> dict[str, Any]:
     values = dict(content)
     if zipped:
         length = draw(st.integers(1, 3))
-        content["zip"] = {k: draw(st.lists(st.integers(0, 4).map(str), min_size=length, max_size=length)) for k in zipped}
+        content["zip"] = {
+            k: draw(st.lists(st.integers(0, 4).map(str), min_size=length, max_size=length)) for k in zipped
+        }
         values |= content["zip"]
     excluded = draw(st.lists(st.sets(st.sampled_from(keys), min_size=1), max_size=2))
     content["exclude"] = [{key: draw(st.sampled_from(values[key])) for key in chosen} for chosen in excluded]
