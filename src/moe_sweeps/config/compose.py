@@ -9,7 +9,7 @@ import copy
 import dataclasses
 import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, Node, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from moe_sweeps.config.registry import Component
@@ -198,8 +198,8 @@ def _typed_value(choices: tuple[Setting, ...], setting: Setting) -> Any:
     found = _composed(choices)
     _require_key(found, setting)
     owner, _, leaf = setting.key.rpartition(".")
-    node = (found.config[owner] if owner else found.config)._get_node(leaf)
-    alone = copy.deepcopy(node)
+    alone = copy.deepcopy((found.config[owner] if owner else found.config)._get_node(leaf))
+    assert isinstance(alone, Node)  # the key was found
     try:
         alone._set_value(OverridesParser.create().parse_override(str(setting)).value())
     except OmegaConfBaseException as error:
@@ -271,7 +271,7 @@ def _require_key(found: _Composed, setting: Setting) -> None:
     raise ConfigError(setting.key, setting.value, "there is no such key", fix)
 
 
-def _same_leaf(key: str, keys: set[str]) -> str | None:
+def _same_leaf(key: str, keys: Set[str]) -> str | None:
     leaf = key.rpartition(".")[2]
     by_leaf = {k.rpartition(".")[2]: k for k in sorted(keys)}
     close = nearest(leaf, by_leaf)
@@ -307,7 +307,7 @@ def _component_from_dict(group: str, content: dict[str, Any]) -> Any:
 def _brought_up_to_date(cls: type, content: dict[str, Any]) -> dict[str, Any]:
     neutral = {f.name: f.metadata["neutral"] for f in dataclasses.fields(cls) if "neutral" in f.metadata}
     now = {f.metadata["was"]: f.name for f in dataclasses.fields(cls) if "was" in f.metadata}
-    gone = getattr(cls, "GONE", frozenset())
+    gone: frozenset[str] = getattr(cls, "GONE", frozenset())
     return neutral | {now.get(key, key): value for key, value in content.items() if key not in gone}
 
 

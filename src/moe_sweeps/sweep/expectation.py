@@ -96,13 +96,11 @@ def read_expectation(content: Mapping[str, Any]) -> Expectation:
     if KINDS[kind].directed and METRICS[metric] is None:
         fix = "Use rises, falls, no_difference or a ratio."
         raise ConfigError("expect.metric", metric, f"it has no better direction, which kind={kind} needs", fix)
-    chosen = {key: _selector(key, content[key]) for key in ("arm", "than", "where") if key in content}
-    numbers = {key: _number(key, content[key]) for key in NUMBERS if key in content}
-    at = content.get("at", ())
-    return Expectation(
-        content["claim"], kind, metric, content.get("source"), axis=content.get("axis"),
-        at=tuple(at) if isinstance(at, list) else (at,) if at else (), **chosen, **numbers,
-    )  # fmt: skip
+    fields: dict[str, Any] = {k: _selector(k, content[k]) for k in ("arm", "than", "where") if k in content}
+    fields |= {k: _number(k, content[k]) for k in NUMBERS if k in content}
+    at = content.get("at", [])
+    fields |= {"at": tuple(at) if isinstance(at, list) else (at,)}
+    return Expectation(content["claim"], kind, metric, content.get("source"), axis=content.get("axis"), **fields)
 
 
 def _require_fields(content: Mapping[str, Any], kind: str) -> None:

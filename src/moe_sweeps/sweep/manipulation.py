@@ -66,7 +66,7 @@ def check(
 
     `data` gives the tokens of a run. `tick` is called with what is done next, once for each of `work(plan)` traces.
     """
-    arms, traces = _first_of_each_arm(plan), {}
+    arms, traces = first_of_each_arm(plan), {}
     for planned in arms:
         tick(planned.label)
         traces[planned.run_id] = trace(planned.run, data(planned), steps, threads=threads)
@@ -81,16 +81,17 @@ def check(
 
 def work(plan: Plan) -> int:
     """How many traces the check of `plan` takes."""
-    return len(_first_of_each_arm(plan)) + len(_other_spellings(plan))
+    return len(first_of_each_arm(plan)) + len(_other_spellings(plan))
 
 
-def _first_of_each_arm(plan: Plan) -> list[PlannedRun]:
+def first_of_each_arm(plan: Plan) -> list[PlannedRun]:
+    """One run of every arm, in the order of the plan."""
     return list({p.arm: p for p in reversed(plan.runs.values())}.values())[::-1]
 
 
 def _other_spellings(plan: Plan) -> list[Request]:
     """Requests that mean a traced run in other words, a few of them."""
-    traced = {p.run_id for p in _first_of_each_arm(plan)}
+    traced = {p.run_id for p in first_of_each_arm(plan)}
     spelt = {run_id: {_spell(r) for r in plan.requests if r.run_id == run_id} for run_id in traced}
     others = []
     for request in plan.requests:

@@ -95,7 +95,8 @@ def _digest(tensors: Iterable[Tensor]) -> str:
 def _recording(run: RunConfig, note: Callable[[str], None]) -> RunConfig:
     """A copy of `run` that calls `note` with the key of every knob that is looked at."""
     parts: dict[str, Any] = {group: _recorder(config, f"{group}.", note) for group, config in run.groups()}
-    return _recorder(dataclasses.replace(run, **parts), "", note)
+    whole: RunConfig = _recorder(dataclasses.replace(run, **parts), "", note)
+    return whole
 
 
 def _recorder(config: Any, prefix: str, note: Callable[[str], None]) -> Any:

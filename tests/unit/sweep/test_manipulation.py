@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import TINY, compose_run
@@ -81,8 +82,7 @@ def test_a_coefficient_that_nobody_uses_is_caught(folders: Path, monkeypatch: py
         self.aux = type(self.aux)()
         return original(self, routings, **rest)
 
-    original: object = AuxBalancer.loss
-    assert callable(original)
+    original: Any = AuxBalancer.loss
     monkeypatch.setattr(AuxBalancer, "loss", forgetful)
     found = checked("aux.coef=0.1,0.2")
     assert [f.problem for f in found.arms] == ["no effect: aux.coef made no difference in any number or weight"]
