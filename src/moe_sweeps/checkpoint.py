@@ -45,11 +45,9 @@ class Checkpoints:
         complete = self.steps()
         for old in complete[: -self.keep]:
             self._remove(old)
-        for state in self.folder.glob(
-            "step-*.pt"
-        ):  # one without a stamp is of a worker that was killed between the two
-            if int(state.stem.removeprefix("step-")) not in complete:
-                state.unlink(missing_ok=True)
+        for file in self.folder.glob("step-*.pt"):
+            if int(file.stem.removeprefix("step-")) not in complete:
+                file.unlink(missing_ok=True)  # its worker was killed before the stamp
 
     def load_latest(self, map_location: torch.device) -> tuple[int, dict[str, Any]] | None:
         """(step, state) of the newest intact checkpoint, or None. Damaged ones are reported and passed over."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -16,6 +18,7 @@ from rich.text import Text
 from moe_sweeps.rundir import RunDir, State
 from moe_sweeps.sweep.follow import DAMAGED, LOST, Follower, Row, all_finished, tokens_per_second, total_seconds_left
 
+WIDTH_WITHOUT_TERMINAL = 140
 MOST_ROWS = 24
 REPORT_SECONDS = 60.0
 BAR_WIDTH = 12
@@ -86,9 +89,9 @@ def status_table(rows: Sequence[Row], most: int = MOST_ROWS, workers: int | None
     """
     shown = list(rows)
     if len(rows) > most:
-        shown = sorted((r for r in rows if r.state in IN_SIGHT), key=lambda r: IN_SIGHT.index(r.state))[:most]  # type: ignore[arg-type]
+        shown = sorted((r for r in rows if r.state in IN_SIGHT), key=lambda r: IN_SIGHT.index(r.state))[:most]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("run", no_wrap=True)
+    table.add_column("run", overflow="ellipsis")  # the one that gives way in a narrow terminal
     table.add_column("state", no_wrap=True)
     table.add_column("progress", no_wrap=True)
     for name in ("step", "loss", "MaxVio", "tokens/s", "left"):
@@ -127,6 +130,11 @@ def print_failures(console: Console, rows: Sequence[Row]) -> int:
             "Mended? `moe-sweeps retry` trains the failed runs again, from their last checkpoints.", style="dim"
         )
     return len(failed)
+
+
+def make_console() -> Console:
+    """A console as wide as the terminal; without one wide enough for the tables, unless COLUMNS says otherwise."""
+    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH_WITHOUT_TERMINAL)
 
 
 def duration(seconds: float) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
+from moe_sweeps.cli.follow import make_console
 from moe_sweeps.cli.runs import add_commands as add_run_commands
 from moe_sweeps.cli.runs import runs_root
 from moe_sweeps.cli.tables import add_arguments as add_table_arguments
@@ -24,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     command: Callable[[argparse.Namespace, Console], int] = arguments.command
     try:
-        return command(arguments, Console())
+        return command(arguments, make_console())
     except MoeSweepsError as error:
         notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", []))
         print(f"error: {error}{notes}", file=sys.stderr)

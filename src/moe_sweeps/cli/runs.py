@@ -161,8 +161,9 @@ def _sweeps_table(chosen: Selection, rows: Sequence[Row]) -> Table:
     """The newest sweeps, one row each, newest last."""
     by_folder = {row.folder.path.name: row for row in rows}
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("sweep", "name", "started", "runs", "command"):
-        table.add_column(name, no_wrap=name != "command", overflow="ellipsis")
+    for name in ("sweep", "name", "started", "runs"):
+        table.add_column(name, no_wrap=name != "runs")
+    table.add_column("command", no_wrap=True, overflow="ellipsis", max_width=60)
     for manifest in reversed(chosen.sweeps[:MOST_SWEEPS]):
         own = [by_folder[run.folder] for run in manifest.runs.values() if run.folder in by_folder]
         started = manifest.created[:16].replace("T", " ")

@@ -11,7 +11,7 @@ import yaml
 from rich.console import Console
 from rich.logging import RichHandler
 
-from moe_sweeps.cli.follow import SweepView, duration, exit_code, print_failures
+from moe_sweeps.cli.follow import SweepView, duration, exit_code, make_console, print_failures
 from moe_sweeps.cli.select import run_label
 from moe_sweeps.cli.views import TrainingBar, print_plan, print_summary
 from moe_sweeps.config.compose import compose, option_help, options, to_dict
@@ -49,7 +49,7 @@ BRING_BACK = "`moe-sweeps retry --cancelled {}` goes on with it."
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the process's exit code."""
     arguments = _parser().parse_intermixed_args(argv)
-    console = Console()
+    console = make_console()
     try:
         if arguments.cfg:
             console.out(yaml.safe_dump(to_dict(compose(single(arguments.overrides))), sort_keys=False), end="")

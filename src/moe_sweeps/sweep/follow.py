@@ -37,12 +37,16 @@ class Row:
         return self.state in (*SETTLED, State.failed, DAMAGED)
 
     @property
+    def steps_left(self) -> int:
+        return max(0, self.status.total_steps - self.status.step)
+
+    @property
     def seconds_left(self) -> float | None:
         """Of a run that trains; None while its speed is not known."""
         speed = self.status.seconds_per_step
         if self.state != State.running or speed is None:
             return None
-        return (self.status.total_steps - self.status.step) * speed
+        return self.steps_left * speed
 
 
 @dataclass(slots=True)
@@ -94,20 +98,19 @@ def is_lost(folder: RunDir, status: Status) -> bool:
 def total_seconds_left(rows: Sequence[Row], workers: int) -> float | None:
     """Until all runs are over with `workers` at work, None while no speed is known.
 
-    A waiting run takes what the median run takes; each goes to the worker that is free first.
+    A waiting run's step takes what the median run's takes; each run goes to the worker that is free first.
     """
-    known = [s * row.status.total_steps for row in rows if (s := row.status.seconds_per_step) is not None]
+    known = [speed for row in rows if (speed := row.status.seconds_per_step) is not None]
     waiting = [row for row in rows if not row.is_over and row.state != State.running]
     running = [row for row in rows if row.state == State.running]
     if not known:
         return 0.0 if not waiting and not running else None
     typical = statistics.median(known)
-    busy = [typical if row.seconds_left is None else row.seconds_left for row in running]
+    busy = [row.steps_left * (row.status.seconds_per_step or typical) for row in running]
     free_at = busy + [0.0] * max(0, workers - len(busy))
     heapq.heapify(free_at)
     for row in waiting:
-        left = typical * (1 - row.status.step / max(row.status.total_steps, 1))
-        heapq.heappush(free_at, heapq.heappop(free_at) + left)
+        heapq.heappush(free_at, heapq.heappop(free_at) + row.steps_left * typical)
     return max(free_at, default=0.0)
 
 
