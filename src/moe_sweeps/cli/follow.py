@@ -19,6 +19,7 @@ from moe_sweeps.rundir import RunDir, State
 from moe_sweeps.sweep.follow import DAMAGED, LOST, Follower, Row, all_finished, tokens_per_second, total_seconds_left
 
 WIDTH_WITHOUT_TERMINAL = 140
+NARROW = 110
 MOST_ROWS = 24
 REPORT_SECONDS = 60.0
 BAR_WIDTH = 12
@@ -68,7 +69,8 @@ class SweepView:
         self.rows = self._follower.read()
         if self._live:
             most = max(4, min(MOST_ROWS, self.console.height - 5))
-            self._live.update(status_table(self.rows, most=most, workers=self.workers))
+            narrow = is_narrow(self.console)
+            self._live.update(status_table(self.rows, most=most, workers=self.workers, narrow=narrow))
         else:
             self._print_changes()
 
@@ -82,10 +84,12 @@ class SweepView:
             self.say(headline(self.rows, self.workers))
 
 
-def status_table(rows: Sequence[Row], most: int = MOST_ROWS, workers: int | None = None) -> RenderableType:
+def status_table(
+    rows: Sequence[Row], *, most: int = MOST_ROWS, workers: int | None = None, narrow: bool = False
+) -> RenderableType:
     """A row a run with its state, progress, last loss and MaxVio, speed and time left; a headline over all of them.
 
-    Of more than `most` runs only those that train, or need attention, have a row.
+    Of more than `most` runs only those that train, or need attention, have a row. A narrow one has no progress bars.
     """
     shown = list(rows)
     if len(rows) > most:
@@ -93,11 +97,12 @@ def status_table(rows: Sequence[Row], most: int = MOST_ROWS, workers: int | None
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("run", overflow="ellipsis")  # the one that gives way in a narrow terminal
     table.add_column("state", no_wrap=True)
-    table.add_column("progress", no_wrap=True)
+    if not narrow:
+        table.add_column("progress", no_wrap=True)
     for name in ("step", "loss", "MaxVio", "tokens/s", "left"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in shown:
-        table.add_row(*_cells(row))
+        table.add_row(*_cells(row, narrow))
     title = Text(headline(rows, workers), "bold")
     hidden = len(rows) - len(shown)
     more = [Text(f"and {hidden} more", "dim")] if hidden else []
@@ -137,6 +142,10 @@ def make_console() -> Console:
     return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH_WITHOUT_TERMINAL)
 
 
+def is_narrow(console: Console) -> bool:
+    return console.width < NARROW
+
+
 def duration(seconds: float) -> str:
     """Seconds as a person says them: 45 s, 3.2 min, 5.1 h."""
     if seconds < 90:
@@ -149,7 +158,7 @@ def exit_code(rows: Sequence[Row]) -> int:
     return 0 if all_finished(rows) else 1
 
 
-def _cells(row: Row) -> tuple[RenderableType, ...]:
+def _cells(row: Row, narrow: bool) -> list[RenderableType]:
     status = row.status
     state = Text(row.state, STATE_STYLE.get(row.state, "dim"))
     if status.collapsed:
@@ -157,7 +166,7 @@ def _cells(row: Row) -> tuple[RenderableType, ...]:
     if status.code_changed:
         state.append(" (code changed since submission)", "yellow")
     bar = ProgressBar(total=max(status.total_steps, 1), completed=status.step, width=BAR_WIDTH)
-    return escape(row.label), state, bar, *_numbers(row)
+    return [escape(row.label), state, *([] if narrow else [bar]), *_numbers(row)]
 
 
 def _numbers(row: Row) -> tuple[str, str, str, str, str]:

@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from moe_sweeps.cli.follow import SweepView, exit_code, headline, print_failures, status_table
+from moe_sweeps.cli.follow import SweepView, exit_code, headline, is_narrow, print_failures, status_table
 from moe_sweeps.cli.select import Selection, select
 from moe_sweeps.errors import MoeSweepsError, RunBusyError
 from moe_sweeps.paths import resolve
@@ -36,9 +36,9 @@ def status(arguments: argparse.Namespace, console: Console) -> int:
     chosen = _selected(arguments.what)
     rows = Follower(chosen.runs).read()
     if not arguments.what and chosen.sweeps:
-        console.print(_sweeps_table(chosen, rows))
+        console.print(_sweeps_table(chosen, rows, is_narrow(console)))
         console.print()
-    console.print(status_table(rows, most=len(rows) if arguments.all else MOST_RUNS))
+    console.print(status_table(rows, most=len(rows) if arguments.all else MOST_RUNS, narrow=is_narrow(console)))
     if chosen.never_started:
         console.print(f"{chosen.never_started} planned runs have no folder; the sweep's line typed again makes them")
     console.print() if any(row.state in (State.failed, LOST) for row in rows) else None
@@ -157,17 +157,18 @@ def runs_root() -> Path:
     return resolve(os.environ.get("MOE_SWEEPS_RUNS") or "runs")
 
 
-def _sweeps_table(chosen: Selection, rows: Sequence[Row]) -> Table:
+def _sweeps_table(chosen: Selection, rows: Sequence[Row], narrow: bool) -> Table:
     """The newest sweeps, one row each, newest last."""
     by_folder = {row.folder.path.name: row for row in rows}
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for name in ("sweep", "name", "started", "runs"):
         table.add_column(name, no_wrap=name != "runs")
-    table.add_column("command", no_wrap=True, overflow="ellipsis", max_width=60)
+    if not narrow:
+        table.add_column("command", no_wrap=True, overflow="ellipsis", max_width=60)
     for manifest in reversed(chosen.sweeps[:MOST_SWEEPS]):
         own = [by_folder[run.folder] for run in manifest.runs.values() if run.folder in by_folder]
         started = manifest.created[:16].replace("T", " ")
-        table.add_row(manifest.sweep_id, manifest.name, started, headline(own), manifest.command)
+        table.add_row(manifest.sweep_id, manifest.name, started, headline(own), *([] if narrow else [manifest.command]))
     return table
 
 
