@@ -35,7 +35,7 @@ class DiskFull(MoeSweepsError):
     def __init__(self, folder: object, needed: int, free: int) -> None:
         self.folder, self.needed, self.free = folder, needed, free
         super().__init__(
-            f"the disk is full: {folder} needs {needed:,} bytes and {free:,} are free. "
+            f"the disk or the quota is full: {folder} needs {needed:,} bytes and {free:,} are free. "
             "Free some space and type the same line again: the run goes on from its last checkpoint."
         )
 

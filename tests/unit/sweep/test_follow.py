@@ -75,7 +75,9 @@ def test_a_change_is_seen_and_an_unreadable_file_is_damaged(tmp_path: Path) -> N
 
 def test_time_left_by_the_clock_of_the_current_attempt(tmp_path: Path) -> None:
     now = time.time()
-    folder = fake_run(tmp_path, 0, State.running, step=30, started=now - 40, started_step=10, host=HOST, pid=os.getpid())
+    folder = fake_run(
+        tmp_path, 0, State.running, step=30, started=now - 40, started_step=10, host=HOST, pid=os.getpid()
+    )
     left = read_row("", folder).seconds_left
     assert left == pytest.approx(70 * 2, abs=2)  # 20 steps took 40 s
 
