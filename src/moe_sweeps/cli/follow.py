@@ -45,7 +45,7 @@ class SweepView:
         self._follower = Follower(runs)
         self.rows = self._follower.read()
         self._live = Live(console=console, refresh_per_second=2) if console.is_terminal else None
-        self._seen = {row.folder: row.state for row in self.rows}
+        self._seen = {row.folder: (row.state, row.status.attempt) for row in self.rows}
         self._reported = time.monotonic()
 
     def __enter__(self) -> SweepView:
@@ -76,8 +76,9 @@ class SweepView:
 
     def _print_changes(self) -> None:
         for row in self.rows:
-            if row.state != self._seen[row.folder]:
-                self._seen[row.folder] = row.state
+            now = (row.state, row.status.attempt)
+            if now != self._seen[row.folder]:
+                self._seen[row.folder] = now
                 self.say(_line(row))
         if time.monotonic() - self._reported > REPORT_SECONDS:
             self._reported = time.monotonic()
