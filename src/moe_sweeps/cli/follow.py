@@ -116,7 +116,7 @@ def headline(rows: Sequence[Row], workers: int | None = None) -> str:
     parts = [", ".join(f"{n} {state}" for state, n in counts.items())]
     running = counts[State.running]
     if running:
-        parts.append(f"{tokens_per_second(rows):,.0f} tokens/s")
+        parts += [f"{speed:,.0f} tokens/s"] if (speed := tokens_per_second(rows)) else []
         left = total_seconds_left(rows, workers or running)
         if left is not None:
             parts.append(f"{duration(left)} left")
