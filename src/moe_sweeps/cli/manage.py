@@ -9,14 +9,16 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
+from moe_sweeps.cli.follow import make_console
 from moe_sweeps.cli.planning import add_commands as add_planning_commands
 from moe_sweeps.cli.roots import runs_root
+from moe_sweeps.cli.runs import add_commands as add_run_commands
 from moe_sweeps.cli.tables import add_arguments as add_table_arguments
 from moe_sweeps.cli.tables import run as run_tables
 from moe_sweeps.errors import MoeSweepsError
 from moe_sweeps.paths import resolve
 
-REFUSED = 2
+REFUSED, STOPPED = 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,23 +26,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     command: Callable[[argparse.Namespace, Console], int] = arguments.command
     try:
-        return command(arguments, Console())
+        return command(arguments, make_console())
     except MoeSweepsError as error:
         notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", []))
         print(f"error: {error}{notes}", file=sys.stderr)
         return REFUSED
-
-
-def status(arguments: argparse.Namespace, console: Console) -> int:
-    """The state of every run, from its folder."""
-    from moe_sweeps.cli.views import print_failures, status_table
-    from moe_sweeps.rundir import RunDir
-
-    rows = [(folder.path.name, folder) for folder in RunDir.all(runs_root())]
-    if not rows:
-        raise MoeSweepsError(f"there are no runs in {runs_root()}. Start one: python train.py scale=smoke")
-    console.print(status_table(rows, most=len(rows)))
-    return 1 if print_failures(console, rows) else 0
+    except KeyboardInterrupt:
+        print("\nstopped; runs that were training here have saved their state", file=sys.stderr)
+        return STOPPED
 
 
 def tables(arguments: argparse.Namespace, console: Console) -> int:
@@ -94,8 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="command")
     add_planning_commands(commands)
-    one = commands.add_parser("status", help="the state of every run, and why failed ones failed")
-    one.set_defaults(command=status)
+    add_run_commands(commands)
     one = commands.add_parser("tables", help="write and show the ablation tables, as make tables does")
     add_table_arguments(one)
     one.set_defaults(command=tables)
