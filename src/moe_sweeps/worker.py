@@ -1,10 +1,13 @@
 """One worker trains one run: it takes the lock, reads the frozen config, trains, and records how it ended.
 
-Everything that can happen to a run ends in status.json: done, diverged, preempted, failed.
+Everything that can happen to a run ends in status.json: done, diverged, preempted, failed. Several processes may be one
+worker (distributed.py). The first of them holds the lock and writes; one that fails says so in the run folder itself,
+because the others then know nothing but that it is gone.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -12,19 +15,21 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from types import FrameType
 
 import torch
 
 from moe_sweeps.config.compose import from_dict
 from moe_sweeps.data.prepare import prepared
-from moe_sweeps.errors import Diverged, Interrupted
+from moe_sweeps.distributed import ALONE, Ranks
+from moe_sweeps.errors import Diverged, Interrupted, RunBusyError
 from moe_sweeps.hardware import describe_machine, keep_freed_memory, resolve_device
 from moe_sweeps.journal import Observer
 from moe_sweeps.paths import resolve
 from moe_sweeps.provenance import source_hash
-from moe_sweeps.rundir import FINISHED, RunDir, State, Status
+from moe_sweeps.rundir import FINISHED, Failure, RunDir, State, Status
 from moe_sweeps.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -33,10 +38,10 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StatusObserver:
-    """Keeps status.json fresh, and passes everything on to another observer."""
+    """Keeps status.json fresh where it `writes`, and passes everything on to another observer."""
 
-    def __init__(self, folder: RunDir, status: Status, then: Observer | None = None) -> None:
-        self.folder, self.status, self.then = folder, status, then
+    def __init__(self, folder: RunDir, status: Status, then: Observer | None = None, writes: bool = True) -> None:
+        self.folder, self.status, self.then, self.writes = folder, status, then, writes
         self._written = 0.0
 
     def logged(self, step: int, values: dict[str, float], tokens_per_second: float) -> None:
@@ -50,26 +55,33 @@ class StatusObserver:
     def alive(self, step: int) -> None:
         self.status.step = step
         if time.monotonic() - self._written > STATUS_SECONDS:
+            self.write()
+
+    def write(self) -> None:
+        if self.writes:
             self.folder.write_status(self.status)
             self._written = time.monotonic()
 
 
-def run_worker(folder: RunDir, observer: Observer | None = None) -> State:
+def run_worker(folder: RunDir, observer: Observer | None = None, ranks: Ranks = ALONE) -> State:
     """Train the run of `folder` unless it is finished, and return the state it is in afterwards.
+
+    All processes of `ranks`, joined, call it with the same folder.
 
     Raises:
         RunBusyError: another worker holds the run.
         Exception: what made the run fail, after it was recorded.
     """
-    with folder.lock():
+    with _held(folder, ranks):
         status = folder.status()
-        if status.state in FINISHED:
-            return status.state
+        if ranks.any(status.state in FINISHED):
+            return folder.status().state
+        follower = StatusObserver(folder, status, observer, writes=ranks.is_first)
         with _stop_on_signals() as should_stop:
             _begin_attempt(status)
-            folder.write_status(status)
+            follower.write()
             try:
-                status.state = _train(folder, StatusObserver(folder, status, observer), should_stop)
+                status.state = _train(folder, follower, should_stop, ranks)
             except Interrupted as error:
                 log.info("%s", error)
                 status.state = State.preempted
@@ -77,22 +89,52 @@ def run_worker(folder: RunDir, observer: Observer | None = None) -> State:
                 log.info("stopped at once; the run goes on from its last checkpoint")
                 status.state = State.preempted
             except BaseException as error:
-                status.state, status.failure = State.failed, folder.record_failure(error)
+                _record_failure(follower, error, ranks)
                 raise
             finally:
-                folder.write_status(status)
+                follower.write()
     return status.state
 
 
-def _train(folder: RunDir, observer: StatusObserver, should_stop: StopFlag) -> State:
+@contextmanager
+def _held(folder: RunDir, ranks: Ranks) -> Iterator[None]:
+    """The first process holds the run's lock for all."""
+    with ExitStack() as stack:
+        busy: RunBusyError | None = None
+        try:
+            if ranks.is_first:
+                stack.enter_context(folder.lock())
+        except RunBusyError as error:
+            busy = error
+        if ranks.any(busy is not None):
+            raise busy or RunBusyError(f"{folder.path.name} is being trained by another worker")
+        yield
+
+
+def _record_failure(follower: StatusObserver, error: BaseException, ranks: Ranks) -> None:
+    """Keep the traceback, and in the status the failure of the process that failed first: the others follow from it.
+
+    The first process may be gone, or wait in vain for this one, so this one writes the status, too.
+    """
+    folder, status = follower.folder, follower.status
+    own = folder.record_failure(error, str(ranks) if ranks.size > 1 else "")
+    ranks.tell_failure(json.dumps(asdict(own)))
+    told = ranks.told_failure()
+    status.state, status.failure = State.failed, Failure(**json.loads(told)) if told else own
+    now = folder.status()
+    follower.writes = ranks.is_first or (now.attempt == status.attempt and now.state is State.running)
+
+
+def _train(folder: RunDir, observer: StatusObserver, should_stop: StopFlag, ranks: Ranks) -> State:
     run = from_dict(folder.config())
     observer.status.tokens_per_step = run.trainer.tokens_per_step
     torch.set_num_threads(run.launch.threads or 1)
     keep_freed_memory()
-    device = resolve_device(run.engine.device)
+    device = ranks.own_device(resolve_device(run.engine.device))
     data = prepared(run.data, resolve(run.paths.data), progress=observer.then is not None)
-    _record_attempt(folder, device, data.fingerprint)
-    trainer = Trainer(run, folder, data, device, observer)
+    if ranks.is_first:
+        _record_attempt(folder, device, data.fingerprint, ranks.size)
+    trainer = Trainer(run, folder, data, device, observer, ranks)
     try:
         summary, state = trainer.train(should_stop), State.done
     except Diverged as error:
@@ -101,7 +143,8 @@ def _train(folder: RunDir, observer: StatusObserver, should_stop: StopFlag) -> S
     finally:
         observer.status.step = trainer.step
     observer.status.collapsed = bool(summary.get("collapsed"))
-    folder.write_summary(summary)
+    if ranks.is_first:
+        folder.write_summary(summary)
     return state
 
 
@@ -112,7 +155,7 @@ def _begin_attempt(status: Status) -> None:
     status.slurm_job_id = os.environ.get("SLURM_JOB_ID")
 
 
-def _record_attempt(folder: RunDir, device: torch.device, data_fingerprint: str) -> None:
+def _record_attempt(folder: RunDir, device: torch.device, data_fingerprint: str, processes: int) -> None:
     """Add this machine, code and data to provenance.json; warn when the code is not what was submitted.
 
     Tables read the versions from the attempts, so a run that went on with other code or data is marked in them.
@@ -121,6 +164,7 @@ def _record_attempt(folder: RunDir, device: torch.device, data_fingerprint: str)
     if before["source_hash"] != source_hash():
         log.warning("the training code changed since submission: %s then, %s now", before["source_hash"], source_hash())
     attempt = describe_machine(device) | {"source_hash": source_hash(), "data_fingerprint": data_fingerprint}
+    attempt["processes"] = processes
     attempt["started"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     folder.update_provenance(attempts=[*before.get("attempts", []), attempt])
 
