@@ -28,7 +28,6 @@ from moe_sweeps.errors import ConfigError, MoeSweepsError, RunFolderError
 
 # The first rank may prepare data before it joins the others.
 JOIN_TIMEOUT = timedelta(hours=24)
-ONE_BYTE = 2**-20  # in MiB
 _FAILURE, _FIRST_IS_HERE = "failure", "first-is-here"
 
 
@@ -206,13 +205,11 @@ class Ranks:
     def replicated(self, model: nn.Module) -> nn.Module:
         """`model` as it is called in training: a backward pass then averages gradients over the processes.
 
-        Every gradient travels in a bucket of its own. DistributedDataParallel rebuilds larger buckets after the first
-        step, and with three processes or more the place in a bucket decides in which order a gradient is summed: a
-        resumed run would differ in the last bits from one that never stopped.
+        DistributedDataParallel changes its buckets after the first backward pass, and with three processes or more the
+        place in a bucket decides in which order a gradient is summed. Let one pass go by before training, or a resumed
+        run differs in the last bits from one that never stopped.
         """
-        if self.size == 1:
-            return model
-        return DistributedDataParallel(model, bucket_cap_mb=ONE_BYTE, gradient_as_bucket_view=True)
+        return model if self.size == 1 else DistributedDataParallel(model, gradient_as_bucket_view=True)
 
     def averaging(self, replicated: nn.Module, when: bool) -> AbstractContextManager[None]:
         """The context of one micro-batch: gradients are averaged at its end only `when` it is the step's last."""

@@ -52,6 +52,8 @@ class Gradients:
         self.compute, self.ranks = compute, ranks
         self.replicated = ranks.replicated(model)  # called where a backward pass follows
         self.num_micro_batches = run.trainer.micro_batches // ranks.size
+        if ranks.size > 1:
+            self._settle_buckets()
 
     def accumulate(self, batch: Batch, *, progress: float) -> StepResult:
         """Add up the gradients of `batch`, this process's slice of the global batch, and clip them.
@@ -79,6 +81,17 @@ class Gradients:
         found = self.ranks.sum(terms | ({} if load_LE is None else {"load_LE": load_LE}))
         load_LE = found.pop("load_LE", None)
         return {name: value / self.ranks.size for name, value in found.items()}, load_LE
+
+    def _settle_buckets(self) -> None:
+        """A backward pass that leaves nothing behind: see `Ranks.replicated`."""
+        random = random_state(self.compute.device)
+        shape = (self.run.trainer.micro_batch_size, self.run.trainer.seq_len)
+        nothing_BS = torch.zeros(shape, dtype=torch.int64, device=self.compute.device)
+        with self.compute.context():
+            output = self.replicated(nothing_BS, nothing_BS, ranking=self.balancer.ranking_TE)
+        output.loss.backward()
+        self.model.zero_grad(set_to_none=True)
+        restore_random_state(random, self.compute.device)
 
     def step_load(self, batch: Batch) -> Tensor | None:
         """Picks of the step's global batch, (L, E), before its first backward pass; None where it is one micro-batch.
