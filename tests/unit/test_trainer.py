@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from contracts import training
 from helpers import CPU, TINY, compose_run, never, records, trainer, without_times
 
 from moe_sweeps.balancing import LossFree, Quantile, aux_loss, z_loss
 from moe_sweeps.config.groups import TrainerConfig
-from moe_sweeps.config.registry import REGISTRY
 from moe_sweeps.data.batches import TrainBatches, val_batches
 from moe_sweeps.data.memmap import TokenData
-from moe_sweeps.errors import ConfigError, Diverged, Interrupted, RunFolderError
+from moe_sweeps.errors import ConfigError, Diverged, RunFolderError
 from moe_sweeps.freeze import freeze
 from moe_sweeps.model.precision import Compute
 from moe_sweeps.model.transformer import build_model
@@ -130,8 +130,8 @@ def test_one_micro_batch_needs_no_counting_pass(folders: Path, real_data: TokenD
     assert ours.gradients.step_load(ours.batches.batch(0)) is None
 
 
+# Beside every balancer, which unit/balancing/test_contract.py resumes.
 RESUMED = [
-    *([f"balancer={kind}", "aux.scope=global"] for kind in sorted(REGISTRY["balancer"])),
     ["balancer=lossfree", "router=sigmoid", "balancer.update_every=micro_step", "balancer.decay_fraction=0.5"],
     ["experts=dense"],
     ["router.noise=learned", "router.input_jitter=0.1", "router.input_dropout=0.1", "router.clip_norm=0.1"],
@@ -140,22 +140,7 @@ RESUMED = [
 
 @pytest.mark.parametrize("line", RESUMED, ids=" ".join)
 def test_stopped_and_resumed_is_bit_identical(folders: Path, real_data: TokenData, line: list[str]) -> None:
-    run = compose_run(*TINY, *line)
-    whole = trainer(run, real_data)
-    whole.folder.write_summary(whole.train(never))
-    expected, expected_lines = without_times(whole.folder.summary()), records(whole.folder)
-    whole.folder.path.rename(folders / "elsewhere")
-    stopped = trainer(run, real_data)
-    with pytest.raises(Interrupted, match="stopped after step 7 of 24"):
-        stopped.train(lambda: stopped.step == 7)
-    resumed = trainer(run, real_data)
-    resumed.folder.write_summary(resumed.train(never))
-    assert without_times(resumed.folder.summary()) == expected
-    assert records(resumed.folder) == expected_lines
-    for name, tensor in whole.model.state_dict().items():
-        assert torch.equal(tensor, resumed.model.state_dict()[name]), name
-    for name, tensor in whole.balancer.state_dict().items():
-        assert torch.equal(tensor, resumed.balancer.state_dict()[name]), name
+    training.stopped_and_resumed_is_bit_identical(compose_run(*TINY, *line), real_data, folders)
 
 
 def test_resuming_drops_records_beyond_the_checkpoint(folders: Path, real_data: TokenData) -> None:
@@ -221,19 +206,6 @@ def test_infrastructure_changes_no_result(folders: Path, real_data: TokenData, i
     )
     rounds = infra.startswith(("trainer.eval_batch_size", "engine.expert_backend"))
     assert found == (pytest.approx(expected, rel=1e-4) if rounds else expected)
-
-
-@pytest.mark.parametrize("kind", sorted(REGISTRY["balancer"]))
-def test_evaluation_changes_no_state(folders: Path, real_data: TokenData, kind: str) -> None:
-    ours = trainer(compose_run(*TINY, f"balancer={kind}"), real_data)
-    ours._train_step()
-    before = {k: v.clone() for k, v in (ours.model.state_dict() | ours.balancer.state_dict()).items()}
-    random = torch.get_rng_state()
-    ours.evaluate(32)
-    after = ours.model.state_dict() | ours.balancer.state_dict()
-    assert all(torch.equal(before[k], after[k]) for k in before)
-    assert torch.equal(random, torch.get_rng_state())
-    assert ours.model.training
 
 
 def test_the_validation_loss_is_the_mean_over_tokens(folders: Path, real_data: TokenData) -> None:

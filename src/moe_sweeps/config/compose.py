@@ -10,6 +10,7 @@ import functools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
@@ -85,9 +86,14 @@ def options() -> dict[str, list[str]]:
     return {folder.name: sorted(f.stem for f in folder.glob("*.yaml")) for folder in folders}
 
 
+def option_file(group: str, option: str) -> Path:
+    """Where an option is written."""
+    return CONF / group / f"{option}.yaml"
+
+
 def option_help(group: str, option: str) -> str:
     """The first comment of an option's file, which says when to use it."""
-    lines = (CONF / group / f"{option}.yaml").read_text().splitlines()
+    lines = option_file(group, option).read_text().splitlines()
     comments = [line.removeprefix("#").strip() for line in lines if line.startswith("#") and "@package" not in line]
     return comments[0] if comments else ""
 
@@ -95,7 +101,7 @@ def option_help(group: str, option: str) -> str:
 @functools.cache
 def schema_of(group: str, option: str) -> type[Component]:
     """The config class that an option's file names as its schema."""
-    found = re.search(rf"/schema/{group}/(\w+)@", (CONF / group / f"{option}.yaml").read_text())
+    found = re.search(rf"/schema/{group}/(\w+)@", option_file(group, option).read_text())
     return REGISTRY[group][found.group(1)] if found else Component
 
 

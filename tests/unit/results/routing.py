@@ -85,6 +85,8 @@ def _train(random: np.random.Generator, step: int, logits_LE: Any, bias_LE: Any)
         "load_LE": load_LE.tolist(),
         "maxvio_batch_L": maxvio_L.tolist(),
         "maxvio_micro_L": (1.15 * maxvio_L + 0.04).tolist(),
+        "n_eff_L": (experts - 2 * maxvio_L).tolist(),
+        "dead_L": np.minimum(maxvio_L, 1.0).tolist(),
         "token_entropy_L": token_L.tolist(),
         "batch_entropy_L": batch_L.tolist(),
         "mutual_information_L": (batch_L - token_L).tolist(),
