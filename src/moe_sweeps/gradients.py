@@ -20,12 +20,13 @@ from moe_sweeps.data.batches import Batch
 from moe_sweeps.distributed import ALONE, Ranks
 from moe_sweeps.load import LoadCounter
 from moe_sweeps.model.precision import Compute
-from moe_sweeps.model.router import RouterConfig
+from moe_sweeps.model.router import RouterConfig, Routing
 from moe_sweeps.model.transformer import Transformer
 from moe_sweeps.monitor import RouterMonitor
 from moe_sweeps.optim.groups import role_of
 from moe_sweeps.optim.lr_split import Role
 from moe_sweeps.randomness import random_state, restore_random_state
+from moe_sweeps.stopwatch import StepTimer
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +47,11 @@ class Gradients:
         balancer: Balancer,
         monitor: RouterMonitor,
         compute: Compute,
+        timer: StepTimer,
         ranks: Ranks = ALONE,
     ) -> None:
         self.run, self.model, self.balancer, self.monitor = run, model, balancer, monitor
-        self.compute, self.ranks = compute, ranks
+        self.compute, self.timer, self.ranks = compute, timer, ranks
         self.replicated = ranks.replicated(model)  # called where a backward pass follows
         self.num_micro_batches = run.trainer.micro_batches // ranks.size
         if ranks.size > 1:
@@ -102,7 +104,7 @@ class Gradients:
         if self.run.trainer.micro_batches == 1:
             return None  # which implies that there is one process
         load, random = LoadCounter(), random_state(self.compute.device)
-        with torch.no_grad(), self.compute.context():
+        with torch.no_grad(), self.compute.context(), self.timer.part("forward"):
             for inputs_BS, _ in self._micro_batches(batch):
                 load.add(self.model.layers_only(inputs_BS, self.balancer.ranking_TE)[1])
         restore_random_state(random, self.compute.device)
@@ -113,6 +115,22 @@ class Gradients:
         self, micro_batch: Batch, load: LoadCounter, step_load_LE: Tensor | None, progress: float
     ) -> dict[str, Tensor]:
         """Gradients of one micro-batch, and its share of each loss term in the mean over this process's slice."""
+        share = 1 / self.num_micro_batches
+        with self.timer.part("forward"):
+            terms, routings = self._loss_terms(micro_batch, step_load_LE)
+            total = torch.stack(list(terms.values())).sum() * share
+        with self.timer.part("backward"):
+            total.backward()
+        if routings:
+            self.balancer.observe(routings, progress=progress)
+            load.add(routings)
+        self.monitor.add_micro_batch(routings)
+        return {name: term.detach() * share for name, term in terms.items()}
+
+    def _loss_terms(
+        self, micro_batch: Batch, step_load_LE: Tensor | None
+    ) -> tuple[dict[str, Tensor], tuple[Routing, ...]]:
+        """The terms of one micro-batch's loss, and how its tokens were routed."""
         inputs_BS, targets_BS = micro_batch
         with self.compute.context():
             output = self.replicated(inputs_BS, targets_BS, ranking=self.balancer.ranking_TE)
@@ -123,14 +141,7 @@ class Gradients:
             terms |= {} if balance is None else {"aux_loss": balance}
             if self.run.router.z_loss:
                 terms["z_loss"] = self.run.router.z_loss * z_loss(output.routings)
-        share = 1 / self.num_micro_batches
-        total = torch.stack(list(terms.values())).sum() * share
-        total.backward()
-        if output.routings:
-            self.balancer.observe(output.routings, progress=progress)
-            load.add(output.routings)
-        self.monitor.add_micro_batch(output.routings)
-        return {name: term.detach() * share for name, term in terms.items()}
+        return terms, output.routings
 
     def _micro_batches(self, batch: Batch) -> Iterator[Batch]:
         inputs_BS, targets_BS = batch

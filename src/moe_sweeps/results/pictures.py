@@ -91,6 +91,14 @@ PICTURES = (
         drawing.norms,
     ),
     Picture(
+        "rates",
+        "Learning rates",
+        "By how much a step may change the parameters of each kind: it rises while training warms up and falls "
+        "towards its end; where the learning rate of an expert follows its load, the shade reaches from the slowest "
+        "to the fastest expert of all layers.",
+        drawing.rates,
+    ),
+    Picture(
         "saturation",
         "Saturation of the router",
         "How many of the experts that the router picks at a step are those that it picks at the end of training: "

@@ -179,6 +179,17 @@ def test_norms_are_drawn_by_role_on_a_logarithmic_axis(run: RunDir) -> None:
         np.testing.assert_allclose(line(axes, "router")[1], [r[key]["router"] for r in train])
 
 
+def test_roles_with_one_learning_rate_share_a_line_and_experts_have_a_shade(run: RunDir) -> None:
+    (axes,) = drawing.rates(History.read(run)).axes
+    train = records(run, "train")
+    assert [str(each.get_label()) for each in axes.lines] == ["expert,\ndense,\nembedding,\nnorm", "router"]
+    np.testing.assert_allclose(line(axes, "router")[1], [r["lr"]["router"] for r in train])
+    (shade,) = axes.collections
+    heights = np.asarray(shade.get_paths()[0].vertices)[:, 1]
+    assert heights.min() == pytest.approx(min(np.min(r["expert_lr_min_LE"]) for r in train))
+    assert heights.max() == pytest.approx(max(np.max(r["expert_lr_max_LE"]) for r in train))
+
+
 def test_loss_and_saturation_are_the_records(run: RunDir) -> None:
     (axes,) = drawing.loss(History.read(run)).axes
     lines = [json.loads(text) for text in (run.path / "metrics.jsonl").read_text().splitlines()]

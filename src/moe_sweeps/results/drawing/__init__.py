@@ -3,6 +3,6 @@
 from moe_sweeps.results.drawing.balance import balance, usage
 from moe_sweeps.results.drawing.routing import bias, load, saturation, specialisation
 from moe_sweeps.results.drawing.style import STYLE
-from moe_sweeps.results.drawing.training import loss, norms
+from moe_sweeps.results.drawing.training import loss, norms, rates
 
-__all__ = ["STYLE", "balance", "bias", "load", "loss", "norms", "saturation", "specialisation", "usage"]
+__all__ = ["STYLE", "balance", "bias", "load", "loss", "norms", "rates", "saturation", "specialisation", "usage"]

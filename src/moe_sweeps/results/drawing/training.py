@@ -1,4 +1,4 @@
-"""Pictures of training: the loss, and the sizes of gradients and parameters."""
+"""Pictures of training: the loss, the learning rates, and the sizes of gradients and parameters."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from moe_sweeps.results.drawing.panels import figure_of
-from moe_sweeps.results.drawing.style import DASHES, STEP, legend, line, log_axis, plain_axes
+from moe_sweeps.results.drawing.style import COLOURS, DASHES, STEP, legend, line, log_axis, plain_axes
 from moe_sweeps.results.history import METRICS, History, NotRecorded, Series
 
 _ROLES = ("expert", "router", "dense", "embedding", "norm")
@@ -48,6 +48,28 @@ def norms(history: History) -> Figure:
         axes.set(title=titles[key], ylabel="L2 norm (log scale)")
         legend(axes)
     axes.set_xlabel(STEP)
+    return figure
+
+
+def rates(history: History) -> Figure:
+    """Learning rates by role; roles that share theirs share a line. Shaded: those of single experts."""
+    found = history.by_role("lr")
+    by_values: dict[bytes, list[str]] = {}
+    for role, series in found.items():
+        by_values.setdefault(series.values.tobytes(), []).append(role)
+    note = "Roles with one learning rate have one line."
+    figure = figure_of(history, "Learning rates, by what the parameters are for", 4.2, note)
+    axes = plain_axes(figure.subplots())
+    for roles in by_values.values():
+        place = _ROLES.index(roles[0]) if roles[0] in _ROLES else len(_ROLES)
+        line(axes, found[roles[0]], ",\n".join(roles), place)
+    if history.has("train", "expert_lr_min_LE"):
+        steps, low_NLE = history.series("train", "expert_lr_min_LE")
+        high_NLE = history.series("train", "expert_lr_max_LE").values
+        low, high = low_NLE.min(axis=(1, 2)), high_NLE.max(axis=(1, 2))
+        axes.fill_between(steps, low, high, color=COLOURS[0], alpha=0.15, linewidth=0, label="single experts")
+    axes.set(ylabel="learning rate", xlabel=STEP)
+    legend(axes)
     return figure
 
 
