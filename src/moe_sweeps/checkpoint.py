@@ -10,11 +10,14 @@ import hashlib
 import io
 import logging
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from moe_sweeps.errors import RunFolderError
 from moe_sweeps.files import read_json, require_space, write_atomic, write_json
 
 # Bytes that a checkpoint leaves free, so that status and metrics can still be written.
@@ -57,6 +60,24 @@ class Checkpoints:
             except (OSError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
                 log.warning("checkpoint of step %d is damaged (%s); trying the one before", step, error)
         return None
+
+    @contextmanager
+    def explaining(self, step: int) -> Iterator[None]:
+        """Around the use of an intact checkpoint's state: what does not fit is said to come from other code.
+
+        Raises:
+            RunFolderError: a key is missing, or something in the state has another shape.
+        """
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            raise
+        except (KeyError, RuntimeError, ValueError, TypeError) as error:
+            what = f"lacks {error}" if isinstance(error, KeyError) else f"does not fit: {error}"
+            fix = f"Go on with the code that began the run (provenance.json), or delete {self.folder} to start over."
+            raise RunFolderError(
+                f"{self._state_file(step)} is intact, but was written by other code, and {what}. {fix}"
+            ) from error
 
     def steps(self) -> list[int]:
         """Steps that have a complete checkpoint, ascending."""

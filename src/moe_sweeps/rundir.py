@@ -181,13 +181,17 @@ class RunDir:
     def update_provenance(self, **changes: Any) -> None:
         write_json(self.path / "provenance.json", self.provenance() | changes)
 
-    def record_failure(self, error: BaseException) -> Failure:
-        """Append the traceback to traceback.txt and return the failure for status.json."""
+    def record_failure(self, error: BaseException, who: str = "") -> Failure:
+        """Append the traceback to traceback.txt and return the failure for status.json.
+
+        `who` names the process where several train the run.
+        """
         text = "".join(traceback.format_exception(error))
-        head = f"{TRACEBACK_MARK}{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {socket.gethostname()} pid {os.getpid()}"
+        head = f"{TRACEBACK_MARK}{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {socket.gethostname()} pid {os.getpid()} {who}"
         with suppress(OSError), (self.path / "traceback.txt").open("a") as file:  # the disk may be what failed
-            file.write(f"{head}\n{text}\n")
-        return Failure(type(error).__name__, str(error), failure_signature(error))
+            file.write(f"{head.rstrip()}\n{text}\n")
+        message = f"{who}: {error}" if who else str(error)
+        return Failure(type(error).__name__, message, failure_signature(error))
 
     def request_cancel(self) -> None:
         """Ask whoever trains this run, on whatever host, to save its state and stop; the next heartbeat sees it."""
@@ -252,36 +256,43 @@ class RunDir:
 
 
 class MetricsLog:
-    """metrics.jsonl or routing.jsonl: appended line by line, cut back when a run goes on from a checkpoint."""
+    """metrics.jsonl or routing.jsonl: appended line by line, cut back when a run goes on from a checkpoint.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Of the processes that train one run one alone `writes`; the log of the others changes no file.
+    """
+
+    def __init__(self, path: Path, writes: bool = True) -> None:
+        self.path, self.writes = path, writes
 
     def append(self, record: dict[str, Any]) -> None:
         """Add one record; it has at least "step" and "split"."""
+        if not self.writes:
+            return
         line = json.dumps(record, allow_nan=False) + "\n"
         with disk_full_is_said(self.path, len(line)), self.path.open("a") as file:
             file.write(line)
 
     def sync(self) -> None:
         """Wait until what was appended is on disk."""
-        if self.path.exists():
+        if self.writes and self.path.exists():
             with self.path.open("rb") as file:
                 os.fsync(file.fileno())
 
     def truncate_after(self, step: int) -> None:
         """Drop records of later steps, and a line that a crash cut short."""
-        kept = [line for line, record in self._lines() if record["step"] <= step]
-        write_atomic(self.path, "".join(kept))
+        self._keep([line for line, record in self._lines() if record["step"] <= step])
 
     def drop(self, step: int | None, split: str) -> None:
         """Drop the records of one step (None: of all) and split, which are about to be written again."""
-        kept = [line for line, r in self._lines() if r["split"] != split or step not in (None, r["step"])]
-        write_atomic(self.path, "".join(kept))
+        self._keep([line for line, r in self._lines() if r["split"] != split or step not in (None, r["step"])])
 
     def records(self) -> list[dict[str, Any]]:
         """All complete records in order."""
         return [record for _, record in self._lines()]
+
+    def _keep(self, lines: list[str]) -> None:
+        if self.writes:
+            write_atomic(self.path, "".join(lines))
 
     def _lines(self) -> Iterator[tuple[str, dict[str, Any]]]:
         if not self.path.exists():

@@ -15,7 +15,7 @@ from moe_sweeps.balancing import LossFree, Quantile, aux_loss, z_loss
 from moe_sweeps.config.groups import TrainerConfig
 from moe_sweeps.data.batches import TrainBatches, val_batches
 from moe_sweeps.data.memmap import TokenData
-from moe_sweeps.errors import ConfigError, Diverged
+from moe_sweeps.errors import ConfigError, Diverged, RunFolderError
 from moe_sweeps.freeze import freeze
 from moe_sweeps.model.precision import Compute
 from moe_sweeps.model.transformer import build_model
@@ -175,6 +175,27 @@ def test_a_run_does_not_change_its_precision_on_the_way(folders: Path, real_data
     second.compute = Compute(CPU, autocast=True)
     with pytest.raises(ConfigError, match="the run began in float32, and on cpu it would go on in bfloat16"):
         second.train(never)
+
+
+def test_a_checkpoint_of_other_code_is_refused_with_the_way_out(folders: Path, real_data: TokenData) -> None:
+    first = trainer(compose_run(*TINY), real_data)
+    state = first.state_dict()
+    narrow = state["model"] | {"final_norm.weight": torch.zeros(3)}
+    for broken, what in (({"health"}, "lacks 'health'"), (set(), r"does not fit: .*size mismatch")):
+        content = {k: v for k, v in state.items() if k not in broken}
+        first.checkpoints.save(1, content if broken else state | {"model": narrow})
+        with pytest.raises(
+            RunFolderError, match=rf"(?s)step-00000001\.pt is intact, but .*other code, and {what}.*delete"
+        ):
+            trainer(compose_run(*TINY), real_data).train(never)
+
+
+def test_a_checkpoint_from_before_there_were_several_processes_goes_on(folders: Path, real_data: TokenData) -> None:
+    first = trainer(compose_run(*TINY), real_data)
+    state = first.state_dict()
+    first.checkpoints.save(0, state | {"random": state["random"][0]})
+    second = trainer(compose_run(*TINY), real_data)
+    assert second.train(never)["tokens"] == 24 * 4 * 32
 
 
 @pytest.mark.parametrize("infra", INFRA_CHANGES)

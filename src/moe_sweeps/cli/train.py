@@ -6,6 +6,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import yaml
 from rich.console import Console
@@ -19,6 +20,7 @@ from moe_sweeps.config.compose import compose, option_help, options, to_dict
 from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.data.batches import TrainBatches, val_batches
 from moe_sweeps.data.prepare import prepared
+from moe_sweeps.distributed import ALONE, Ranks
 from moe_sweeps.errors import MoeSweepsError
 from moe_sweeps.freeze import default_threads, freeze, snapshot_of
 from moe_sweeps.hardware import resolve_device
@@ -41,6 +43,8 @@ EXAMPLES = """examples:
       one proxy run with loss-free balancing
   python train.py -m balancer=aux,lossfree aux.coef=0.1,0.2,0.6 seed=0,1,2
       a sweep with three seeds: 18 combinations, 12 distinct runs
+  python -m torch.distributed.run --nproc-per-node 2 train.py trainer.micro_batch_size=4
+      one run in two processes, each with half of every batch
   python train.py -m sweep=aux_coef scale=smoke
       the grid of sweeps/aux_coef.yaml; what is typed beside it wins
 """
@@ -51,50 +55,69 @@ BRING_BACK = "`moe-sweeps retry --cancelled {}` goes on with it."
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the process's exit code."""
     arguments = _parser().parse_intermixed_args(argv)
-    console = make_console()
+    ranks, console = ALONE, make_console()
     try:
+        ranks = Ranks.from_environment()
+        console.quiet = not ranks.is_first
         if arguments.cfg:
             console.out(yaml.safe_dump(to_dict(compose(single(arguments.overrides))), sort_keys=False), end="")
             return OK
-        if arguments.multirun:
-            return sweep(console, arguments.overrides, arguments.budget)
-        return train_one(console, arguments.overrides)
+        if not arguments.multirun:
+            return train_one(console, arguments.overrides, ranks)
+        if ranks.size > 1:
+            raise MoeSweepsError(f"-m starts processes of its own, and this one is {ranks}. Leave the launcher out.")
+        return sweep(console, arguments.overrides, arguments.budget)
     except MoeSweepsError as error:
         notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", []))
-        print(f"error: {error}{notes}", file=sys.stderr)
+        who = f"{ranks}: " if ranks.size > 1 else ""
+        print(f"{who}error: {error}{notes}", file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt:
         print("\nstopped; the same line typed again goes on where it stopped", file=sys.stderr)
         return STOPPED
 
 
-def train_one(console: Console, overrides: Sequence[str]) -> int:
-    """Train one run in this process, with a progress bar."""
+def train_one(console: Console, overrides: Sequence[str], ranks: Ranks = ALONE) -> int:
+    """Train one run in this process, or in this and its fellow `ranks`, with a progress bar on the first."""
     handler = RichHandler(console=console, show_path=False, show_time=False, show_level=False)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     settings = single(overrides)
     run = compose(settings)
     for key, why in unread_settings(run, settings).items():
         logging.warning("%s is not read by this run: it has %s, and %s would read it", key, why.by, why.reader)
-    _check_machine_and_data([run])
-    folder = freeze(run, overrides, command=command_line())
-    state = folder.status().state
-    if state is State.cancelled:
-        raise MoeSweepsError(f"{folder.path.name} was cancelled. {BRING_BACK.format(folder.run_id)}")
-    if state in FINISHED:
-        console.print(f"{folder.path.name} is already {state}; nothing to train", highlight=False)
-    elif snapshot_of(folder) is not None:
-        state = _train_from_snapshot(console, folder)
-    else:
-        estimate = Estimator(resolve(run.paths.runs), default_threads(1)).estimate(run)
-        console.print(f"training takes {duration(estimate.seconds)} ({estimate.source})", highlight=False)
-        state = _train_with_bar(console, folder)
+    ranks.require_even_split(run.trainer.batch_size, run.trainer.micro_batch_size)
+    if ranks.is_first:
+        _check_machine_and_data([run])
+    with ranks.joined() as joined:
+        folder = _frozen_by_first(run, overrides, joined)
+        state = _train_unless_settled(console, run, folder, joined)
     if state is State.preempted:
         raise KeyboardInterrupt
     if state is State.cancelled:
         raise MoeSweepsError(f"the run was cancelled; its state is saved. {BRING_BACK.format(folder.run_id)}")
     print_summary(console, folder, folder.summary() or {}, state)
     return OK
+
+
+def _frozen_by_first(run: RunConfig, overrides: Sequence[str], ranks: Ranks) -> RunDir:
+    path = ""
+    if ranks.is_first:
+        path = str(freeze(run, overrides, command=command_line(), workers=ranks.local_size).path)
+    return RunDir(Path(ranks.word_of_first("run folder", path)))
+
+
+def _train_unless_settled(console: Console, run: RunConfig, folder: RunDir, ranks: Ranks) -> State:
+    state = folder.status().state
+    if ranks.any(state is State.cancelled):
+        raise MoeSweepsError(f"{folder.path.name} was cancelled. {BRING_BACK.format(folder.run_id)}")
+    if ranks.any(state in FINISHED):
+        console.print(f"{folder.path.name} is already {state}; nothing to train", highlight=False)
+        return state
+    if snapshot_of(folder) is not None and ranks.size == 1:
+        return _train_from_snapshot(console, folder)
+    estimate = Estimator(resolve(run.paths.runs), default_threads(ranks.local_size)).estimate(run)
+    console.print(f"training takes {duration(estimate.seconds)} ({estimate.source})", highlight=False)
+    return _train_with_bar(console, folder, ranks)
 
 
 def sweep(console: Console, overrides: Sequence[str], budget: str | None = None) -> int:
@@ -141,16 +164,17 @@ def _check_machine_and_data(runs: Sequence[RunConfig]) -> None:
         val_batches(data.val, run.trainer.seq_len, run.trainer.eval_batch_size)
 
 
-def _train_with_bar(console: Console, folder: RunDir) -> State:
+def _train_with_bar(console: Console, folder: RunDir, ranks: Ranks) -> State:
     status = folder.status()
     bar = TrainingBar(console, status.total_steps, completed=status.step)
     try:
         with bar.progress:
-            return run_worker(folder, bar)
+            return run_worker(folder, bar if ranks.is_first else None, ranks)
     except MoeSweepsError:
         raise
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
+        failure = folder.status().failure  # of several processes that of the first one to fail
+        reason = f"{failure.type}: {failure.message}" if failure else f"{type(error).__name__}: {error}"
         raise MoeSweepsError(f"the run failed: {reason}\n  see {folder.path / 'traceback.txt'}") from error
 
 
