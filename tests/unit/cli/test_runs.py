@@ -17,8 +17,9 @@ Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture
-def sweep(folders: Path) -> list[RunDir]:
+def sweep(folders: Path, monkeypatch: pytest.MonkeyPatch) -> list[RunDir]:
     """done, failed, planned, preempted; a run of no sweep beside them."""
+    monkeypatch.setenv("COLUMNS", "140")
     states = (State.done, State.failed, State.planned, State.preempted)
     members = [fake_run(folders, n + 1, state, attempt=1) for n, state in enumerate(states)]
     fake_sweep(folders, members)
