@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import TIMES, TINY, compose_run
+from helpers import TINY, compose_run, records, without_times
 from processes import kill_everything, train, wait_until
 from processes import start as start_line
 
@@ -57,9 +57,7 @@ def kill_at(folder: RunDir, step: int) -> bool:
 
 
 def result(folder: RunDir) -> tuple[Any, Any, dict[str, torch.Tensor], str]:
-    summary = {k: v for k, v in (folder.summary() or {}).items() if k not in TIMES}
-    lines = (folder.path / "metrics.jsonl").read_text().splitlines()
-    metrics = [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
+    summary, metrics = without_times(folder.summary()), records(folder)
     found = Checkpoints(folder.checkpoints, 2).load_latest(torch.device("cpu"))
     assert found is not None
     routing = (folder.path / "routing.jsonl").read_text()

@@ -16,7 +16,16 @@ from rich.table import Table
 from rich.text import Text
 
 from moe_sweeps.rundir import RunDir, State
-from moe_sweeps.sweep.follow import DAMAGED, LOST, Follower, Row, all_finished, tokens_per_second, total_seconds_left
+from moe_sweeps.sweep.follow import (
+    DAMAGED,
+    LOST,
+    Follower,
+    Row,
+    all_finished,
+    duration,
+    tokens_per_second,
+    total_seconds_left,
+)
 
 WIDTH_WITHOUT_TERMINAL = 140
 NARROW = 110
@@ -144,13 +153,6 @@ def make_console() -> Console:
 
 def is_narrow(console: Console) -> bool:
     return console.width < NARROW
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: 45 s, 3.2 min, 5.1 h."""
-    if seconds < 90:
-        return f"about {seconds:.0f} s"
-    return f"about {seconds / 60:.1f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
 
 
 def exit_code(rows: Sequence[Row]) -> int:

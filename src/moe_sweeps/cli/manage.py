@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 
 from moe_sweeps.cli.follow import make_console
+from moe_sweeps.cli.planning import add_commands as add_planning_commands
+from moe_sweeps.cli.roots import runs_root
 from moe_sweeps.cli.runs import add_commands as add_run_commands
-from moe_sweeps.cli.runs import runs_root
 from moe_sweeps.cli.tables import add_arguments as add_table_arguments
 from moe_sweeps.cli.tables import run as run_tables
 from moe_sweeps.errors import MoeSweepsError
@@ -35,22 +36,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return STOPPED
 
 
-def plan(arguments: argparse.Namespace, console: Console) -> int:
-    """What a sweep would do, without doing it."""
-    from moe_sweeps.cli.views import print_plan
-    from moe_sweeps.freeze import default_threads
-    from moe_sweeps.hardware import available_cores
-    from moe_sweeps.sweep.estimate import History
-    from moe_sweeps.sweep.plan import make_plan
-
-    found = make_plan(arguments.overrides)
-    workers = min(next(iter(found.runs.values())).run.launch.workers or available_cores(), len(found.runs))
-    print_plan(console, found, History(found.runs_root, default_threads(workers)), workers)
-    for planned in found.runs.values():
-        console.print(f"  {planned.run_id}  {planned.state:<9}  {planned.label}", highlight=False, markup=False)
-    return 0
-
-
 def tables(arguments: argparse.Namespace, console: Console) -> int:
     """The same as `make tables`."""
     return run_tables(arguments)
@@ -68,6 +53,14 @@ def report(arguments: argparse.Namespace, console: Console) -> int:
     count = len(written.drawn)
     pictures = f"{count} {'picture' if count == 1 else 'pictures'}"
     console.print(f"wrote {pictures}: {written.folder / 'index.md'}", highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def explain(arguments: argparse.Namespace, console: Console) -> int:
+    """The parameter groups of a run that exists, or of one that a command line describes."""
+    from moe_sweeps.cli.explain import configured_run, print_explanation
+
+    print_explanation(console, configured_run(arguments.run, runs_root()))
     return 0
 
 
@@ -93,9 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="moe-sweeps", description="Everything around training: plans, what runs are doing, tables, pictures, data."
     )
     commands = parser.add_subparsers(required=True, metavar="command")
-    one = commands.add_parser("plan", help="what a sweep would do: python train.py -m, without running anything")
-    one.add_argument("overrides", nargs="*")
-    one.set_defaults(command=plan)
+    add_planning_commands(commands)
     add_run_commands(commands)
     one = commands.add_parser("tables", help="write and show the ablation tables, as make tables does")
     add_table_arguments(one)
@@ -103,6 +94,9 @@ def _parser() -> argparse.ArgumentParser:
     one = commands.add_parser("report", help="pictures of one run: load, balance, bias, specialisation, norms, loss")
     one.add_argument("run", help="a run folder, a run id, or a beginning of one")
     one.set_defaults(command=report)
+    one = commands.add_parser("explain", help="parameter groups: role, size, learning rate, schedule, decay")
+    one.add_argument("run", nargs="+", help="a run folder or run id, or overrides as for python train.py")
+    one.set_defaults(command=explain)
     data = commands.add_parser("data", help="prepared data").add_subparsers(required=True, metavar="action")
     one = data.add_parser("prepare", help="prepare a data set now: moe-sweeps data prepare corpus")
     one.add_argument("data", nargs="?", default="corpus")

@@ -11,16 +11,15 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from moe_sweeps.cli.follow import SweepView, exit_code, headline, is_narrow, print_failures, status_table
+from moe_sweeps.cli.roots import runs_root
 from moe_sweeps.cli.select import Selection, select
 from moe_sweeps.errors import MoeSweepsError, RunBusyError
-from moe_sweeps.paths import resolve
 from moe_sweeps.rundir import FINISHED, RunDir, State, Status
 from moe_sweeps.sweep.follow import LOST, Follower, Row, is_lost
 
@@ -150,11 +149,6 @@ def _selected(words: Sequence[str]) -> Selection:
     if not chosen:
         raise MoeSweepsError(f"there are no runs in {root}. {START_ONE}")
     return chosen
-
-
-def runs_root() -> Path:
-    """Where run folders are: MOE_SWEEPS_RUNS, or runs/ in the repository."""
-    return resolve(os.environ.get("MOE_SWEEPS_RUNS") or "runs")
 
 
 def _sweeps_table(chosen: Selection, rows: Sequence[Row], narrow: bool) -> Table:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from moe_sweeps.cli.follow import STATE_STYLE, duration
-from moe_sweeps.rundir import FINISHED, SETTLED, RunDir, State
-from moe_sweeps.sweep.estimate import History, wall_time
-from moe_sweeps.sweep.plan import Plan
+from moe_sweeps.cli.follow import STATE_STYLE
+from moe_sweeps.rundir import RunDir, State
 
 
 class TrainingBar:
@@ -51,43 +47,6 @@ class _Steps(ProgressColumn):
         return Text(f"step {int(task.completed):>6}/{int(task.total or 0)}")
 
 
-def print_plan(console: Console, plan: Plan, history: History, workers: int) -> None:
-    """Axes, requested and distinct runs, what collapsed and why, what is done, and the time that the rest takes."""
-    console.print(_headline(plan), highlight=False)
-    for key, values in plan.axes.items():
-        console.print(f"  {escape(key)}: {escape(', '.join(values))}", highlight=False)
-    word = "collapsed" if len(plan.requests) > len(plan.runs) else "not read"
-    for line in collapse_reasons(plan):
-        console.print(f"  [yellow]{word}[/]: {escape(line)}", highlight=False)
-    states = Counter(p.state for p in plan.runs.values())
-    todo = [p for p in plan.runs.values() if p.state not in SETTLED]
-    started = sum(1 for p in todo if p.folder is not None and p.folder.status().step > 0)
-    resume = f" ({started} of them go on from where they stopped)" if started else ""
-    done, cancelled = sum(states[state] for state in FINISHED), states[State.cancelled]
-    left_out = f", cancelled: {cancelled} (moe-sweeps retry --cancelled brings them back)" if cancelled else ""
-    console.print(f"  already done: {done}, to run: {len(todo)}{resume}{left_out}", highlight=False, soft_wrap=True)
-    if todo:
-        estimates = [history.estimate(p.run) for p in todo]
-        total = wall_time((e.seconds for e in estimates), workers)
-        source = Counter(e.source for e in estimates).most_common(1)[0][0]
-        plural = "worker" if workers == 1 else "workers"
-        console.print(f"  estimated: {duration(total)} with {workers} {plural} ({source})", highlight=False)
-    console.print()
-
-
-def collapse_reasons(plan: Plan) -> list[str]:
-    """One sentence for each knob that some requested combinations set and their run does not read."""
-    counts = Counter((key, why) for request in plan.requests for key, why in request.unread.items())
-    reasons = [
-        f"{key} is not read by {why.by} ({why.reader} reads it): set in {count} combination{'s' * (count > 1)}"
-        for (key, why), count in counts.items()
-    ]
-    saved = len(plan.requests) - len(plan.runs)
-    if saved and not reasons:
-        reasons.append(f"{saved} combination{' means' if saved == 1 else 's mean'} the same as another one")
-    return reasons
-
-
 def print_summary(console: Console, folder: RunDir, summary: dict[str, Any], state: State) -> None:
     """The short summary that ends one run."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
@@ -96,12 +55,6 @@ def print_summary(console: Console, folder: RunDir, summary: dict[str, Any], sta
     console.print(Text(state, STATE_STYLE.get(state, "")))
     console.print(table)
     console.print(f"run folder: {folder.path}", highlight=False, soft_wrap=True)
-
-
-def _headline(plan: Plan) -> str:
-    axes = " x ".join(f"{escape(key)} ({len(values)})" for key, values in plan.axes.items()) or "one run"
-    runs = len(plan.runs)
-    return f"[bold]Plan[/]: {axes} = {len(plan.requests)} combinations, [bold]{runs} distinct run{'s' * (runs > 1)}[/]"
 
 
 def _summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:

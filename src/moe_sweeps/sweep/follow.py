@@ -114,6 +114,13 @@ def total_seconds_left(rows: Sequence[Row], workers: int) -> float | None:
     return max(free_at, default=0.0)
 
 
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 45 s, 3.2 min, 5.1 h."""
+    if seconds < 90:
+        return f"about {seconds:.0f} s"
+    return f"about {seconds / 60:.1f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
+
+
 def tokens_per_second(rows: Sequence[Row]) -> float:
     """Of all runs that train now, together."""
     return sum(row.status.tokens_per_second or 0.0 for row in rows if row.state == State.running)

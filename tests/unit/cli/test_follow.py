@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console
 from unit.cli.fake_runs import fake_run
 
-from moe_sweeps.cli.follow import SweepView, duration, headline, print_failures, status_table
+from moe_sweeps.cli.follow import SweepView, headline, print_failures, status_table
 from moe_sweeps.rundir import Failure, RunDir, State
-from moe_sweeps.sweep.follow import Follower
+from moe_sweeps.sweep.follow import Follower, duration
 
 HERE = {"host": socket.gethostname(), "pid": os.getpid()}
 

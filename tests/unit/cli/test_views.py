@@ -9,9 +9,8 @@ import pytest
 from helpers import TINY
 from rich.console import Console
 
-from moe_sweeps.cli.views import TrainingBar, print_plan, print_summary
-from moe_sweeps.rundir import RunDir, State, Status
-from moe_sweeps.sweep.estimate import History
+from moe_sweeps.cli.views import TrainingBar, print_summary
+from moe_sweeps.rundir import RunDir, State
 from moe_sweeps.sweep.plan import make_plan
 
 
@@ -50,37 +49,8 @@ def test_the_bar_of_a_terminal_shows_everything() -> None:
     assert "loss 6.0000  MaxVio 0.50  1,234 tokens/s" in shown
 
 
-def test_a_plan_says_what_will_happen(folders: Path) -> None:
-    console = recorder()
-    plan = make_plan([*TINY, "balancer=aux,lossfree", "aux.coef=0.1,0.2"])
-    print_plan(console, plan, History(folders), workers=2)
-    shown = text(console)
-    assert "Plan: balancer (2) x aux.coef (2) = 4 combinations, 3 distinct runs" in shown
-    readers = "balancer=aux or balancer=aux_lossfree"
-    assert f"aux.coef is not read by balancer=lossfree ({readers} reads it): set in 2 combinations" in shown
-    assert "already done: 0, to run: 3" in shown
-    assert "with 2 workers (a guess: 20% of this machine's matrix-product peak" in shown
-
-
-def test_a_knob_that_nothing_reads_is_said_even_if_nothing_collapses(folders: Path) -> None:
-    console = recorder()
-    print_plan(
-        console, make_plan([*TINY, "balancer=lossfree", "aux.coef=0.3", "seed=0,1"]), History(folders), workers=1
-    )
-    assert "not read: aux.coef is not read by balancer=lossfree" in text(console)
-
-
 def test_the_summary_of_a_diverged_run(rows: list[tuple[str, RunDir]]) -> None:
     console = recorder()
     print_summary(console, rows[0][1], {"diverged_at_step": 7, "tokens": 1000}, State.diverged)
     assert "diverged at step" in text(console)
     assert "validation loss" not in text(console)
-
-
-def test_a_plan_says_what_was_cancelled(folders: Path) -> None:
-    line = [*TINY, "balancer=aux,lossfree"]
-    folder = next(iter(make_plan(line).runs.values())).frozen("test", workers=1)
-    folder.write_status(Status(State.cancelled))
-    console = recorder()
-    print_plan(console, make_plan(line), History(folders), workers=1)
-    assert "already done: 0, to run: 1, cancelled: 1 (moe-sweeps retry --cancelled brings them back)" in text(console)
