@@ -141,9 +141,8 @@ def print_failures(console: Console, rows: Sequence[Row]) -> int:
     for signature, same in sorted(causes.items(), key=lambda item: -len(item[1])):
         _print_cause(console, signature, same)
     if any(row.state == State.failed for row in failed):
-        console.print(
-            "Mended? `moe-sweeps retry` trains the failed runs again, from their last checkpoints.", style="dim"
-        )
+        advice = "Mended? `moe-sweeps retry` trains the failed runs again, from their last checkpoints."
+        console.print(advice, style="dim", soft_wrap=True)
     return len(failed)
 
 

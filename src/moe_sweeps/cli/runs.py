@@ -156,7 +156,7 @@ def _sweeps_table(chosen: Selection, rows: Sequence[Row], narrow: bool) -> Table
     by_folder = {row.folder.path.name: row for row in rows}
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for name in ("sweep", "name", "started", "runs"):
-        table.add_column(name, no_wrap=True)
+        table.add_column(name, no_wrap=name != "runs" or not narrow)
     if not narrow:
         table.add_column("command", no_wrap=True, overflow="ellipsis", max_width=60)
     for manifest in reversed(chosen.sweeps[:MOST_SWEEPS]):
