@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -20,8 +21,8 @@ class Ranks(Protocol):
     @property
     def size(self) -> int: ...
 
-    def sum_(self, tensor: Tensor) -> Tensor:
-        """Sum in place over all ranks."""
+    def gather(self, tensor: Tensor) -> list[Tensor]:
+        """The tensors of all ranks, of one shape and dtype, in order of rank."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +32,8 @@ class Alone:
     rank: int = 0
     size: int = 1
 
-    def sum_(self, tensor: Tensor) -> Tensor:
-        return tensor
+    def gather(self, tensor: Tensor) -> list[Tensor]:
+        return [tensor]
 
 
 ALONE = Alone()
@@ -41,16 +42,21 @@ ALONE = Alone()
 def shared(
     ranks: Ranks, matrix_NDD: Tensor, work: Callable[[Tensor], tuple[Tensor, Tensor]], first: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """`work` on a stack: a matrix (N, D, D) and a flag, bool (N,), for each; each rank does its share, all get all.
+    """`work` on a stack: a matrix (N, D, D) and a flag, bool (N,), for each; every rank does its share and gets all.
 
-    Rank `first` takes the first matrix, so that stacks of one do not all fall to the same rank. A result is summed with
-    zeros, which is exact: all ranks hold the same bits.
+    Matrices go round the ranks, beginning with rank `first`, so that stacks of one do not all fall to the same.
     """
     if ranks.size == 1:
         return work(matrix_NDD)
-    mine = slice((ranks.rank - first) % ranks.size, None, ranks.size)
-    result_NDD, flag_N = matrix_NDD.new_zeros(matrix_NDD.shape), matrix_NDD.new_zeros(len(matrix_NDD))
-    if len(matrix_NDD[mine]):
-        own_NDD, own_N = work(matrix_NDD[mine])
-        result_NDD[mine], flag_N[mine] = own_NDD, own_N.to(flag_N.dtype)
-    return ranks.sum_(result_NDD), ranks.sum_(flag_N).bool()
+    shares = [slice((rank - first) % ranks.size, None, ranks.size) for rank in range(ranks.size)]
+    mine_NDD = matrix_NDD[shares[ranks.rank]]
+    longest = -(-len(matrix_NDD) // ranks.size)
+    own_NDD, own_N = matrix_NDD.new_zeros(longest, *matrix_NDD.shape[1:]), matrix_NDD.new_zeros(longest)
+    if len(mine_NDD):
+        done_NDD, good_N = work(mine_NDD)
+        own_NDD[: len(mine_NDD)], own_N[: len(mine_NDD)] = done_NDD, good_N.to(own_N.dtype)
+    all_NDD, all_N = torch.empty_like(matrix_NDD), matrix_NDD.new_empty(len(matrix_NDD))
+    for share, theirs_NDD, theirs_N in zip(shares, ranks.gather(own_NDD), ranks.gather(own_N), strict=True):
+        count = len(all_N[share])
+        all_NDD[share], all_N[share] = theirs_NDD[:count], theirs_N[:count]
+    return all_NDD, all_N.bool()
