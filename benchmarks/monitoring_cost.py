@@ -100,7 +100,7 @@ def _trainer(run: RunConfig, data: TokenData) -> Trainer:
 def _step(trainer: Trainer) -> float:
     """Seconds of one step, and of its line if it is logged."""
     started = time.perf_counter()
-    trainer.interval.add(trainer._train_step())
+    trainer.journal.interval.add(trainer._train_step())
     trainer.step += 1
     if trainer.step % trainer.run.trainer.log_every == 0:
         trainer._log_interval()
@@ -110,7 +110,7 @@ def _step(trainer: Trainer) -> float:
 def _sample_seconds(trainer: Trainer) -> float:
     result = trainer.evaluate(32)
     started = time.perf_counter()
-    trainer._log_routing(result)
+    trainer.journal._write_evaluation(trainer.step, result)
     return time.perf_counter() - started
 
 

@@ -6,17 +6,21 @@ Axes: B sequences, S positions, L MoE layers, E experts, T tokens, K picks per t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from moe_sweeps.data.batches import chosen_windows, window_domains
+from moe_sweeps.balancing import Balancer
+from moe_sweeps.config.groups import TrainerConfig
+from moe_sweeps.data.batches import Batch, chosen_windows, val_batches, window_domains
 from moe_sweeps.data.memmap import TokenData
 from moe_sweeps.load import DomainLoads, LoadCounter
 from moe_sweeps.metrics import maxvio
+from moe_sweeps.model.precision import Compute
 from moe_sweeps.model.transformer import LayerRanking, Transformer
+from moe_sweeps.routing_samples import sample_inputs_BS
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,24 +39,58 @@ class Evaluation:
         return values | ({} if self.load_LE is None else {"maxvio_global": maxvio(self.load_LE).item()})
 
 
+class Validation:
+    """Evaluates one run's model on its validation data."""
+
+    def __init__(
+        self, settings: TrainerConfig, data: TokenData, model: Transformer, balancer: Balancer, compute: Compute
+    ) -> None:
+        self.settings, self.data, self.model, self.balancer, self.compute = settings, data, model, balancer, compute
+
+    def evaluate(self, max_sequences: int | None = None, alive: Callable[[], None] | None = None) -> Evaluation:
+        """Evaluate on `max_sequences` windows spread over the validation set, or on all of it.
+
+        `alive` is called at every batch.
+        """
+        settings = self.settings
+        batches = val_batches(self.data.val, settings.seq_len, settings.eval_batch_size, max_sequences)
+        return evaluate(
+            self.model,
+            _calling(alive, batches) if alive else batches,
+            ranking=self.balancer.ranking_TE,
+            compute=self.compute,
+            domains=domain_loads(self.data, settings.seq_len, max_sequences) if settings.monitor else None,
+        )
+
+    def sample_LTK(self) -> Tensor:
+        """The experts that each token of a fixed sample of the validation set is sent to, int64 (L, T, K)."""
+        inputs_BS = sample_inputs_BS(self.data.val, self.settings.seq_len)
+        return picks_LTK(self.model, inputs_BS, ranking=self.balancer.ranking_TE, compute=self.compute)
+
+
+def _calling(function: Callable[[], None], batches: Iterator[Batch]) -> Iterator[Batch]:
+    for batch in batches:
+        function()
+        yield batch
+
+
 @torch.no_grad()
 def evaluate(
     model: Transformer,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Iterable[Batch],
     *,
     ranking: LayerRanking,
-    device: torch.device,
-    autocast: bool,
+    compute: Compute,
     domains: DomainLoads | None = None,
 ) -> Evaluation:
     """Mean over all tokens of `batches` of (inputs_BS, targets_BS); `domains` counts loads by domain."""
     model.eval()
-    load = LoadCounter()
+    load, device = LoadCounter(), compute.device
     loss = torch.zeros((), dtype=torch.float64, device=device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
     tokens = 0
     for inputs_BS, targets_BS in batches:
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
+        with compute.context():
             output = model(inputs_BS.to(device), targets_BS.to(device), ranking=ranking)
         loss += output.token_loss_BS.sum(dtype=torch.float64)
         correct += output.correct_BS.sum()
@@ -72,13 +110,11 @@ def domain_loads(data: TokenData, seq_len: int, max_sequences: int | None) -> Do
 
 
 @torch.no_grad()
-def picks_LTK(
-    model: Transformer, inputs_BS: Tensor, *, ranking: LayerRanking, device: torch.device, autocast: bool
-) -> Tensor:
+def picks_LTK(model: Transformer, inputs_BS: Tensor, *, ranking: LayerRanking, compute: Compute) -> Tensor:
     """The experts that each token of `inputs_BS` is sent to, int64 (L, T, K)."""
     model.eval()
-    inputs_BS = inputs_BS.to(device)
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
+    inputs_BS = inputs_BS.to(compute.device)
+    with compute.context():
         routings = model(inputs_BS, inputs_BS, ranking=ranking).routings
     model.train()
     return torch.stack([r.ids_TK for r in routings])

@@ -21,10 +21,11 @@ from moe_sweeps.config.compose import from_dict
 from moe_sweeps.data.prepare import prepared
 from moe_sweeps.errors import Diverged, Interrupted
 from moe_sweeps.hardware import describe_machine, keep_freed_memory, resolve_device
+from moe_sweeps.journal import Observer
 from moe_sweeps.paths import resolve
 from moe_sweeps.provenance import source_hash
 from moe_sweeps.rundir import FINISHED, RunDir, State, Status
-from moe_sweeps.trainer import Observer, Trainer
+from moe_sweeps.trainer import Trainer
 
 log = logging.getLogger(__name__)
 STATUS_SECONDS = 2.0

@@ -34,7 +34,7 @@ def test_bfloat16_on_a_gpu_ends_where_float32_on_the_cpu_does(
     folders: Path, real_data: TokenData, line: list[str]
 ) -> None:
     on_gpu = trainer(real_data, "cuda", *line, f"paths.runs={folders / 'gpu'}")
-    assert on_gpu.autocast
+    assert on_gpu.compute.autocast
     found = on_gpu.train(lambda: False)["val_loss"]
     expected = trainer(real_data, "cpu", *line, f"paths.runs={folders / 'cpu'}").train(lambda: False)["val_loss"]
     assert found == pytest.approx(expected, rel=0.02)
@@ -47,4 +47,4 @@ def test_a_run_goes_on_where_it_stopped(folders: Path, real_data: TokenData) -> 
     resumed = trainer(real_data, "cuda", "balancer=lossfree")
     resumed.train(lambda: False)
     assert resumed.step == 24
-    assert [r["step"] for r in resumed.metrics.records() if r["split"] == "train"] == [4, 8, 12, 16, 20, 24]
+    assert [r["step"] for r in resumed.journal.metrics.records() if r["split"] == "train"] == [4, 8, 12, 16, 20, 24]

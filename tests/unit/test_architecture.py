@@ -13,9 +13,9 @@ PACKAGE = REPOSITORY / "src" / "moe_sweeps"
 BOTTOM = ["errors", "files", "paths", "rundir", "provenance"]
 REGISTRY = ["config.registry", "config.groups"]
 MEASURING = ["load", "metrics", "meters", "health", "routing_samples"]
-COMPONENTS = ["model", "balancing", "optim", "data", "checkpoint", *MEASURING]
+COMPONENTS = ["model", "balancing", "optim", "data", "checkpoint", "randomness", *MEASURING]
 CONFIG = ["config.schema", "config.compose", "identity", "hardware"]
-TRAINING = ["trainer", "evaluate", "monitor", "freeze"]
+TRAINING = ["trainer", "gradients", "journal", "evaluate", "monitor", "run_report", "freeze"]
 LAYERS = [BOTTOM, REGISTRY, COMPONENTS, CONFIG, TRAINING, ["worker"], ["sweep"], ["results"], ["cli"]]
 
 

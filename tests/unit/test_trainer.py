@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,10 @@ from moe_sweeps.data.batches import TrainBatches, val_batches
 from moe_sweeps.data.memmap import TokenData
 from moe_sweeps.errors import ConfigError, Diverged, Interrupted
 from moe_sweeps.freeze import freeze
+from moe_sweeps.model.precision import Compute
 from moe_sweeps.model.transformer import build_model
 from moe_sweeps.results.frame import load_runs
 from moe_sweeps.rundir import State
-from moe_sweeps.trainer import clip_gradients, uses_autocast
 from moe_sweeps.worker import run_worker
 
 INFRA_CHANGES = [
@@ -115,7 +114,7 @@ def test_the_counting_pass_finds_the_step_s_picks_and_leaves_no_trace(folders: P
         lambda module, inputs, routing: seen.append((torch.rand(()).item(), routing.counts_E))
     )
     random = torch.get_rng_state()
-    load_LE = ours._step_load()
+    load_LE = ours.gradients.step_load(ours.batches.batch(0))
     assert load_LE is not None
     assert torch.equal(random, torch.get_rng_state())
     assert all(p.grad is None for p in ours.model.parameters())
@@ -128,7 +127,7 @@ def test_the_counting_pass_finds_the_step_s_picks_and_leaves_no_trace(folders: P
 
 def test_one_micro_batch_needs_no_counting_pass(folders: Path, real_data: TokenData) -> None:
     ours = trainer(compose_run(*TINY, "balancer=aux", "aux.scope=global", "trainer.micro_batch_size=4"), real_data)
-    assert ours._step_load() is None
+    assert ours.gradients.step_load(ours.batches.batch(0)) is None
 
 
 RESUMED = [
@@ -187,7 +186,7 @@ def test_a_run_does_not_change_its_precision_on_the_way(folders: Path, real_data
     first = trainer(compose_run(*TINY), real_data)
     first.save()
     second = trainer(compose_run(*TINY), real_data)
-    second.autocast = True
+    second.compute = Compute(CPU, autocast=True)
     with pytest.raises(ConfigError, match="the run began in float32, and on cpu it would go on in bfloat16"):
         second.train(never)
 
@@ -283,18 +282,8 @@ def test_arms_of_one_seed_share_weights_and_batches(folders: Path, real_data: To
     assert pairings[0]["batches"] != pairings[3]["batches"]
 
 
-def test_clipping(folders: Path) -> None:
-    model = torch.nn.Linear(2, 1, bias=False)
-    model.weight.grad = torch.tensor([[3.0, 4.0]])
-    assert clip_gradients(model, 0).item() == 5.0
-    assert model.weight.grad.tolist() == [[3.0, 4.0]]
-    assert clip_gradients(model, 1.0).item() == 5.0
-    torch.testing.assert_close(model.weight.grad, torch.tensor([[0.6, 0.8]]))
-
-
 def test_precision() -> None:
-    run = TrainerConfig()
-    assert not uses_autocast(run.precision, CPU)
-    assert uses_autocast(run.precision, torch.device("cuda"))
-    run = dataclasses.replace(run, precision=type(run.precision).float32)
-    assert not uses_autocast(run.precision, torch.device("cuda"))
+    precision = TrainerConfig().precision
+    assert not Compute.of(precision, CPU).autocast
+    assert Compute.of(precision, torch.device("cuda")).autocast
+    assert not Compute.of(type(precision).float32, torch.device("cuda")).autocast

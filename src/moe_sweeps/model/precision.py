@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+
+from moe_sweeps.config.groups import Precision
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
@@ -15,3 +19,21 @@ def compute_dtype(x: Tensor) -> torch.dtype:
 def wide_dtype(x: Tensor) -> torch.dtype:
     """float32, or the dtype of `x` where that is wider: for what low precision would spoil."""
     return torch.promote_types(x.dtype, torch.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """Where a model computes, and whether in bfloat16 (its weights stay float32)."""
+
+    device: torch.device
+    autocast: bool
+
+    @classmethod
+    def of(cls, precision: Precision, device: torch.device) -> Compute:
+        """bfloat16 on a GPU unless told otherwise, on CPU only when told."""
+        wanted = precision is Precision.bfloat16 or (precision is Precision.auto and device.type == "cuda")
+        return cls(device, wanted)
+
+    def context(self) -> torch.autocast:
+        """The context in which the model is called."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.autocast)

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from moe_sweeps.config.groups import ModelConfig, MoEExpertsConfig
 from moe_sweeps.errors import ConfigError
+from moe_sweeps.gradients import clip_router_gradients
 from moe_sweeps.identity import run_id, unread_knobs
 from moe_sweeps.model.router import Router, RouterInit, RouterNoise, TopkSoftmaxConfig
 from moe_sweeps.model.sizes import sizes
 from moe_sweeps.model.transformer import build_model
 from moe_sweeps.optim.groups import expected_roles, parameter_groups
 from moe_sweeps.optim.lr_split import MatchedConfig, Role
-from moe_sweeps.trainer import clip_router_gradients
 
 T, D, E = 4000, 8, 4
 

@@ -1,0 +1,120 @@
+"""Gradients of one optimizer step: of every micro-batch of its global batch, then clipped.
+
+Axes: B sequences of the micro-batch, S positions, L MoE layers, E experts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from moe_sweeps.balancing import Balancer, z_loss
+from moe_sweeps.config.schema import RunConfig
+from moe_sweeps.data.batches import Batch
+from moe_sweeps.load import LoadCounter
+from moe_sweeps.model.precision import Compute
+from moe_sweeps.model.router import RouterConfig
+from moe_sweeps.model.transformer import Transformer
+from moe_sweeps.monitor import RouterMonitor
+from moe_sweeps.optim.groups import role_of
+from moe_sweeps.optim.lr_split import Role
+from moe_sweeps.randomness import random_state, restore_random_state
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What the gradients of one global batch came with. Scalars stay on the device, and nobody waits for them."""
+
+    values: dict[str, Tensor]  # loss terms, means over the global batch, and the gradient's norm before clipping
+    load_LE: Tensor | None  # int64, picks of the global batch; None without experts
+
+
+class Gradients:
+    """Computes the gradients of a model's parameters for one global batch at a time."""
+
+    def __init__(
+        self, run: RunConfig, model: Transformer, balancer: Balancer, monitor: RouterMonitor, compute: Compute
+    ) -> None:
+        self.run, self.model, self.balancer, self.monitor, self.compute = run, model, balancer, monitor, compute
+
+    def accumulate(self, batch: Batch, *, progress: float) -> StepResult:
+        """Add up the gradients of `batch`, micro-batch by micro-batch, and clip them.
+
+        `progress`: the share of the run's steps that lie behind.
+        """
+        load = LoadCounter()
+        totals: dict[str, Tensor] = {}
+        step_load_LE = self.step_load(batch) if self.balancer.needs_step_load else None
+        for inputs_BS, targets_BS in self._micro_batches(batch):
+            terms = self._forward_backward(inputs_BS, targets_BS, load, step_load_LE, progress)
+            for name, value in terms.items():
+                totals[name] = totals.get(name, torch.zeros((), device=self.compute.device)) + value
+        self.monitor.add_gradients()
+        clip_router_gradients(self.model, self.run.router)
+        totals["grad_norm"] = clip_gradients(self.model, self.run.trainer.grad_clip)
+        return StepResult(totals, load.total())
+
+    def step_load(self, batch: Batch) -> Tensor | None:
+        """Picks of all micro-batches of the step, (L, E), before its first backward pass; None where there is only one.
+
+        A forward pass without gradient or output head, which makes a step about a third dearer. Random numbers are
+        drawn again by the pass that trains.
+        """
+        if self.run.trainer.micro_batches == 1:
+            return None
+        load, random = LoadCounter(), random_state(self.compute.device)
+        with torch.no_grad(), self.compute.context():
+            for inputs_BS, _ in self._micro_batches(batch):
+                load.add(self.model.layers_only(inputs_BS, self.balancer.ranking_TE)[1])
+        restore_random_state(random, self.compute.device)
+        return load.total()
+
+    def _forward_backward(
+        self, inputs_BS: Tensor, targets_BS: Tensor, load: LoadCounter, step_load_LE: Tensor | None, progress: float
+    ) -> dict[str, Tensor]:
+        """Gradients of one micro-batch, and its share of each loss term in the step's mean."""
+        with self.compute.context():
+            output = self.model(inputs_BS, targets_BS, ranking=self.balancer.ranking_TE)
+        assert output.loss is not None
+        terms = {"loss": output.loss}
+        if output.routings:
+            balance = self.balancer.loss(output.routings, num_sequences=inputs_BS.shape[0], step_load_LE=step_load_LE)
+            terms |= {} if balance is None else {"aux_loss": balance}
+            if self.run.router.z_loss:
+                terms["z_loss"] = self.run.router.z_loss * z_loss(output.routings)
+        share = 1 / self.run.trainer.micro_batches
+        total = torch.stack(list(terms.values())).sum() * share
+        total.backward()
+        if output.routings:
+            self.balancer.observe(output.routings, progress=progress)
+            load.add(output.routings)
+        self.monitor.add_micro_batch(output.routings)
+        return {name: term.detach() * share for name, term in terms.items()}
+
+    def _micro_batches(self, batch: Batch) -> Iterator[Batch]:
+        inputs_BS, targets_BS = batch
+        size = self.run.trainer.micro_batch_size
+        for inputs, targets in zip(inputs_BS.split(size), targets_BS.split(size), strict=True):
+            yield inputs.to(self.compute.device, non_blocking=True), targets.to(self.compute.device, non_blocking=True)
+
+
+def clip_gradients(model: torch.nn.Module, limit: float) -> Tensor:
+    """Scale the gradients to a global norm of at most `limit` (0: not at all); returns the norm before."""
+    norm = torch.nn.utils.get_total_norm(p.grad for p in model.parameters() if p.grad is not None)
+    if limit:
+        torch.nn.utils.clip_grads_with_norm_(model.parameters(), limit, norm)
+    return norm
+
+
+def clip_router_gradients(model: torch.nn.Module, config: RouterConfig) -> None:
+    """Clip the router's gradients alone: each entry to `clip_value`, then their common norm to `clip_norm`; 0: not."""
+    if not (config.clip_value or config.clip_norm):
+        return
+    params = [p for name, p in model.named_parameters() if role_of(name) is Role.router]
+    if config.clip_value:
+        torch.nn.utils.clip_grad_value_(params, config.clip_value)
+    if config.clip_norm:
+        torch.nn.utils.clip_grad_norm_(params, config.clip_norm)
