@@ -135,6 +135,9 @@ def test_one_micro_batch_needs_no_counting_pass(folders: Path, real_data: TokenD
 RESUMED = [
     ["balancer=lossfree", "router=sigmoid", "balancer.update_every=micro_step", "balancer.decay_fraction=0.5"],
     ["experts=dense"],
+    ["optimizer=shampoo", "optimizer.precondition_frequency=3"],
+    ["optimizer=muon"],
+    ["optimizer=soap", "optimizer.precondition_frequency=3"],
     ["router.noise=learned", "router.input_jitter=0.1", "router.input_dropout=0.1", "router.clip_norm=0.1"],
 ]
 
