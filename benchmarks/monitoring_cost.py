@@ -88,7 +88,7 @@ def _time_the_monitor(trainer: Trainer) -> list[float]:
 
         return call
 
-    for name in ("begin_step", "add_micro_batch", "add_gradients", "add_step", "log"):
+    for name in ("begin_step", "add_micro_batch", "add_gradients", "add_rates", "add_step", "log"):
         setattr(trainer.monitor, name, timed(getattr(trainer.monitor, name)))
     return seconds
 
@@ -110,7 +110,7 @@ def _step(trainer: Trainer) -> float:
 def _sample_seconds(trainer: Trainer) -> float:
     result = trainer.evaluate(32)
     started = time.perf_counter()
-    trainer.journal._write_evaluation(trainer.step, result)
+    trainer.journal._write_evaluation(trainer.step, result, trainer.clock.train_seconds)
     return time.perf_counter() - started
 
 

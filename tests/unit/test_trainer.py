@@ -19,6 +19,7 @@ from moe_sweeps.errors import ConfigError, Diverged, Interrupted
 from moe_sweeps.freeze import freeze
 from moe_sweeps.model.precision import Compute
 from moe_sweeps.model.transformer import build_model
+from moe_sweeps.optim.lr_split import permutation_LE
 from moe_sweeps.results.frame import load_runs
 from moe_sweeps.rundir import State
 from moe_sweeps.worker import run_worker
@@ -287,3 +288,57 @@ def test_precision() -> None:
     assert not Compute.of(precision, CPU).autocast
     assert Compute.of(precision, torch.device("cuda")).autocast
     assert not Compute.of(type(precision).float32, torch.device("cuda")).autocast
+
+
+def test_load_based_rates_follow_the_summed_loads_of_the_step(folders: Path, real_data: TokenData) -> None:
+    """Two micro-batches a step: the logged rates are those that the logged loads of the whole batch give."""
+    run = compose_run(*TINY, "lr_split=batch_fraction", "lr_split.expert=0.5", "trainer.log_every=1")
+    ours = trainer(run, real_data)
+    ours.train(never)
+    lines = records(ours.folder, "routing.jsonl")
+    logged = [r for r in lines if r["split"] == "train"]
+    assert len(logged) == 24
+    for line in logged:
+        factor = run.schedule.factor(line["step"] - 1, 24)
+        assert line["lr"]["expert"] == pytest.approx(0.5 * 6e-3 * factor, rel=1e-5)
+        for layer, load_E in enumerate(line["load_LE"]):
+            expected = [0.5 * 6e-3 * factor * c / (4 * 32) for c in load_E]
+            for name in ("min", "mean", "max"):  # of one step
+                assert line[f"expert_lr_{name}_LE"][layer] == pytest.approx(expected, rel=1e-5)
+    evaluated = {r["step"]: r["expert_lr_LE"] for r in lines if r["split"] == "val"}
+    assert evaluated == {s: logged[s - 1]["expert_lr_mean_LE"] for s in (8, 16, 24)}
+
+
+def test_the_shuffle_is_recorded(folders: Path, real_data: TokenData) -> None:
+    ours = trainer(compose_run(*TINY, "lr_split=batch_fraction", "lr_split.control=shuffled", "seed=5"), real_data)
+    ours.train(never)
+    lines = [r for r in records(ours.folder, "routing.jsonl") if r["split"] in ("train", "val")]
+    assert {r["step"] for r in lines} == {4, 8, 12, 16, 20, 24}
+    for line in lines:
+        expected = permutation_LE(5, line["step"], ours.run.model.layers, 8)
+        assert line["lr_permutation_LE"] == expected.tolist()
+
+
+def test_a_forced_balance_makes_a_load_based_run_a_static_one(folders: Path, real_data: TokenData) -> None:
+    """Experts that choose have equal loads: one run id, and the same bits if both are trained."""
+    chosen = "balancer=expert_choice"
+    lines = [chosen, "lr_split=static", "lr_split.expert=0.25"], [chosen, "lr_split=batch_fraction"]
+    runs = [compose_run(*TINY, *line, f"paths.runs={folders / str(len(line))}") for line in lines]
+    one, other = (trainer(run, real_data) for run in runs)
+    assert one.folder.run_id == other.folder.run_id
+    assert without_times(one.train(never)) == without_times(other.train(never))
+
+
+def test_the_time_of_a_step_is_told_by_its_parts(folders: Path, real_data: TokenData) -> None:
+    ours = trainer(compose_run(*TINY), real_data)
+    summary = ours.train(never)
+    parts = [summary[f"seconds_{part}"] for part in ("forward", "backward", "optimizer")]
+    assert all(part > 0 for part in parts)
+    assert sum(parts) < summary["seconds_per_step"] * 1.2  # the first step, which costs more, is in the latter alone
+    assert summary["seconds_per_step"] == pytest.approx(summary["train_seconds"] / 24, rel=0.02)
+    assert summary["optimizer_state_bytes"] > 8 * summary["params_total"]
+    lines = ours.journal.metrics.records()
+    assert all("seconds_optimizer" in r for r in lines if r["split"] == "train")
+    times = [r["train_seconds"] for r in lines if r["split"] == "val"]
+    assert times == sorted(times)
+    assert times[-1] == summary["train_seconds"]

@@ -262,7 +262,8 @@ def _require_key(found: _Composed, setting: Setting) -> None:
     owners = [f"{group}={o}" for o in options().get(group, []) if leaf in schema_of(group, o).__dataclass_fields__]
     if owners:
         rule = f"it is a key of {' or '.join(owners)}, and here {group} is of kind {config[group].kind}"
-        raise ConfigError(setting.key, setting.value, rule, f"Add {owners[0]}, or leave it out.")
+        which = owners[0] if len(owners) == 1 else "one of them"
+        raise ConfigError(setting.key, setting.value, rule, f"Add {which}, or leave it out.")
     everywhere = keys | {
         f"{g}.{f}" for g, kinds in REGISTRY.items() for c in kinds.values() for f in c.__dataclass_fields__
     }
