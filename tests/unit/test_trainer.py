@@ -135,6 +135,9 @@ RESUMED = [
     *([f"balancer={kind}", "aux.scope=global"] for kind in sorted(REGISTRY["balancer"])),
     ["balancer=lossfree", "router=sigmoid", "balancer.update_every=micro_step", "balancer.decay_fraction=0.5"],
     ["experts=dense"],
+    ["optimizer=shampoo", "optimizer.precondition_frequency=3"],
+    ["optimizer=muon"],
+    ["optimizer=soap", "optimizer.precondition_frequency=3"],
     ["router.noise=learned", "router.input_jitter=0.1", "router.input_dropout=0.1", "router.clip_norm=0.1"],
 ]
 
