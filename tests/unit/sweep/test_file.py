@@ -30,7 +30,7 @@ def test_every_sweep_file_says_what_it_is_for_and_plans(folders: Path, name: str
     found = load_sweep(name)
     assert found.question.endswith("?")
     assert (SWEEPS / f"{name}.yaml").read_text().startswith("# ")
-    plan = make_plan([f"sweep={name}", *TINY])
+    plan = make_plan([f"sweep={name}", "scale=smoke"])
     assert plan.name == name
     assert len(plan.runs) == len(plan.requests)  # a built-in grid asks for nothing twice
     assert len(plan.arms(found.baseline)) == 1
@@ -53,7 +53,7 @@ def test_every_sweep_file_says_what_it_is_for_and_plans(folders: Path, name: str
     ],
 )
 def test_the_built_in_grids(folders: Path, name: str, arms: int) -> None:
-    plan = make_plan([f"sweep={name}", *TINY])
+    plan = make_plan([f"sweep={name}", "scale=smoke"])
     assert len({p.arm for p in plan.runs.values()}) == arms
     assert len(plan.runs) == arms * len(load_sweep(name).seeds)
 
