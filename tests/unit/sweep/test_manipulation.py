@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from helpers import TINY, compose_run
 
-from moe_sweeps.balancing.auxiliary import AuxBalancer
-from moe_sweeps.config.schema import RunConfig
+from moe_sweeps.balancing.auxiliary import AuxBalancer, AuxConfig
+from moe_sweeps.config.registry import Unread
 from moe_sweeps.sweep.manipulation import Checked, _problem, check, work
 from moe_sweeps.sweep.plan import make_plan
 from moe_sweeps.sweep.probe import random_tokens
@@ -89,11 +89,10 @@ def test_a_coefficient_that_nobody_uses_is_caught(folders: Path, monkeypatch: py
 
 
 def test_runs_wrongly_declared_the_same_are_caught(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def canonical(self: object, run: RunConfig) -> object:
-        return type(compose_run(*TINY).lr_split)()
-
-    monkeypatch.setattr("moe_sweeps.optim.lr_split.StaticConfig.canonical", canonical)
-    found = checked("lr_split=static", "lr_split.expert=1,0.5")
+    """A knob that its component calls unread, although the training reads it."""
+    unread = {"coef": Unread("balancer=aux", "nothing")}
+    monkeypatch.setattr(AuxConfig, "unread", lambda self, run: unread)
+    found = checked("aux.coef=0.1,0.2")
     assert [f.problem for f in found.equivalents] == ["declared the same run, but the traces differ"]
 
 
