@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from moe_sweeps.config.compose import compose, register_schemas
@@ -37,7 +38,7 @@ def stock_job(config: DictConfig) -> None:
     """What a careful user of stock Hydra writes: a job that trains the config in Hydra's own folder."""
     run = OmegaConf.to_object(config)
     assert isinstance(run, RunConfig)
-    run.paths.runs = hydra.core.hydra_config.HydraConfig.get().runtime.output_dir
+    run.paths.runs = HydraConfig.get().runtime.output_dir
     run_worker(freeze(validate(run), [], command="stock Hydra"))
     print("JOB DONE")
 
