@@ -54,7 +54,7 @@ class Trainer:
         self.compute = Compute.of(run.trainer.precision, device)
         self.model: Transformer = build_model(run, data.vocab_size).to(device)
         self.balancer = build_balancer(run, ranks).to(device)
-        self.stepper = Stepper(run, self.model)
+        self.stepper = Stepper(run, self.model, ranks)
         self.batches = TrainBatches(data.train, run.trainer.seq_len, run.trainer.batch_size, run.effective_data_seed)
         self.checkpoints = Checkpoints(folder.checkpoints, run.trainer.keep_checkpoints)
         self.monitor = RouterMonitor(run.trainer, folder, self.model, self.balancer, ranks)

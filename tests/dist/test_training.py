@@ -151,3 +151,31 @@ def test_weights_begin_alike_and_random_streams_do_not(folders: Path, real_data:
     torch.manual_seed(0)
     assert torch.equal(first, torch.rand(3))  # as in one process
     assert not torch.equal(first, second)
+
+
+LR_SPLITS = [
+    ["lr_split=static", "lr_split.expert=0.5"],
+    ["lr_split=batch_fraction", "lr_split.sqrt=true"],
+    ["lr_split=ideal_normalized", "lr_split.ema=0.5"],
+    ["lr_split=ideal_normalized", "lr_split.control=shuffled"],
+]
+OPTIMIZERS = [
+    ["optimizer=shampoo", "optimizer.precondition_frequency=2", "optimizer.start_step=2"],
+    ["optimizer=muon"],
+    ["optimizer=soap", "optimizer.precondition_frequency=2"],
+]
+
+
+def states_after(ranks: Ranks, work: list[Job], data: Path) -> list[dict[str, Tensor]]:
+    return [found["state"] for found in some_steps(ranks, work, data)]
+
+
+def test_replicas_are_bit_identical_for_every_split_and_optimizer(folders: Path, real_data: TokenData) -> None:
+    lines = [["balancer=lossfree", *line] for line in (*LR_SPLITS, *OPTIMIZERS)]
+    lines.append(["balancer=aux", *LR_SPLITS[1], *OPTIMIZERS[0]])
+    first, second = run_on_ranks(states_after, 2, jobs(folders, "two", *lines), real_data.folder)
+    assert len(first) == len(lines)
+    for line, ours, theirs in zip(lines, first, second, strict=True):
+        assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items()), line
+    moved = {tuple(ours["embedding.weight"].flatten().tolist()) for ours in first}
+    assert len(moved) == len(lines)  # each line trained something of its own
