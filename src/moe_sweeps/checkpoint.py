@@ -15,7 +15,10 @@ from typing import Any
 
 import torch
 
-from moe_sweeps.files import read_json, write_atomic, write_json
+from moe_sweeps.files import read_json, require_space, write_atomic, write_json
+
+# Bytes that a checkpoint leaves free, so that status and metrics can still be written.
+ROOM_FOR_LOGS = 1 << 20
 
 log = logging.getLogger(__name__)
 
@@ -30,16 +33,21 @@ class Checkpoints:
         """Write the state after `step` updates and drop all but the last `keep` checkpoints.
 
         Raises:
-            OSError: the disk is full; earlier checkpoints are untouched.
+            DiskFull: there is no space for it; earlier checkpoints are untouched and nothing of this one is left.
         """
         buffer = io.BytesIO()
         torch.save(state, buffer)
         content = buffer.getbuffer()
+        require_space(self.folder, len(content) + ROOM_FOR_LOGS)
         write_atomic(self._state_file(step), content, durable=True)
         stamp = {"step": step, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         write_json(self._stamp_file(step), stamp, durable=True)
-        for old in self.steps()[: -self.keep]:
+        complete = self.steps()
+        for old in complete[: -self.keep]:
             self._remove(old)
+        for file in self.folder.glob("step-*.pt"):
+            if int(file.stem.removeprefix("step-")) not in complete:
+                file.unlink(missing_ok=True)  # its worker was killed before the stamp
 
     def load_latest(self, map_location: torch.device) -> tuple[int, dict[str, Any]] | None:
         """(step, state) of the newest intact checkpoint, or None. Damaged ones are reported and passed over."""

@@ -1,6 +1,6 @@
 """One worker trains one run: it takes the lock, reads the frozen config, trains, and records how it ended.
 
-Everything that can happen to a run ends in status.json: done, diverged, preempted, failed.
+Everything that can happen to a run ends in status.json: done, diverged, preempted, cancelled, failed.
 """
 
 from __future__ import annotations
@@ -19,24 +19,40 @@ import torch
 
 from moe_sweeps.config.compose import from_dict
 from moe_sweeps.data.prepare import prepared
-from moe_sweeps.errors import Diverged, Interrupted
+from moe_sweeps.errors import DiskFull, Diverged, Interrupted
 from moe_sweeps.hardware import describe_machine, keep_freed_memory, resolve_device
 from moe_sweeps.paths import resolve
 from moe_sweeps.provenance import source_hash
-from moe_sweeps.rundir import FINISHED, RunDir, State, Status
+from moe_sweeps.rundir import PROBE_SECONDS, SETTLED, RunDir, State, Status
 from moe_sweeps.trainer import Observer, Trainer
 
 log = logging.getLogger(__name__)
-STATUS_SECONDS = 2.0
+# Of the code that is imported by now, not of what the files say once a run starts: they may be edited in between.
+SOURCE_HASH = source_hash()
+STATUS_SECONDS = 1.0
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StatusObserver:
-    """Keeps status.json fresh, and passes everything on to another observer."""
+    """Keeps status.json fresh, and passes everything on to another observer.
 
-    def __init__(self, folder: RunDir, status: Status, then: Observer | None = None) -> None:
-        self.folder, self.status, self.then = folder, status, then
-        self._written = 0.0
+    A thread writes the heartbeat, so that a long step, an evaluation or the preparation of data does not look like a
+    death, and sees requests to cancel the run.
+    """
+
+    def __init__(self, folder: RunDir, status: Status, stop: StopFlag, then: Observer | None = None) -> None:
+        self.folder, self.status, self.stop, self.then = folder, status, stop, then
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat_until_over, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> StatusObserver:
+        self.folder.write_status(self.status)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        self._thread.join()
 
     def logged(self, step: int, values: dict[str, float], tokens_per_second: float) -> None:
         self.status.tokens_per_second = round(tokens_per_second, 1)
@@ -48,9 +64,15 @@ class StatusObserver:
 
     def alive(self, step: int) -> None:
         self.status.step = step
-        if time.monotonic() - self._written > STATUS_SECONDS:
-            self.folder.write_status(self.status)
-            self._written = time.monotonic()
+
+    def _beat_until_over(self) -> None:
+        while not self._over.wait(STATUS_SECONDS):
+            if self.folder.cancel_requested:
+                self.stop.cancel()
+            try:
+                self.folder.write_status(self.status)
+            except (OSError, DiskFull) as error:  # training goes on; it ends where it cannot save what counts
+                log.warning("status.json could not be written: %s", error)
 
 
 def run_worker(folder: RunDir, observer: Observer | None = None) -> State:
@@ -60,18 +82,18 @@ def run_worker(folder: RunDir, observer: Observer | None = None) -> State:
         RunBusyError: another worker holds the run.
         Exception: what made the run fail, after it was recorded.
     """
-    with folder.lock():
+    with folder.lock(wait=PROBE_SECONDS):
         status = folder.status()
-        if status.state in FINISHED:
+        if status.state in SETTLED or folder.settle_cancel_request(status):
             return status.state
-        with _stop_on_signals() as should_stop:
-            _begin_attempt(status)
-            folder.write_status(status)
+        with _stop_on_signals() as stop:
+            _begin_attempt(folder, status)
             try:
-                status.state = _train(folder, StatusObserver(folder, status, observer), should_stop)
+                with folder.reserved_space(), StatusObserver(folder, status, stop, observer) as following:
+                    status.state = _train(folder, following, stop)
             except Interrupted as error:
                 log.info("%s", error)
-                status.state = State.preempted
+                status.state = State.cancelled if stop.cancelled else State.preempted
             except KeyboardInterrupt:
                 log.info("stopped at once; the run goes on from its last checkpoint")
                 status.state = State.preempted
@@ -80,6 +102,7 @@ def run_worker(folder: RunDir, observer: Observer | None = None) -> State:
                 raise
             finally:
                 folder.write_status(status)
+                folder.drop_cancel_request()
     return status.state
 
 
@@ -90,7 +113,7 @@ def _train(folder: RunDir, observer: StatusObserver, should_stop: StopFlag) -> S
     keep_freed_memory()
     device = resolve_device(run.engine.device)
     data = prepared(run.data, resolve(run.paths.data), progress=observer.then is not None)
-    _record_attempt(folder, device, data.fingerprint)
+    observer.status.code_changed = _record_attempt(folder, device, data.fingerprint)
     trainer = Trainer(run, folder, data, device, observer)
     try:
         summary, state = trainer.train(should_stop), State.done
@@ -104,24 +127,33 @@ def _train(folder: RunDir, observer: StatusObserver, should_stop: StopFlag) -> S
     return state
 
 
-def _begin_attempt(status: Status) -> None:
+def _begin_attempt(folder: RunDir, status: Status) -> None:
+    """The caller holds the lock: whoever wrote "running" is dead."""
+    folder.remove_leftovers()
+    if status.state is State.running:
+        log.warning("process %s on %s died without a word at about step %d", status.pid, status.host, status.step)
+        status.count_death(folder.checkpoint_step())
     status.state, status.failure = State.running, None
     status.attempt += 1
+    status.started, status.started_step = time.time(), folder.checkpoint_step()
+    status.step = status.started_step
     status.host, status.pid = socket.gethostname(), os.getpid()
     status.slurm_job_id = os.environ.get("SLURM_JOB_ID")
 
 
-def _record_attempt(folder: RunDir, device: torch.device, data_fingerprint: str) -> None:
-    """Add this machine, code and data to provenance.json; warn when the code is not what was submitted.
+def _record_attempt(folder: RunDir, device: torch.device, data_fingerprint: str) -> bool:
+    """Add this machine, code and data to provenance.json; returns whether the code is not what was submitted.
 
     Tables read the versions from the attempts, so a run that went on with other code or data is marked in them.
     """
     before = folder.provenance()
-    if before["source_hash"] != source_hash():
-        log.warning("the training code changed since submission: %s then, %s now", before["source_hash"], source_hash())
-    attempt = describe_machine(device) | {"source_hash": source_hash(), "data_fingerprint": data_fingerprint}
+    changed = bool(before["source_hash"] != SOURCE_HASH)
+    if changed:
+        log.warning("the training code changed since submission: %s then, %s now", before["source_hash"], SOURCE_HASH)
+    attempt = describe_machine(device) | {"source_hash": SOURCE_HASH, "data_fingerprint": data_fingerprint}
     attempt["started"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     folder.update_provenance(attempts=[*before.get("attempts", []), attempt])
+    return changed
 
 
 class StopFlag:
@@ -129,9 +161,14 @@ class StopFlag:
 
     def __init__(self) -> None:
         self._asked = False
+        self.cancelled = False
 
     def __call__(self) -> bool:
         return self._asked
+
+    def cancel(self) -> None:
+        """Stop because somebody cancelled the run; it is not gone on with by itself."""
+        self._asked = self.cancelled = True
 
     def ask(self, signum: int, frame: FrameType | None) -> None:
         if self._asked and signum == signal.SIGINT:

@@ -19,7 +19,7 @@ from moe_sweeps.checkpoint import Checkpoints
 from moe_sweeps.data.memmap import TokenData
 from moe_sweeps.freeze import freeze
 from moe_sweeps.rundir import RunDir, State
-from moe_sweeps.sweep.local import work
+from moe_sweeps.sweep.process import work
 
 KILLS = 10
 TIMES = ("wall_seconds", "train_seconds", "tokens_per_second", "gemm_peak_gflops", "share_of_gemm_peak")

@@ -10,7 +10,7 @@ import pytest
 from moe_sweeps.paths import REPOSITORY
 
 PACKAGE = REPOSITORY / "src" / "moe_sweeps"
-BOTTOM = ["errors", "files", "paths", "rundir", "provenance"]
+BOTTOM = ["errors", "files", "paths", "status", "rundir", "provenance", "snapshot"]
 REGISTRY = ["config.registry", "config.groups"]
 MEASURING = ["load", "metrics", "meters", "health", "routing_samples"]
 COMPONENTS = ["model", "balancing", "optim", "data", "checkpoint", *MEASURING]

@@ -6,16 +6,18 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from rich.console import Console
 
+from moe_sweeps.cli.follow import make_console
+from moe_sweeps.cli.runs import add_commands as add_run_commands
+from moe_sweeps.cli.runs import runs_root
 from moe_sweeps.cli.tables import add_arguments as add_table_arguments
 from moe_sweeps.cli.tables import run as run_tables
 from moe_sweeps.errors import MoeSweepsError
 from moe_sweeps.paths import resolve
 
-REFUSED = 2
+REFUSED, STOPPED = 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,11 +25,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     command: Callable[[argparse.Namespace, Console], int] = arguments.command
     try:
-        return command(arguments, Console())
+        return command(arguments, make_console())
     except MoeSweepsError as error:
         notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", []))
         print(f"error: {error}{notes}", file=sys.stderr)
         return REFUSED
+    except KeyboardInterrupt:
+        print("\nstopped; runs that were training here have saved their state", file=sys.stderr)
+        return STOPPED
 
 
 def plan(arguments: argparse.Namespace, console: Console) -> int:
@@ -46,18 +51,6 @@ def plan(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def status(arguments: argparse.Namespace, console: Console) -> int:
-    """The state of every run, from its folder."""
-    from moe_sweeps.cli.views import print_failures, status_table
-    from moe_sweeps.rundir import RunDir
-
-    rows = [(folder.path.name, folder) for folder in RunDir.all(_runs_root())]
-    if not rows:
-        raise MoeSweepsError(f"there are no runs in {_runs_root()}. Start one: python train.py scale=smoke")
-    console.print(status_table(rows, most=len(rows)))
-    return 1 if print_failures(console, rows) else 0
-
-
 def tables(arguments: argparse.Namespace, console: Console) -> int:
     """The same as `make tables`."""
     return run_tables(arguments)
@@ -68,7 +61,7 @@ def report(arguments: argparse.Namespace, console: Console) -> int:
     from moe_sweeps.results.history import find_run
     from moe_sweeps.results.pictures import write_pictures
 
-    run = find_run(arguments.run, _runs_root())
+    run = find_run(arguments.run, runs_root())
     written = write_pictures(run, resolve(os.environ.get("MOE_SWEEPS_REPORTS") or "reports"))
     for slug, reason in written.left_out.items():
         console.print(f"not drawn: {slug}: {reason}", highlight=False, markup=False)
@@ -95,10 +88,6 @@ def prepare_data(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _runs_root() -> Path:
-    return resolve(os.environ.get("MOE_SWEEPS_RUNS", "runs"))
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="moe-sweeps", description="Everything around training: plans, what runs are doing, tables, pictures, data."
@@ -107,8 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     one = commands.add_parser("plan", help="what a sweep would do: python train.py -m, without running anything")
     one.add_argument("overrides", nargs="*")
     one.set_defaults(command=plan)
-    one = commands.add_parser("status", help="the state of every run, and why failed ones failed")
-    one.set_defaults(command=status)
+    add_run_commands(commands)
     one = commands.add_parser("tables", help="write and show the ablation tables, as make tables does")
     add_table_arguments(one)
     one.set_defaults(command=tables)

@@ -11,13 +11,15 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
 
 from moe_sweeps.paths import resolve
-from moe_sweeps.results.render import print_table
-from moe_sweeps.results.write import NothingToRead, Written, write_tables
+
+if TYPE_CHECKING:
+    from moe_sweeps.results.write import Written
 
 WIDTH_WITHOUT_TERMINAL = 100
 
@@ -31,6 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """The command, from its parsed arguments."""
+    # pandas takes longer to import than most commands take; only this one needs it.
+    from moe_sweeps.results.write import NothingToRead, write_tables
+
     try:
         written = write_tables(args.runs, args.reports, only=args.sweep, latest=args.latest)
     except NothingToRead as error:
@@ -64,6 +69,8 @@ def _console() -> Console:
 
 
 def _show(written: Written, console: Console) -> None:
+    from moe_sweeps.results.render import print_table
+
     for table in reversed(written.tables):  # the newest last, where the reader looks
         print_table(table, console)
     if written.problems:

@@ -11,21 +11,24 @@ import yaml
 from rich.console import Console
 from rich.logging import RichHandler
 
-from moe_sweeps.cli.views import SweepView, TrainingBar, duration, print_failures, print_plan, print_summary
+from moe_sweeps.cli.follow import SweepView, duration, exit_code, make_console, print_failures
+from moe_sweeps.cli.select import run_label
+from moe_sweeps.cli.views import TrainingBar, print_plan, print_summary
 from moe_sweeps.config.compose import compose, option_help, options, to_dict
 from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.data.batches import TrainBatches, val_batches
 from moe_sweeps.data.prepare import prepared
 from moe_sweeps.errors import MoeSweepsError
-from moe_sweeps.freeze import default_threads, freeze
+from moe_sweeps.freeze import default_threads, freeze, snapshot_of
 from moe_sweeps.hardware import available_cores, resolve_device
 from moe_sweeps.paths import SWEEPS, resolve
 from moe_sweeps.provenance import command_line
-from moe_sweeps.rundir import FINISHED, RunDir, State
+from moe_sweeps.results.manifest import load_manifest
+from moe_sweeps.rundir import FINISHED, SETTLED, RunDir, State
 from moe_sweeps.sweep.estimate import History
 from moe_sweeps.sweep.file import load_sweep
 from moe_sweeps.sweep.grid import single
-from moe_sweeps.sweep.local import LocalSweep
+from moe_sweeps.sweep.local import LocalSweep, drive
 from moe_sweeps.sweep.plan import Plan, make_plan, unread_settings, write_manifest
 from moe_sweeps.worker import run_worker
 
@@ -39,13 +42,14 @@ EXAMPLES = """examples:
   python train.py -m sweep=aux_coef scale=smoke
       the grid of sweeps/aux_coef.yaml; what is typed beside it wins
 """
-OK, FAILED, REFUSED, STOPPED = 0, 1, 2, 130
+OK, REFUSED, STOPPED = 0, 2, 130
+BRING_BACK = "`moe-sweeps retry --cancelled {}` goes on with it."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the process's exit code."""
     arguments = _parser().parse_intermixed_args(argv)
-    console = Console()
+    console = make_console()
     try:
         if arguments.cfg:
             console.out(yaml.safe_dump(to_dict(compose(single(arguments.overrides))), sort_keys=False), end="")
@@ -71,14 +75,20 @@ def train_one(console: Console, overrides: Sequence[str]) -> int:
     _check_machine_and_data([run])
     folder = freeze(run, overrides, command=command_line())
     state = folder.status().state
+    if state is State.cancelled:
+        raise MoeSweepsError(f"{folder.path.name} was cancelled. {BRING_BACK.format(folder.run_id)}")
     if state in FINISHED:
         console.print(f"{folder.path.name} is already {state}; nothing to train", highlight=False)
+    elif snapshot_of(folder) is not None:
+        state = _train_from_snapshot(console, folder)
     else:
         estimate = History(resolve(run.paths.runs), default_threads(1)).estimate(run)
         console.print(f"training takes {duration(estimate.seconds)} ({estimate.source})", highlight=False)
         state = _train_with_bar(console, folder)
     if state is State.preempted:
         raise KeyboardInterrupt
+    if state is State.cancelled:
+        raise MoeSweepsError(f"the run was cancelled; its state is saved. {BRING_BACK.format(folder.run_id)}")
     print_summary(console, folder, folder.summary() or {}, state)
     return OK
 
@@ -87,19 +97,20 @@ def sweep(console: Console, overrides: Sequence[str]) -> int:
     """Plan, print the plan, run what is missing, and print the result table."""
     plan = make_plan(overrides)
     launch = next(iter(plan.runs.values())).run.launch
-    todo = [p for p in plan.runs.values() if p.state not in FINISHED]
+    todo = [p for p in plan.runs.values() if p.state not in SETTLED]
     workers = min(launch.workers or available_cores(), max(len(todo), 1))
     print_plan(console, plan, History(plan.runs_root, launch.threads or default_threads(workers)), workers)
     _check_machine_and_data([p.run for p in todo])
     folders = {run_id: p.frozen(command_line(), workers) for run_id, p in plan.runs.items()}
-    write_manifest(plan, command_line())
-    rows = [(plan.runs[run_id].label, folder) for run_id, folder in folders.items()]
+    path = write_manifest(plan, command_line())
+    manifest = load_manifest(path)
+    view = SweepView(console, [(run_label(manifest, run_id), folder) for run_id, folder in folders.items()], workers)
     if todo:
-        with SweepView(console, rows) as view:
-            LocalSweep([folders[p.run_id] for p in todo], workers).run(view.tick)
+        with view:
+            drive(path.parent, list(folders.values()), workers, view.tick, view.say)
     _show_table(console, plan)
-    print_failures(console, rows)
-    return OK if all(folder.status().state in FINISHED for _, folder in rows) else FAILED
+    print_failures(console, view.rows)
+    return exit_code(view.rows)
 
 
 def _show_table(console: Console, plan: Plan) -> None:
@@ -131,6 +142,15 @@ def _train_with_bar(console: Console, folder: RunDir) -> State:
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         raise MoeSweepsError(f"the run failed: {reason}\n  see {folder.path / 'traceback.txt'}") from error
+
+
+def _train_from_snapshot(console: Console, folder: RunDir) -> State:
+    """This process has imported the sources of now, so a worker of its own trains from the snapshot."""
+    with SweepView(console, [(folder.path.name, folder)], workers=1) as view:
+        LocalSweep([folder], workers=1).run(view.tick)
+    if print_failures(console, view.rows):
+        raise MoeSweepsError(f"the run failed; see {folder.path / 'traceback.txt'}")
+    return folder.status().state
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -185,6 +185,10 @@ class LaunchConfig(Component):
     kind: str = "local"
     workers: int | None = knob(None, ge=1)
     threads: int | None = knob(None, ge=1)
+    # Train from a copy of the sources as they were at submission, so that they can be edited meanwhile.
+    snapshot: bool = knob(False, neutral=False)
+    # A run whose worker keeps dying is given up after so many attempts in a row that reached no new checkpoint.
+    max_attempts_without_progress: int = knob(3, ge=1, neutral=3)
 
 
 @component("launch", "slurm")
