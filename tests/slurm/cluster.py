@@ -218,7 +218,7 @@ def _descendants(pid: int) -> list[int]:
 def _hostname_of(pid: int) -> str | None:
     """The hostname that a process sees, if it is another than ours."""
     with contextlib.suppress(OSError):
-        if os.readlink(f"/proc/{pid}/ns/uts") == os.readlink("/proc/self/ns/uts"):
+        if Path(f"/proc/{pid}/ns/uts").readlink() == Path("/proc/self/ns/uts").readlink():
             return None
         seen = subprocess.run(
             ["nsenter", f"--uts=/proc/{pid}/ns/uts", "hostname"], capture_output=True, text=True, check=False

@@ -13,8 +13,10 @@ from rich.logging import RichHandler
 
 from moe_sweeps.cli.follow import SweepView, duration, exit_code, make_console, print_failures
 from moe_sweeps.cli.select import run_label
+from moe_sweeps.cli.slurm import submit_plan
 from moe_sweeps.cli.views import TrainingBar, print_plan, print_summary
 from moe_sweeps.config.compose import compose, option_help, options, to_dict
+from moe_sweeps.config.groups import SlurmConfig
 from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.data.batches import TrainBatches, val_batches
 from moe_sweeps.data.prepare import prepared
@@ -98,6 +100,10 @@ def sweep(console: Console, overrides: Sequence[str]) -> int:
     plan = make_plan(overrides)
     launch = next(iter(plan.runs.values())).run.launch
     todo = [p for p in plan.runs.values() if p.state not in SETTLED]
+    if isinstance(launch, SlurmConfig):
+        print_plan(console, plan, History(plan.runs_root, 1), workers=len(plan.runs))
+        _check_data([p.run for p in todo])
+        return submit_plan(console, plan, launch)
     workers = min(launch.workers or available_cores(), max(len(todo), 1))
     print_plan(console, plan, History(plan.runs_root, launch.threads or default_threads(workers)), workers)
     _check_machine_and_data([p.run for p in todo])
@@ -123,9 +129,15 @@ def _show_table(console: Console, plan: Plan) -> None:
 
 
 def _check_machine_and_data(runs: Sequence[RunConfig]) -> None:
-    """Refuse what this machine or the text cannot do before any run has a folder; prepare the data on first use."""
-    for run in {repr((r.engine, r.data, r.trainer)): r for r in runs}.values():
+    """Refuse what this machine or the text cannot do before any run has a folder."""
+    for run in {r.engine.device: r for r in runs}.values():
         resolve_device(run.engine.device)
+    _check_data(runs)
+
+
+def _check_data(runs: Sequence[RunConfig]) -> None:
+    """Refuse what the text is too short for; prepare it on first use."""
+    for run in {repr((r.data, r.trainer)): r for r in runs}.values():
         data = prepared(run.data, resolve(run.paths.data))
         TrainBatches(data.train, run.trainer.seq_len, run.trainer.batch_size, data_seed=0)
         val_batches(data.val, run.trainer.seq_len, run.trainer.eval_batch_size)

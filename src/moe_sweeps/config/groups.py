@@ -194,9 +194,10 @@ class LaunchConfig(Component):
 @component("launch", "slurm")
 @dataclass(slots=True)
 class SlurmConfig(LaunchConfig):
-    """Runs as SLURM jobs, one array for all that ask for the same. null means: decided from the run or left to SLURM."""
+    """Runs as SLURM jobs, an array for all that ask for the same. null means: decided from the run, or left to SLURM."""
 
     kind: str = "slurm"
+    snapshot: bool = True  # jobs may start days after the sources were edited
     nodes: int = knob(1, ge=1)
     tasks_per_node: int = knob(1, ge=1)
     cpus_per_task: int | None = knob(None, ge=1)

@@ -31,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
 def run(folders: Sequence[RunDir]) -> int:
     """Train the runs of this task: one with all ranks, or several side by side in a job of one rank."""
     if len(folders) == 1:
-        from moe_sweeps.sweep.local import work
+        from moe_sweeps.sweep.process import work
 
         work(folders[0])
     else:

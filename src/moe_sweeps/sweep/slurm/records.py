@@ -5,6 +5,7 @@ A submission that dies in between leaves a record without a job number; SLURM is
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -24,13 +25,15 @@ class Record:
     runs_root: str
     jobs: list[list[str]]
     resources: dict[str, int]
+    code: str  # the folder whose sources the jobs import
     created: float
     job_id: str | None = None
 
     @classmethod
-    def new(cls, folder: Path, runs_root: Path, jobs: list[list[str]], resources: dict[str, int], now: float) -> Record:
+    def new(cls, folder: Path, runs_root: Path, jobs: list[list[str]], resources: dict[str, int], code: Path) -> Record:
         """A record with a name that no other has, in any sweep; it is also the job's name in SLURM."""
-        return cls(folder / f"{PREFIX}-{uuid.uuid4().hex[:12]}.json", str(runs_root), jobs, resources, now)
+        path = folder / f"{PREFIX}-{uuid.uuid4().hex[:12]}.json"
+        return cls(path, str(runs_root), jobs, resources, str(code), time.time())
 
     @classmethod
     def read(cls, path: Path) -> Record:

@@ -16,6 +16,7 @@ from submitit.slurm.slurm import SlurmExecutor
 
 from moe_sweeps.config.groups import SlurmConfig
 from moe_sweeps.errors import LaunchError
+from moe_sweeps.paths import HOME_VARIABLE, home
 from moe_sweeps.sweep.slurm.resources import Resources
 
 SBATCH_SECONDS = 120
@@ -24,7 +25,7 @@ SBATCH_SECONDS = 120
 class ArrayScript:
     """One sbatch script: `num_jobs` jobs with equal resources, each running `command` with its place in the array."""
 
-    def __init__(self, record: Path, needs: Resources, launch: SlurmConfig, num_jobs: int, source: Path) -> None:
+    def __init__(self, record: Path, needs: Resources, launch: SlurmConfig, num_jobs: int, code: Path) -> None:
         self.record = record
         self._executor = SlurmExecutor(folder=record.parent, python=shlex.quote(sys.executable))
         self._executor.update_parameters(
@@ -33,7 +34,7 @@ class ArrayScript:
             **_where(launch),
             array_parallelism=launch.max_parallel or num_jobs,
             signal_delay_s=launch.signal_seconds,
-            setup=[*launch.setup, *_setup(source, needs)],
+            setup=[*launch.setup, *_setup(code)],
             srun_args=["--kill-on-bad-exit=1", f"--cpus-per-task={needs.cpus_per_task}", *launch.srun],
             teardown=_teardown(record),
             additional_parameters={"requeue": True} | _extra(launch),
@@ -101,15 +102,13 @@ def _extra(launch: SlurmConfig) -> dict[str, object]:
     return {key: value if sign else True for key, sign, value in pairs}
 
 
-def _setup(source: Path, needs: Resources) -> list[str]:
+def _setup(code: Path) -> list[str]:
     return [
         # A batch shell dies of the SIGTERM that announces a preemption, and what follows srun would never run. With a
         # handler it waits for srun; an ignored signal would be inherited by the processes that must hear it.
         "trap : TERM USR1 USR2",
-        f"export PYTHONPATH={shlex.quote(str(source))}${{PYTHONPATH:+:$PYTHONPATH}}",
-        f"export OMP_NUM_THREADS={needs.cpus_per_task}",
-        "export MASTER_ADDR=$(scontrol show hostnames $SLURM_JOB_NODELIST | head -n 1)",
-        "export MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))",
+        f"export PYTHONPATH={shlex.quote(str(code / 'src'))}${{PYTHONPATH:+:$PYTHONPATH}}",
+        f"export {HOME_VARIABLE}={shlex.quote(str(home()))}",
     ]
 
 

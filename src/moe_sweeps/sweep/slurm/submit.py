@@ -7,7 +7,6 @@ run's lock lets only one worker train it, so that even a job too many would trai
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ class Wanted:
 
     folder: RunDir
     needs: Resources
+    code: Path  # the folder whose sources its job imports
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,8 @@ class Submission:
     active: list[RunDir]  # in the queue or running already
 
 
-def submit(wanted: Sequence[Wanted], launch: SlurmConfig, runs_root: Path, sweep_id: str, source: Path) -> Submission:
-    """Submit every run of `wanted` that is neither settled nor in the queue; jobs import the code from `source`.
+def submit(wanted: Sequence[Wanted], launch: SlurmConfig, runs_root: Path, sweep_id: str) -> Submission:
+    """Submit every run of `wanted` that is neither settled nor in the queue.
 
     Raises:
         LaunchError: SLURM refused. Every script is tried with --test-only first, so that as a rule nothing was
@@ -53,7 +53,7 @@ def submit(wanted: Sequence[Wanted], launch: SlurmConfig, runs_root: Path, sweep
         active = active_runs(runs_root, jobs)
         missing = [w for w in wanted if w.folder.path.name not in active and w.folder.status().state not in SETTLED]
         drafts = list(_arrays(missing, launch, folder, runs_root))
-        scripts = {record.path: _script(record, launch, source) for record in drafts}
+        scripts = {record.path: _script(record, launch) for record in drafts}
         for script in scripts.values():
             script.test()
         for done, record in enumerate(drafts):
@@ -61,10 +61,10 @@ def submit(wanted: Sequence[Wanted], launch: SlurmConfig, runs_root: Path, sweep
     return Submission(drafts, [w.folder for w in wanted if w.folder.path.name in active])
 
 
-def dry_run(wanted: Sequence[Wanted], launch: SlurmConfig, runs_root: Path, sweep_id: str, source: Path) -> list[str]:
+def dry_run(wanted: Sequence[Wanted], launch: SlurmConfig, runs_root: Path, sweep_id: str) -> list[str]:
     """The sbatch scripts that `submit` would use; nothing is written and SLURM is not asked."""
     folder = runs_root / "sweeps" / sweep_id / "slurm"
-    return [_script(r, launch, source).text() for r in _arrays(wanted, launch, folder, runs_root, limit=1001)]
+    return [_script(r, launch).text() for r in _arrays(wanted, launch, folder, runs_root, limit=1001)]
 
 
 def active_runs(runs_root: Path, jobs: dict[str, Job]) -> dict[str, Job]:
@@ -82,7 +82,7 @@ def active_runs(runs_root: Path, jobs: dict[str, Job]) -> dict[str, Job]:
             record.write()
         for index, names in enumerate(record.jobs):
             job = jobs.get(f"{record.job_id}_{index}")
-            active |= {name: job for name in names} if job else {}
+            active |= dict.fromkeys(names, job) if job else {}
     return active
 
 
@@ -122,14 +122,14 @@ def _arrays(
     if not wanted:
         return
     most = limit or max_array_size()
-    groups: dict[Resources, list[str]] = {}
+    groups: dict[tuple[Resources, Path], list[str]] = {}
     for one in wanted:
-        groups.setdefault(one.needs, []).append(one.folder.path.name)
-    for needs, names in sorted(groups.items()):
+        groups.setdefault((one.needs, one.code), []).append(one.folder.path.name)
+    for (needs, code), names in sorted(groups.items()):
         jobs = [names[i : i + launch.pack] for i in range(0, len(names), launch.pack)]
         for start in range(0, len(jobs), most):
-            yield Record.new(folder, runs_root, jobs[start : start + most], asdict(needs), time.time())
+            yield Record.new(folder, runs_root, jobs[start : start + most], asdict(needs), code)
 
 
-def _script(record: Record, launch: SlurmConfig, source: Path) -> ArrayScript:
-    return ArrayScript(record.path, Resources(**record.resources), launch, len(record.jobs), source)
+def _script(record: Record, launch: SlurmConfig) -> ArrayScript:
+    return ArrayScript(record.path, Resources(**record.resources), launch, len(record.jobs), Path(record.code))
