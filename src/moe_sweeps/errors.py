@@ -44,6 +44,10 @@ class DataError(MoeSweepsError):
     """Prepared data that is missing, damaged or too small for what was asked."""
 
 
+class LaunchError(MoeSweepsError):
+    """SLURM, or another thing that starts runs, refused or did not answer."""
+
+
 class Diverged(MoeSweepsError):
     """The loss became NaN or infinite: an outcome of the experiment, not a crash."""
 

@@ -14,7 +14,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
 from types import FrameType
@@ -36,7 +36,8 @@ log = logging.getLogger(__name__)
 # Of the code that is imported by now, not of what the files say once a run starts: they may be edited in between.
 SOURCE_HASH = source_hash()
 STATUS_SECONDS = 1.0
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# SLURM announces a time limit or a preemption with SIGTERM, SIGUSR1 or SIGUSR2, as the cluster likes.
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class StatusObserver:
@@ -188,7 +189,14 @@ def _begin_attempt(folder: RunDir, status: Status, ranks: Ranks) -> None:
     status.started, status.started_step = time.time(), folder.checkpoint_step()
     status.step = status.started_step
     status.host, status.pid = socket.gethostname(), os.getpid()
-    status.slurm_job_id = os.environ.get("SLURM_JOB_ID")
+    status.slurm_job_id = _slurm_job(os.environ)
+
+
+def _slurm_job(environ: Mapping[str, str]) -> str | None:
+    """The job as squeue names it: 123_4 for a task of an array."""
+    if "SLURM_ARRAY_TASK_ID" in environ:
+        return f"{environ['SLURM_ARRAY_JOB_ID']}_{environ['SLURM_ARRAY_TASK_ID']}"
+    return environ.get("SLURM_JOB_ID")
 
 
 def _record_attempt(folder: RunDir, device: torch.device, data_fingerprint: str, processes: int) -> bool:

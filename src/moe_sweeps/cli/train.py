@@ -15,8 +15,10 @@ from rich.logging import RichHandler
 from moe_sweeps.cli.follow import SweepView, exit_code, make_console, print_failures
 from moe_sweeps.cli.planning import costs, require_budget, show
 from moe_sweeps.cli.select import run_label
+from moe_sweeps.cli.slurm import submit_plan
 from moe_sweeps.cli.views import TrainingBar, print_summary
 from moe_sweeps.config.compose import compose, option_help, options, to_dict
+from moe_sweeps.config.groups import SlurmConfig
 from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.data.batches import TrainBatches, val_batches
 from moe_sweeps.data.prepare import prepared
@@ -127,12 +129,17 @@ def sweep(console: Console, overrides: Sequence[str], budget: str | None = None)
         OverBudget: it takes longer than `budget`; nothing was started.
     """
     plan = make_plan(overrides)
-    cost, estimator = costs(plan)
+    launch = next(iter(plan.runs.values())).run.launch
+    # A login node is no place to train a probe on.
+    cost, estimator = costs(plan, probing=not isinstance(launch, SlurmConfig))
     show(console, plan, cost)
     if budget:
         require_budget(plan, cost, budget, overrides, estimator)
     cost.require_disk()
     todo, workers = [r.planned for r in cost.runs], cost.workers
+    if isinstance(launch, SlurmConfig):
+        _check_data([p.run for p in todo])
+        return submit_plan(console, plan, launch, estimator)
     _check_machine_and_data([p.run for p in todo])
     folders = {run_id: p.frozen(command_line(), workers) for run_id, p in plan.runs.items()}
     path = write_manifest(plan, command_line())
@@ -156,9 +163,15 @@ def _show_table(console: Console, plan: Plan) -> None:
 
 
 def _check_machine_and_data(runs: Sequence[RunConfig]) -> None:
-    """Refuse what this machine or the text cannot do before any run has a folder; prepare the data on first use."""
-    for run in {repr((r.engine, r.data, r.trainer)): r for r in runs}.values():
+    """Refuse what this machine or the text cannot do before any run has a folder."""
+    for run in {r.engine.device: r for r in runs}.values():
         resolve_device(run.engine.device)
+    _check_data(runs)
+
+
+def _check_data(runs: Sequence[RunConfig]) -> None:
+    """Refuse what the text is too short for; prepare it on first use."""
+    for run in {repr((r.data, r.trainer)): r for r in runs}.values():
         data = prepared(run.data, resolve(run.paths.data))
         TrainBatches(data.train, run.trainer.seq_len, run.trainer.batch_size, data_seed=0)
         val_batches(data.val, run.trainer.seq_len, run.trainer.eval_batch_size)

@@ -18,6 +18,7 @@ from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 from typing import Protocol
 
+from moe_sweeps.distributed import ALONE, Ranks
 from moe_sweeps.errors import RunBusyError
 from moe_sweeps.freeze import snapshot_of
 from moe_sweeps.rundir import RunDir
@@ -82,16 +83,18 @@ def start(folder: RunDir) -> Worker:
     return process
 
 
-def work(folder: RunDir) -> None:
-    """The body of a worker process: train one run with all output going to its log."""
-    with folder.log.open("a", buffering=1) as file:
-        os.dup2(file.fileno(), sys.stdout.fileno())
-        os.dup2(file.fileno(), sys.stderr.fileno())
+def work(folder: RunDir, ranks: Ranks = ALONE) -> None:
+    """The body of a worker process: train one run, alone or with fellow `ranks`; the first one's output is its log."""
+    if ranks.is_first:
+        with folder.log.open("a", buffering=1) as file:
+            os.dup2(file.fileno(), sys.stdout.fileno())
+            os.dup2(file.fileno(), sys.stderr.fileno())
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True)
     from moe_sweeps.worker import run_worker
 
     try:
-        run_worker(folder)
+        with ranks.joined() as joined:
+            run_worker(folder, ranks=joined)
     except RunBusyError as error:
         logging.info("%s", error)
         os._exit(BUSY)
