@@ -112,7 +112,7 @@ def run_worker(folder: RunDir, observer: Observer | None = None, ranks: Ranks = 
                     status.state = _train(folder, follower, stop, ranks)
             except Interrupted as error:
                 log.info("%s", error)
-                status.state = State.cancelled if stop.cancelled else State.preempted
+                status.state = State.cancelled if ranks.any(stop.cancelled) else State.preempted
             except KeyboardInterrupt:
                 log.info("stopped at once; the run goes on from its last checkpoint")
                 status.state = State.preempted

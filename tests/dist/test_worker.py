@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from moe_sweeps.freeze import freeze
 from moe_sweeps.paths import REPOSITORY
 from moe_sweeps.rundir import RunDir, State
 from moe_sweeps.trainer import Trainer
-from moe_sweeps.worker import run_worker
+from moe_sweeps.worker import STATUS_SECONDS, run_worker
 
 # Draws random numbers, so that the stream of every process counts.
 LINE = [
@@ -61,6 +62,16 @@ def stopped_on_the_last_rank(ranks: Ranks, folder: Path) -> State:
 def killed_on_the_last_rank(ranks: Ranks, folder: Path) -> State:
     if ranks.rank == ranks.size - 1:
         at_step(12, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    return work(ranks, folder)
+
+
+def cancelled_from_outside(ranks: Ranks, folder: Path) -> State:
+    def cancel() -> None:
+        RunDir(folder).request_cancel()
+        time.sleep(1.5 * STATUS_SECONDS)  # the first process looks for requests at its heartbeats
+
+    if ranks.is_first:
+        at_step(3, cancel)
     return work(ranks, folder)
 
 
@@ -130,6 +141,13 @@ def test_a_run_goes_on_with_as_many_processes(folders: Path, real_data: TokenDat
     rule = r"processes=1 is refused: the run was begun with 2.*Start it with 2"
     with pytest.raises(Exception, match=rule):
         run_worker(folder)
+
+
+def test_all_processes_hear_of_a_cancellation(folders: Path, real_data: TokenData) -> None:
+    folder = frozen()
+    assert run_on_ranks(cancelled_from_outside, 2, folder.path) == [State.cancelled] * 2
+    assert folder.status().state is State.cancelled
+    assert not folder.cancel_requested
 
 
 def test_a_run_in_other_hands_is_left_alone(folders: Path, real_data: TokenData) -> None:
