@@ -43,9 +43,9 @@ class TrainBatches:
                 "Use a smaller batch, shorter sequences or more text."
             )
 
-    def batch(self, step: int) -> Batch:
-        """(inputs_BS, targets_BS), int64, of the step with this number, counted from 0."""
-        return _gather(self.tokens, self.window_ids(step), self.seq_len)
+    def batch(self, step: int, rows: slice = slice(None)) -> Batch:
+        """(inputs_BS, targets_BS), int64, of the step with this number, counted from 0; `rows`: only those of it."""
+        return _gather(self.tokens, self.window_ids(step)[rows], self.seq_len)
 
     def window_ids(self, step: int) -> Ids:
         """Windows (B,) of one step; a batch may take its first rows from one epoch and the rest from the next."""
@@ -117,9 +117,10 @@ def window_domains(data: TokenData, split: SplitName, seq_len: int) -> Ids:
 
 
 def _gather(tokens: Tokens, windows_B: Ids, seq_len: int) -> Batch:
-    index_BS = windows_B[:, None] * seq_len + np.arange(seq_len)
-    return _tensor(tokens[index_BS]), _tensor(tokens[index_BS + 1])
+    starts_B = (windows_B * seq_len).tolist()
+    ids_BS = np.stack([tokens[start : start + seq_len + 1] for start in starts_B]).astype(np.int64)
+    return _tensor(ids_BS[:, :-1]), _tensor(ids_BS[:, 1:])
 
 
-def _tensor(ids: Tokens) -> Tensor:
-    return torch.from_numpy(ids.astype(np.int64))
+def _tensor(ids: Ids) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(ids))

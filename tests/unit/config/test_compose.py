@@ -14,11 +14,13 @@ from moe_sweeps.errors import ConfigError
 from moe_sweeps.paths import CONF
 
 ALL_OPTIONS = [(group, option) for group, names in options().items() for option in names]
+# What an option does not work without.
+NEEDS = {("data", "text"): ["data.files=README.md"]}
 
 
 @pytest.mark.parametrize(("group", "option"), ALL_OPTIONS)
 def test_every_option_composes_and_survives_freezing(group: str, option: str) -> None:
-    run = compose_run(f"{group}={option}")
+    run = compose_run(f"{group}={option}", *NEEDS.get((group, option), []))
     assert from_dict(to_dict(run)) == run
 
 

@@ -35,8 +35,8 @@ def write(folder: Path, dtype: str = "<u2") -> Path:
 @pytest.mark.parametrize("dtype", ["<u2", "<u4"])
 def test_open_maps_what_meta_describes(dtype: str, tmp_path: Path) -> None:
     data = TokenData.open(write(tmp_path / "data", dtype))
-    assert data.train.tolist() == list(range(100))
-    assert data.val.tolist() == list(range(7, 17))
+    assert data.train[:].tolist() == list(range(100))
+    assert data.val[:].tolist() == list(range(7, 17))
     assert data.train.dtype == np.dtype(dtype)
     assert (data.vocab_size, data.fingerprint, data.domains) == (100, "f00", ["a", "b"])
     assert data.domain_spans("train") == [("a", 0, 60), ("b", 60, 100)]
@@ -48,7 +48,7 @@ def test_open_maps_what_meta_describes(dtype: str, tmp_path: Path) -> None:
 def test_tokens_cannot_be_changed(tmp_path: Path) -> None:
     data = TokenData.open(write(tmp_path / "data"))
     with pytest.raises(ValueError, match="read-only"):
-        data.train[0] = 1
+        data.train[:][0] = 1
 
 
 @pytest.mark.parametrize(("split", "size"), [("train", 198), ("train", 202), ("val", 0), ("val", 19)])
