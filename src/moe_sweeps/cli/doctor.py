@@ -64,7 +64,9 @@ def examine(runs: Path, data: Path) -> list[Finding]:
 def print_findings(console: Console, findings: list[Finding]) -> int:
     """Print the report; exit code 1 when something is wrong."""
     for finding in findings:
-        console.print(f"{finding.mark.value}  {finding.subject:<9} {finding.text}", highlight=False, markup=False)
+        console.print(
+            f"{finding.mark.value}  {finding.subject:<9} {finding.text}", highlight=False, markup=False, soft_wrap=True
+        )
         if finding.fix:
             console.print(f"              {finding.fix}", highlight=False, markup=False, soft_wrap=True)
     wrong = sum(f.mark is Mark.wrong for f in findings)
@@ -120,7 +122,7 @@ def slurm() -> Iterator[Finding]:
         yield Finding("SLURM", Mark.wrong, f"sbatch is here, but sinfo fails: {error}", "Ask who runs the cluster.")
         return
     if done.returncode:
-        text = f"sbatch is here, but sinfo fails: {done.stderr.strip()[:200]}"
+        text = f"sbatch is here, but sinfo fails: {' '.join(done.stderr.split())[:120]}"
         yield Finding("SLURM", Mark.wrong, text, "The controller does not answer. Ask who runs the cluster.")
     else:
         yield Finding("SLURM", Mark.fine, "partitions: " + "; ".join(done.stdout.strip().splitlines()))

