@@ -20,7 +20,7 @@ REFUSED, STOPPED = 2, 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script; returns the exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parse(argv)
     command: Callable[[argparse.Namespace, Console], int] = arguments.command
     try:
         return command(arguments, Console())
@@ -111,6 +111,17 @@ def doctor(arguments: argparse.Namespace, console: Console) -> int:
 
     roots = {name: resolve(os.environ.get(f"MOE_SWEEPS_{name.upper()}") or name) for name in ("runs", "data")}
     return print_findings(console, examine(roots["runs"], roots["data"]))
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Options may stand before, between and after the overrides, which argparse does not allow in a subcommand."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and (not hasattr(arguments, "overrides") or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        arguments.overrides = [*arguments.overrides, *rest]
+    return arguments
 
 
 def _number(text: str) -> int:

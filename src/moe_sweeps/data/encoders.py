@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import sys
 from collections.abc import Callable
@@ -77,7 +78,12 @@ def load_encoder(name: str, *, pattern: str | None = None, end_of_text: str = EN
 def gpt2() -> Encoder:
     """GPT-2's BPE, 50,257 ids: from the package that carries its files, else from tiktoken's cache or the network."""
     folder = _gpt2_folder()
-    return _tiktoken(_gpt2_files(folder) if folder else _named("gpt2"), END_OF_TEXT)
+    return _gpt2_encoder(folder) if folder else _tiktoken(_named("gpt2"), END_OF_TEXT)
+
+
+@functools.cache
+def _gpt2_encoder(folder: Path) -> Encoder:
+    return _tiktoken(_gpt2_files(folder), END_OF_TEXT)
 
 
 def _gpt2_folder() -> Path | None:

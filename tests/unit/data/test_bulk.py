@@ -22,7 +22,7 @@ from pyarrow import parquet
 from moe_sweeps.cli.manage import main
 from moe_sweeps.data import arrange, encoding, tokenlog
 from moe_sweeps.data.config import EncodedConfig, FineWebEduConfig, TextConfig, TextUnit
-from moe_sweeps.data.encoders import gpt2
+from moe_sweeps.data.encoders import Encoder, Ids, gpt2
 from moe_sweeps.data.memmap import TokenData
 from moe_sweeps.data.prepare import folder_name, prepared
 from moe_sweeps.errors import ConfigError, DataError
@@ -48,7 +48,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
         texts = [" ".join(draw.choices(WORDS, k=draw.randint(1, 90))) for _ in range(count)]
         texts[0] = "" if number == 2 else texts[0]
         names = ("id", "dump", "url", "file_path", "language")
-        table = {"text": texts} | {name: [f"{name} {i}" for i in range(count)] for name in names}
+        table: dict[str, list[Any]] = {"text": texts} | {name: [f"{name} {i}" for i in range(count)] for name in names}
         table |= {"language_score": [0.9] * count, "token_count": [9] * count, "score": [3.1] * count}
         table["int_score"] = [3] * count
         parquet.write_table(pa.table(table), root / f"sample/10BT/{number:03d}_00000.parquet", row_group_size=17)
@@ -130,17 +130,18 @@ def test_interrupted_anywhere_it_goes_on_to_the_same_bytes(
         (arrange, "write_json"),
         (encoding, "_ids"),
     ]
-    for _ in range(12):
-        owner, name = draw.choice(places)
-        with monkeypatch.context() as patch:
-            patch.setattr(owner, name, after(draw.randint(0, 6), getattr(owner, name)))
-            try:
-                prepare(fineweb(sample, workers=2), tmp_path)
-            except Killed:
-                stops += 1
+    for copy in range(4):
+        root = tmp_path / str(copy)
+        while not any(root.glob("*/meta.json")) or any(root.glob("*.partial")):
+            owner, name = draw.choice(places)
+            with monkeypatch.context() as patch:
+                patch.setattr(owner, name, after(draw.randint(0, 6), getattr(owner, name)))
+                try:
+                    prepare(fineweb(sample, workers=draw.randint(1, 2)), root)
+                except Killed:
+                    stops += 1
+        assert content(prepare(fineweb(sample), root)) == reference
     assert stops >= 6
-    assert content(prepare(fineweb(sample, workers=2), tmp_path)) == reference
-    assert not list(tmp_path.glob("*.partial"))
 
 
 def test_goes_on_without_reading_again_what_was_encoded(
@@ -155,7 +156,12 @@ def test_goes_on_without_reading_again_what_was_encoded(
     assert done.documents >= 35
     encoded: list[str] = []
     ids = encoding._ids
-    monkeypatch.setattr(encoding, "_ids", lambda encoder, text: (encoded.append(text), ids(encoder, text))[1])
+
+    def counted(encoder: Encoder, text: str) -> Ids:
+        encoded.append(text)
+        return ids(encoder, text)
+
+    monkeypatch.setattr(encoding, "_ids", counted)
     prepare(fineweb(sample), tmp_path)
     assert len(encoded) == 102 - done.documents
 
@@ -225,7 +231,7 @@ def test_hub_that_cannot_be_reached_is_reported_at_once(tmp_path: Path) -> None:
     started = time.monotonic()
     with pytest.raises(DataError, match=r"cannot be reached.*Two ways out: \(1\).*\(2\)") as caught:
         prepare(FineWebEduConfig(), tmp_path)
-    assert "HF_HUB_OFFLINE" in str(caught.value)
+    assert re.search(r"\((OfflineModeIsEnabled|ConnectError) after", str(caught.value))
     assert time.monotonic() - started < 10
 
 

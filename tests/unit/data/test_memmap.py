@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moe_sweeps.data.memmap import TokenData
+from moe_sweeps.data.memmap import Shards, TokenData
 from moe_sweeps.errors import DataError
 
 
@@ -94,3 +94,12 @@ def test_an_empty_split_is_refused(tmp_path: Path) -> None:
     os.truncate(folder / "val.bin", 0)
     with pytest.raises(DataError, match=r"val\.bin"):
         TokenData.open(folder)
+
+
+@pytest.mark.parametrize("span", [(0, 0), (0, 4), (3, 5), (4, 6), (2, 10), (9, 10), (0, 10), (7, 99), (5, 3)])
+def test_shards_read_as_one_sequence(span: tuple[int, int]) -> None:
+    whole = np.arange(10, dtype=np.uint16)
+    shards = Shards([whole[:4], whole[4:5], whole[5:]])
+    assert len(shards) == 10
+    assert shards[slice(*span)].tolist() == whole[slice(*span)].tolist()
+    assert shards[slice(*span)].dtype == shards.dtype == np.uint16
