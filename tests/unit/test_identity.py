@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
 import pytest
+from contracts import components
 from helpers import compose_run, make_run
 
-from moe_sweeps.balancing import AuxBalancerConfig
 from moe_sweeps.config.registry import REGISTRY, knob
 from moe_sweeps.identity import canonical_form, identity, run_id, unread_knobs, why_unread
 from moe_sweeps.optim.lr_split import StaticConfig
@@ -75,31 +74,9 @@ def test_every_active_change_changes_the_id(override: str) -> None:
     assert run_id(compose_run(override)) != BASE
 
 
-def neighbour(value: Any) -> Any:
-    """Another value of the same type that the knob's rules still allow."""
-    if isinstance(value, bool):
-        return not value
-    if isinstance(value, Enum):
-        return next((member for member in type(value) if member is not value), None)
-    if value is None or isinstance(value, str):
-        return None
-    return value * 2 if value else 1
-
-
 @pytest.mark.parametrize(("group", "kind"), [(g, k) for g, kinds in REGISTRY.items() for k in kinds])
 def test_every_knob_of_every_component_is_active_infrastructure_or_unread(group: str, kind: str) -> None:
-    """A knob that is neither infrastructure nor unread changes the id when it changes; the others do not."""
-    component: Any = REGISTRY[group][kind]()
-    run = make_run(**{"balancer": AuxBalancerConfig(), group: component})
-    unread = component.unread(run)
-    for field in dataclasses.fields(component):
-        other = neighbour(getattr(component, field.name))
-        if field.name == "kind" or other is None:
-            continue
-        replaced: Any = {group: dataclasses.replace(component, **{field.name: other})}
-        changed = dataclasses.replace(run, **replaced)
-        counts = not (component.INFRA or field.metadata.get("infra") or field.name in unread or "" in unread)
-        assert (run_id(changed) != run_id(run)) == counts, f"{group}.{field.name}"
+    components.every_knob_is_active_infrastructure_or_unread(group, kind)
 
 
 def test_the_order_of_overrides_does_not_matter() -> None:

@@ -78,6 +78,14 @@ def report(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def explain(arguments: argparse.Namespace, console: Console) -> int:
+    """The parameter groups of a run that exists, or of one that a command line describes."""
+    from moe_sweeps.cli.explain import configured_run, print_explanation
+
+    print_explanation(console, configured_run(arguments.run, _runs_root()))
+    return 0
+
+
 def prepare_data(arguments: argparse.Namespace, console: Console) -> int:
     """Prepare the data of a config now instead of at the first run."""
     from moe_sweeps.config.compose import compose
@@ -150,6 +158,9 @@ def _parser() -> argparse.ArgumentParser:
     one = commands.add_parser("report", help="pictures of one run: load, balance, bias, specialisation, norms, loss")
     one.add_argument("run", help="a run folder, a run id, or a beginning of one")
     one.set_defaults(command=report)
+    one = commands.add_parser("explain", help="parameter groups: role, size, learning rate, schedule, decay")
+    one.add_argument("run", nargs="+", help="a run folder or run id, or overrides as for python train.py")
+    one.set_defaults(command=explain)
     one = commands.add_parser("doctor", help="check this machine: Python, torch, devices, SLURM, disk, data, trackers")
     one.set_defaults(command=doctor)
     data = commands.add_parser("data", help="prepared data").add_subparsers(required=True, metavar="action")

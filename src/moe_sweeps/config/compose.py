@@ -10,6 +10,7 @@ import functools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
@@ -85,9 +86,14 @@ def options() -> dict[str, list[str]]:
     return {folder.name: sorted(f.stem for f in folder.glob("*.yaml")) for folder in folders}
 
 
+def option_file(group: str, option: str) -> Path:
+    """Where an option is written."""
+    return CONF / group / f"{option}.yaml"
+
+
 def option_help(group: str, option: str) -> str:
     """The first comment of an option's file, which says when to use it."""
-    lines = (CONF / group / f"{option}.yaml").read_text().splitlines()
+    lines = option_file(group, option).read_text().splitlines()
     comments = [line.removeprefix("#").strip() for line in lines if line.startswith("#") and "@package" not in line]
     return comments[0] if comments else ""
 
@@ -95,7 +101,7 @@ def option_help(group: str, option: str) -> str:
 @functools.cache
 def schema_of(group: str, option: str) -> type[Component]:
     """The config class that an option's file names as its schema."""
-    found = re.search(rf"/schema/{group}/(\w+)@", (CONF / group / f"{option}.yaml").read_text())
+    found = re.search(rf"/schema/{group}/(\w+)@", option_file(group, option).read_text())
     return REGISTRY[group][found.group(1)] if found else Component
 
 
@@ -206,7 +212,8 @@ def _require_key(config: DictConfig, setting: Setting) -> None:
     owners = [f"{group}={o}" for o in options().get(group, []) if leaf in schema_of(group, o).__dataclass_fields__]
     if owners:
         rule = f"it is a key of {' or '.join(owners)}, and here {group} is of kind {config[group].kind}"
-        raise ConfigError(setting.key, setting.value, rule, f"Add {owners[0]}, or leave it out.")
+        which = owners[0] if len(owners) == 1 else "one of them"
+        raise ConfigError(setting.key, setting.value, rule, f"Add {which}, or leave it out.")
     everywhere = keys | {
         f"{g}.{f}" for g, kinds in REGISTRY.items() for c in kinds.values() for f in c.__dataclass_fields__
     }

@@ -207,7 +207,7 @@ def markdown(table: Table) -> str:
     lines = [f"# {table.title}", ""]
     if (text := warning(table)) is not None:
         lines += [f"**{text}**", ""]
-    lines += [_pipes(titles), _pipes(rules), *(_pipes(row(table, arm)) for arm in table.arms), ""]
+    lines += [pipes(titles), pipes(rules), *(pipes(row(table, arm)) for arm in table.arms), ""]
     lines += [caption(table), ""]
     sections = {"": legend(table), "Runs without a number": details(table), "Collapsed combinations": table.collapsed}
     for title, items in sections.items():
@@ -219,7 +219,8 @@ def markdown(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _pipes(texts: Sequence[str]) -> str:
+def pipes(texts: Sequence[str]) -> str:
+    """One line of a Markdown table."""
     return f"| {' | '.join(_escape(t) for t in texts)} |"
 
 
