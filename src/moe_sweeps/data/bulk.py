@@ -1,6 +1,6 @@
 """Preparation of text of any size: encode in source order, then write both splits. It goes on wherever it was stopped.
 
-Memory does not grow with the text, but for 30 bytes a document.
+Memory does not grow with the text, but for 30 to 60 bytes a document.
 """
 
 from __future__ import annotations
