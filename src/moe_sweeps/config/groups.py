@@ -108,6 +108,9 @@ class DenseFFNConfig(ExpertsConfig):
 class TrainerConfig(Component):
     """Length, batch and rhythm of training. One update uses `batch_size` sequences over all ranks and micro-batches."""
 
+    GONE: ClassVar[frozenset[str]] = frozenset(
+        {"eval_batches"}
+    )  # eval_sequences counts what a batch size cannot change
     kind: str = "default"
     steps: int = knob(2000, ge=1)
     batch_size: int = knob(8, ge=1)

@@ -70,7 +70,7 @@ NEW = {"sqrt": (example("python"), example("yaml")), "squared": (WITH_A_LOSS, YA
 
 
 def forget_compositions() -> None:
-    for cached in (compose.options, compose.schema_of, compose._base):
+    for cached in (compose.options, compose.schema_of, compose.former_names, compose._composed, compose._typed_value):
         cached.cache_clear()
 
 
