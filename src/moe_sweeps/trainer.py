@@ -52,7 +52,8 @@ class Trainer:
         ranks.require_even_split(run.trainer.batch_size, run.trainer.micro_batch_size)
         self.run, self.folder, self.data, self.device, self.ranks = run, folder, data, device, ranks
         self.compute = Compute.of(run.trainer.precision, device)
-        self.model: Transformer = build_model(run, data.vocab_size).to(device)
+        boundary_id = data.end_of_text_id if run.data.mask_documents else None
+        self.model: Transformer = build_model(run, data.vocab_size, boundary_id).to(device)
         self.balancer = build_balancer(run, ranks).to(device)
         self.stepper = Stepper(run, self.model, ranks)
         self.batches = TrainBatches(data.train, run.trainer.seq_len, run.trainer.batch_size, run.effective_data_seed)

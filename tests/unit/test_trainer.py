@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,16 @@ def test_the_counting_pass_finds_the_step_s_picks_and_leaves_no_trace(folders: P
     assert [draw for draw, _ in seen[:2]] == [draw for draw, _ in seen[2:]]
     assert torch.equal(seen[2][1] + seen[3][1], load_LE[0])
     hook.remove()
+
+
+def test_masked_documents_train_on_the_same_batches_with_another_loss(folders: Path, real_data: TokenData) -> None:
+    plain = trainer(compose_run(*TINY), real_data)
+    line = [*TINY, "data.mask_documents=true"]
+    assert trainer(compose_run(*line), real_data).model.boundary_id == real_data.end_of_text_id
+    in_first_batch = int(plain.batches.batch(0)[0][0, 3])
+    data = dataclasses.replace(real_data, meta=real_data.meta | {"end_of_text_id": in_first_batch})
+    losses = [t._train_step()["loss"].item() for t in (plain, trainer(compose_run(*line), data))]
+    assert losses[0] != losses[1]
 
 
 def test_one_micro_batch_needs_no_counting_pass(folders: Path, real_data: TokenData) -> None:

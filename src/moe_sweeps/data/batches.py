@@ -119,9 +119,10 @@ def window_domains(data: TokenData, split: SplitName, seq_len: int) -> Ids:
 
 
 def _gather(tokens: Tokens, windows_B: Ids, seq_len: int) -> Batch:
-    index_BS = windows_B[:, None] * seq_len + np.arange(seq_len)
-    return _tensor(tokens[index_BS]), _tensor(tokens[index_BS + 1])
+    starts_B = (windows_B * seq_len).tolist()
+    ids_BS = np.stack([tokens[start : start + seq_len + 1] for start in starts_B]).astype(np.int64)
+    return _tensor(ids_BS[:, :-1]), _tensor(ids_BS[:, 1:])
 
 
-def _tensor(ids: Tokens) -> Tensor:
-    return torch.from_numpy(ids.astype(np.int64))
+def _tensor(ids: Ids) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(ids))
