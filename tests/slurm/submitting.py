@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from helpers import TINY, records, without_times
 from processes import train, wait_until
 from slurm.cluster import Cluster
 
+from moe_sweeps.checkpoint import Checkpoints
 from moe_sweeps.rundir import RunDir, State, Status
 
 ON_SLURM = ("launch=slurm_cpu", "launch.threads=1", "launch.mem_gb=1", "launch.minutes=10")
@@ -40,12 +40,13 @@ def run_of_seed(root: Path, seed: int) -> RunDir:
     return next(r for r in runs(root) if r.config()["seed"] == seed)
 
 
-def result(folder: RunDir) -> tuple[Any, Any, str]:
+def result(folder: RunDir) -> tuple[Any, Any, dict[str, list[Any]]]:
     """Everything that a run ends with, without times: bit for bit equal where nothing was lost or done twice."""
-    weights = sorted(folder.checkpoints.glob("step-*.json"))[-1]
-    digest = json.loads(weights.read_text()).get("sha256", "")
-    summary = without_times(folder.summary())
-    return summary, records(folder), str(digest)
+    found = Checkpoints(folder.checkpoints, 2).load_latest(torch.device("cpu"))
+    assert found is not None
+    state = found[1]["model"] | found[1]["balancer"]
+    tensors = {name: value.tolist() for name, value in state.items()}
+    return without_times(folder.summary()), records(folder), tensors
 
 
 def wait_for(folders: list[RunDir], *states: State, seconds: float = 120) -> None:
@@ -75,6 +76,3 @@ def settled_state(cluster: Cluster, task: str, seconds: float = 30) -> str:
 def logs(root: Path) -> str:
     """All that SLURM's own logs say, for messages of failed tests."""
     return "\n".join(f"== {p}\n{p.read_text()[-1500:]}" for p in root.glob("sweeps/*/slurm/*.out"))
-
-
-Disturb = Callable[[str, str], object]  # the task's job, its node

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -31,8 +30,7 @@ def test_canonical_line_is_one_array_of_four_with_the_results_of_this_machine(
     here, there = (sorted(runs(root), key=lambda r: r.run_id) for root in (folders.with_name("local"), folders))
     assert [r.run_id for r in here] == [r.run_id for r in there]
     assert [result(r) for r in here] == [result(r) for r in there]
-    again = folders
-    monkeypatch.setenv("MOE_SWEEPS_RUNS", str(again))
+    monkeypatch.setenv("MOE_SWEEPS_RUNS", str(folders))
     assert "nothing to submit" in submit(*CANONICAL)
 
 

@@ -1,0 +1,99 @@
+"""What a cluster does to jobs, on a real SLURM: each run ends as one that nobody disturbed, bit for bit."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+from processes import train
+from slurm.cluster import Cluster
+from slurm.submitting import LINE, LONG, logs, result, run_of_seed, runs, submit, wait_for, wait_for_step
+
+from moe_sweeps.rundir import RunDir, State
+
+PREEMPTED, KILLED, NODE_LOST, REQUEUED = range(4)
+
+
+def node_of(cluster: Cluster, task: str) -> str:
+    return cluster.call("squeue", "-h", "-j", task, "-o", "%N").strip()
+
+
+def test_runs_survive_what_a_cluster_does(cluster: Cluster, folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four runs at once, each on a node of its own, each disturbed in its own way; then one at its time limit."""
+    submit(*LONG, "seed=0,1,2,3", "launch.cpus_per_task=8")
+    tasks = [str(wait_for_step(run_of_seed(folders, seed), 30).slurm_job_id) for seed in range(4)]
+    nodes = [node_of(cluster, task) for task in tasks]
+    urgent = ["sbatch", "--partition=high", "--exclusive", f"--nodelist={nodes[PREEMPTED]}", "--output=/dev/null"]
+    cluster.call(*urgent, "--mem=100", "--wrap=sleep 1")
+    cluster.call("scancel", "--signal=KILL", f"{tasks[KILLED]}.0")
+    cluster.lose_node(nodes[NODE_LOST])
+    cluster.call("scontrol", "requeue", tasks[REQUEUED])
+    cluster.start_node(nodes[NODE_LOST])
+    cluster.call("scontrol", "update", f"nodename={nodes[NODE_LOST]}", "state=resume", check=False)
+    # The warning comes as soon as training begins; the attempt after it is warned again, and so on.
+    submit(*LONG, "seed=4", "launch.partition=short", "launch.minutes=1", "launch.signal_seconds=50")
+
+    wait_for(runs(folders), State.done, State.failed, seconds=150)
+    states = {r.config()["seed"]: (str(r.status().state), r.status().attempt) for r in runs(folders)}
+    assert {state for state, _ in states.values()} == {"done"}, f"{states}\n{logs(folders)}"
+    assert all(attempt >= 2 for seed, (_, attempt) in states.items() if seed < 4), states
+    disturbed = {r.config()["seed"]: r for r in runs(folders)}
+    monkeypatch.setenv("MOE_SWEEPS_RUNS", str(folders.with_name("quiet")))
+    assert train("-m", *LONG, "seed=0,1,2,3,4").returncode == 0
+    for seed, folder in disturbed.items():
+        assert result(folder) == result(run_of_seed(folders.with_name("quiet"), seed)), f"seed {seed}: {states}"
+
+
+def rank_process(runs_root: Path, rank: int) -> int | None:
+    """The process of one rank of a job whose runs are below `runs_root`."""
+    marks = (f"MOE_SWEEPS_RUNS={runs_root}\0".encode(), f"SLURM_PROCID={rank}\0".encode())
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (process / "environ").read_bytes()
+            if all(mark in environment for mark in marks) and b"slurm.job" in (process / "cmdline").read_bytes():
+                return int(process.name)
+        except OSError:
+            continue  # it ended meanwhile
+    return None
+
+
+def test_two_nodes_with_two_tasks_are_one_run(
+    cluster: Cluster, folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one process trains it, up to the order of sums; and, with rank 3 killed, exactly as when left alone."""
+    shape = ("launch.nodes=2", "launch.tasks_per_node=2", "trainer.micro_batch_size=1")
+    line = (*LINE, "trainer.steps=120", "trainer.checkpoint_every=10")
+    submit(*line, *shape, multi=False)
+    (quiet,) = runs(folders)
+    killed_root = folders.with_name("killed")
+    monkeypatch.setenv("MOE_SWEEPS_RUNS", str(killed_root))
+    submit(*line, *shape, multi=False)
+    (killed,) = runs(killed_root)
+    wait_for_step(killed, 20)
+    os.kill(rank_process(killed_root, 3) or 0, signal.SIGKILL)
+    alone_root = folders.with_name("alone")
+    monkeypatch.setenv("MOE_SWEEPS_RUNS", str(alone_root))
+    assert train(*line, "trainer.micro_batch_size=1").returncode == 0
+    (alone,) = runs(alone_root)
+
+    wait_for([quiet, killed], State.done, State.failed)
+    assert (quiet.status().state, killed.status().state) == (State.done, State.done), logs(killed_root)
+    assert killed.status().attempt == 2
+    assert result(killed) == result(quiet)
+    assert quiet.provenance()["attempts"][0]["processes"] == 4
+    assert_equal_up_to_the_order_of_sums(quiet, alone)
+
+
+def assert_equal_up_to_the_order_of_sums(many: RunDir, one: RunDir) -> None:
+    (_, found, weights), (_, expected, own_weights) = result(many), result(one)
+    exact = re.compile(r"maxvio|tokens|step|split|bias")
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.keys() == theirs.keys()
+        for key, value in theirs.items():
+            assert ours[key] == (value if exact.search(key) else pytest.approx(value, rel=1e-4)), key
+    biases = [name for name in own_weights if "bias" in name]
+    assert biases
+    assert all(weights[name] == own_weights[name] for name in biases)
