@@ -66,7 +66,9 @@ def test_a_launcher_that_died_half_way_is_gone_on_with(cluster: Cluster, folders
         (record,) = all_records(folders)
         record.job_id = None  # died between sbatch and the note
         record.write()
-        never = Record.new(record.path.parent, folders, [[run_of_seed(folders, 0).path.name]], record.resources, folders)
+        never = Record.new(
+            record.path.parent, folders, [[run_of_seed(folders, 0).path.name]], record.resources, folders
+        )
         never.write()  # died before sbatch
         second = submit(*LINE, "seed=0,1,2")
         assert "1 run in 1 job" in second

@@ -60,9 +60,7 @@ def rank_process(runs_root: Path, rank: int) -> int | None:
     return None
 
 
-def test_two_nodes_with_two_tasks_are_one_run(
-    cluster: Cluster, folders: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_nodes_with_two_tasks_are_one_run(cluster: Cluster, folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As one process trains it, up to the order of sums; and, with rank 3 killed, exactly as when left alone."""
     shape = ("launch.nodes=2", "launch.tasks_per_node=2", "trainer.micro_batch_size=1")
     line = (*LINE, "trainer.steps=120", "trainer.checkpoint_every=10")

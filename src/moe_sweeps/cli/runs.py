@@ -1,11 +1,13 @@
 """`moe-sweeps status`, `watch`, `retry`, `cancel`: what runs are doing, and what becomes of them.
 
-They read and write run folders alone, so they work from any shell, on any day, on any host that sees the folders.
+They read and write run folders, so they work from any shell, on any day, on any host that sees the folders. SLURM is
+asked once where a run that waits was submitted to it.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import socket
 import time
@@ -19,9 +21,12 @@ from rich.table import Table
 from moe_sweeps.cli.follow import SweepView, exit_code, headline, is_narrow, print_failures, status_table
 from moe_sweeps.cli.roots import runs_root
 from moe_sweeps.cli.select import Selection, select
-from moe_sweeps.errors import MoeSweepsError, RunBusyError
+from moe_sweeps.errors import LaunchError, MoeSweepsError, RunBusyError
 from moe_sweeps.rundir import FINISHED, RunDir, State, Status
 from moe_sweeps.sweep.follow import LOST, Follower, Row, is_lost
+from moe_sweeps.sweep.slurm.agree import cancel_pending, repair, with_queue
+
+log = logging.getLogger(__name__)
 
 START_ONE = "Start one: python train.py scale=smoke"
 MOST_RUNS, MOST_SWEEPS = 40, 10
@@ -33,7 +38,11 @@ POLL_SECONDS = 0.5
 def status(arguments: argparse.Namespace, console: Console) -> int:
     """What runs are doing; exit code 1 when one failed."""
     chosen = _selected(arguments.what)
-    rows = Follower(chosen.runs).read()
+    rows = _rows(chosen)
+    if arguments.repair:
+        for folder in repair(rows):
+            console.print(f"repaired: {folder.path.name}: {folder.status().state}", highlight=False, markup=False)
+        rows = _rows(chosen)
     if not arguments.what and chosen.sweeps:
         console.print(_sweeps_table(chosen, rows, is_narrow(console)))
         console.print()
@@ -65,15 +74,25 @@ def retry(arguments: argparse.Namespace, console: Console) -> int:
     states = {State.failed, LOST}
     states |= {State.diverged} if arguments.diverged else set()
     states |= {State.cancelled} if arguments.cancelled else set()
-    rows = [row for row in Follower(_selected(arguments.what).runs).read() if row.state in states]
+    rows = [row for row in _rows(_selected(arguments.what)) if row.state in states]
     if not rows:
         console.print(f"no run is {_or(sorted(states))}; nothing to retry")
         return 0
-    from moe_sweeps.sweep.local import LocalSweep
-
     for row in rows:
         make_ready(row.folder, current_code=arguments.current_code)
-    workers = min(arguments.workers or _workers(rows[0].folder), len(rows))
+    on_slurm = [row for row in rows if row.folder.config()["launch"].get("kind") == "slurm"]
+    if on_slurm:
+        from moe_sweeps.cli.slurm import resubmit
+
+        resubmit(console, [row.folder for row in on_slurm], runs_root())
+    here = [row for row in rows if row not in on_slurm]
+    return _retry_here(console, here, arguments.workers) if here else 0
+
+
+def _retry_here(console: Console, rows: Sequence[Row], asked: int | None) -> int:
+    from moe_sweeps.sweep.local import LocalSweep
+
+    workers = min(asked or _workers(rows[0].folder), len(rows))
     console.print(f"trying {len(rows)} {'run' if len(rows) == 1 else 'runs'} again with {workers} workers")
     with SweepView(console, [(row.label, row.folder) for row in rows], workers) as view:
         LocalSweep([row.folder for row in rows], workers).run(view.tick)
@@ -89,6 +108,7 @@ def cancel(arguments: argparse.Namespace, console: Console) -> int:
     asked = [folder for folder in folders if folder.status().state not in (*FINISHED, State.cancelled)]
     for folder in asked:  # all of them first, so that no waiting one starts in the place of another
         folder.request_cancel()
+    cancel_pending(asked, runs_root())
     stopping = _settle(asked, CANCEL_SECONDS)
     counts = Counter(str(folder.status().state) for folder in folders)
     console.print(", ".join(f"{n} {state}" for state, n in counts.items()), highlight=False)
@@ -123,6 +143,7 @@ def add_commands(commands: Any) -> None:
     what = "a sweep's id or name, a run's id or folder, or the beginning of an id"
     one = _command(commands, "status", status, "what runs are doing, and why failed ones failed")
     one.add_argument("what", nargs="*", metavar="SWEEP|RUN", help=f"{what} (default: everything)")
+    one.add_argument("--repair", action="store_true", help="write down what SLURM says of runs whose jobs are gone")
     one.add_argument("--all", action="store_true", help=f"list every run, also when there are more than {MOST_RUNS}")
     one = _command(commands, "watch", watch, "follow runs until they are over; Ctrl-C leaves them alone")
     one.add_argument("what", nargs="*", metavar="SWEEP|RUN", help=f"{what} (default: everything)")
@@ -149,6 +170,16 @@ def _selected(words: Sequence[str]) -> Selection:
     if not chosen:
         raise MoeSweepsError(f"there are no runs in {root}. {START_ONE}")
     return chosen
+
+
+def _rows(chosen: Selection) -> list[Row]:
+    """What the runs do: by their folders, and by SLURM where those leave it open."""
+    rows = Follower(chosen.runs).read()
+    try:
+        return with_queue(rows)
+    except LaunchError as error:
+        log.warning("states are those of the run folders: %s", error)
+        return rows
 
 
 def _sweeps_table(chosen: Selection, rows: Sequence[Row], narrow: bool) -> Table:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from moe_sweeps.cli.follow import SweepView, exit_code, print_failures
+from moe_sweeps.config.compose import from_dict
 from moe_sweeps.config.groups import SlurmConfig
+from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.freeze import snapshot_of
 from moe_sweeps.paths import REPOSITORY
 from moe_sweeps.provenance import command_line
@@ -20,6 +23,7 @@ from moe_sweeps.sweep.slurm.resources import resources
 from moe_sweeps.sweep.slurm.submit import Submission, Wanted, dry_run, submit
 
 WAIT_SECONDS = 2.0
+RETRIES = "retries"  # the folder of their records, below runs/sweeps
 
 
 def submit_plan(console: Console, plan: Plan, launch: SlurmConfig, estimator: Estimator) -> int:
@@ -40,6 +44,27 @@ def submit_plan(console: Console, plan: Plan, launch: SlurmConfig, estimator: Es
     submission = submit(wanted, launch, plan.runs_root, plan.sweep_id)
     _say(console, plan, submission, time.perf_counter() - started)
     return _follow(console, plan, folders) if launch.wait else 0
+
+
+def resubmit(console: Console, folders: Sequence[RunDir], runs_root: Path) -> None:
+    """Submit runs again with their frozen configs; those that were submitted alike go together.
+
+    Raises:
+        LaunchError: SLURM refused.
+    """
+    groups: dict[str, list[tuple[RunConfig, RunDir]]] = {}
+    for folder in folders:
+        run = from_dict(folder.config())
+        groups.setdefault(repr(run.launch), []).append((run, folder))
+    for members in groups.values():
+        launch = members[0][0].launch
+        assert isinstance(launch, SlurmConfig)
+        estimator = Estimator(runs_root, launch.threads or 1)
+        wanted = [Wanted(f, resources(run, estimator.estimate(run).seconds), _code(f)) for run, f in members]
+        submission = submit(wanted, launch, runs_root, RETRIES)
+        for record in submission.arrays:
+            runs = _count(sum(map(len, record.jobs)), "run")
+            console.print(f"submitted job array {record.job_id}: {runs}, again", highlight=False)
 
 
 def _missing(plan: Plan) -> list[PlannedRun]:
