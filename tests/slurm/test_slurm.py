@@ -10,7 +10,6 @@ from processes import train
 from slurm.cluster import Cluster
 from slurm.submitting import LINE, ON_SLURM, arrays, logs, result, run_of_seed, runs, settled_state, submit, wait_for
 
-from moe_sweeps.files import write_json
 from moe_sweeps.rundir import State
 from moe_sweeps.sweep.slurm.records import Record, all_records
 

@@ -1,0 +1,75 @@
+"""What a run asks of a cluster, and the sbatch script that says so; no SLURM is needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from helpers import compose_run
+
+from moe_sweeps.config.groups import SlurmConfig
+from moe_sweeps.errors import ConfigError
+from moe_sweeps.sweep.slurm.resources import BASE_GB, Resources, resources
+from moe_sweeps.sweep.slurm.script import ArrayScript
+
+
+def needs(*overrides: str, seconds: float = 60.0) -> Resources:
+    return resources(compose_run("scale=smoke", *overrides), seconds)
+
+
+def test_one_gpu_for_each_run() -> None:
+    found = needs("launch=slurm")
+    assert (found.nodes, found.tasks_per_node, found.cpus_per_task, found.gpus_per_node) == (1, 1, 8, 1)
+    assert found.mem_gb == BASE_GB + 1  # a tiny model: rounded up
+
+
+def test_a_node_for_each_run_divides_its_time_and_multiplies_its_memory() -> None:
+    one, node = needs("launch=slurm", seconds=48_000), needs("launch=slurm_node", seconds=48_000)
+    assert (node.ranks, node.gpus_per_node) == (8, 8)
+    assert one.minutes == 1210  # 800 minutes by half more, and 10 to start
+    assert node.minutes == 160  # 100 minutes by half more, and 10 to start
+    assert 8 * BASE_GB < node.mem_gb <= 8 * one.mem_gb
+
+
+def test_what_is_set_by_hand_wins() -> None:
+    found = needs("launch=slurm_cpu", "launch.minutes=7", "launch.mem_gb=3", "launch.cpus_per_task=2")
+    assert (found.minutes, found.mem_gb, found.cpus_per_task, found.gpus_per_node) == (7, 3, 2, 0)
+
+
+def test_several_ranks_cannot_be_packed() -> None:
+    with pytest.raises(ConfigError, match=r"launch\.pack"):
+        needs("launch=slurm_node", "launch.pack=2")
+
+
+def script(*overrides: str, jobs: int = 3) -> list[str]:
+    run = compose_run("scale=smoke", *overrides)
+    assert isinstance(run.launch, SlurmConfig)
+    found = ArrayScript(Path("/r/slurm/moe-1.json"), resources(run, 60.0), run.launch, jobs, Path("/code of/day"))
+    return found.text().splitlines()
+
+
+def test_script_says_what_is_asked_for() -> None:
+    lines = script(
+        "launch=slurm", "launch.partition=gpu", "launch.account=me", "launch.sbatch=['mail-type=END',exclusive]"
+    )
+    for option in (
+        "--array=0-2%3", "--job-name=moe-1", "--partition=gpu", "--account=me", "--gpus-per-node=1", "--mem=5GB",
+        "--time=20", "--requeue", "--signal=USR2@90", "--mail-type=END", "--exclusive",
+    ):  # fmt: skip
+        assert f"#SBATCH {option}" in lines, option
+    assert not any("wckey" in line for line in lines)
+
+
+def test_script_throttles_sets_up_and_judges() -> None:
+    lines = script(
+        "launch=slurm_node", "launch.max_parallel=2", "launch.setup=['module load cuda']", "launch.srun=['--mpi=none']"
+    )
+    assert "#SBATCH --array=0-2%2" in lines
+    (srun,) = [line for line in lines if line.startswith("srun")]
+    assert "--kill-on-bad-exit=1" in srun
+    assert "--mpi=none" in srun
+    assert "slurm.job run /r/slurm/moe-1.json" in srun
+    order = [lines.index("module load cuda"), lines.index(srun), lines.index("code=$?"), lines.index("exit $?")]
+    assert order == sorted(order)
+    assert "slurm.job judge /r/slurm/moe-1.json $code" in lines[lines.index("code=$?") + 1]
+    assert any(line.startswith("export PYTHONPATH='/code of/day/src'") for line in lines)
