@@ -223,6 +223,10 @@ class SlurmConfig(LaunchConfig):
     wait: bool = False
     dry_run: bool = False
 
+    def __post_init__(self) -> None:
+        # omegaconf leaves its own nodes in lists that were set on the command line; they are no strings.
+        self.sbatch, self.srun, self.setup = ([str(x) for x in xs] for xs in (self.sbatch, self.srun, self.setup))
+
 
 @dataclass(slots=True)
 class PathsConfig:
