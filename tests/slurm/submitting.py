@@ -21,9 +21,9 @@ LINE = (*TINY, "balancer=lossfree")
 LONG = (*LINE, "trainer.steps=300", "trainer.eval_every=300", "trainer.checkpoint_every=20")
 
 
-def submit(*overrides: str, multi: bool = True) -> str:
-    """`python train.py [-m] ...` on the cluster; returns what it printed."""
-    done = train(*(["-m"] if multi else []), *overrides, *ON_SLURM)
+def submit(*overrides: str) -> str:
+    """`python train.py -m ...` on the cluster; returns what it printed."""
+    done = train("-m", *overrides, *ON_SLURM)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -61,7 +61,7 @@ def wait_for_step(folder: RunDir, step: int) -> Status:
 def job_state(cluster: Cluster, task: str) -> str:
     """JobState as `scontrol show job` says it."""
     text = cluster.call("scontrol", "show", "job", task)
-    return re.findall(r"JobState=(\w+)", text)[0]
+    return str(re.findall(r"JobState=(\w+)", text)[0])
 
 
 def settled_state(cluster: Cluster, task: str, seconds: float = 30) -> str:

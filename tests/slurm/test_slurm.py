@@ -113,7 +113,7 @@ def test_a_task_that_raises_is_not_silent(cluster: Cluster, folders: Path) -> No
 
 def test_rank_one_of_two_that_raises_is_not_silent(cluster: Cluster, folders: Path) -> None:
     setup = broken(folders.with_name("broken"), "os.environ['SLURM_PROCID'] == '1'")
-    output = submit(*LINE, "launch.tasks_per_node=2", setup, multi=False)
+    output = submit(*LINE, "launch.tasks_per_node=2", setup)
     (folder,) = runs(folders)
     wait_for([folder], State.failed)
     assert settled_state(cluster, f"{arrays(output)[0]}_0") == "FAILED", logs(folders)
