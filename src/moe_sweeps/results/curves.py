@@ -6,13 +6,13 @@ their keys: a dict a record all the way would take three times the time and the 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pandas as pd
 from numpy.typing import NDArray
 
@@ -54,9 +54,9 @@ def load_curves(folders: Iterable[Path | str]) -> Loaded:
 def _records(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
-    complete = path.read_text().rpartition("\n")[0]
+    complete = path.read_bytes().rpartition(b"\n")[0]
     try:
-        records = json.loads(f"[{complete.replace(chr(10), ',')}]")
+        records = orjson.loads(b"[" + complete.replace(b"\n", b",") + b"]")
     except ValueError:
         records = MetricsLog(path).records()  # says which line is damaged
     if not all(isinstance(r, dict) and "step" in r and "split" in r for r in records):
