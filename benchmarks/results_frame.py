@@ -91,7 +91,11 @@ def _record(step: int) -> dict[str, Any]:
                 "accuracy": value / 20, "maxvio_global": value / 10}  # fmt: skip
     names = ("loss", "lr", "grad_norm", "aux_loss", "z_loss", "maxvio_batch", "maxvio_micro", "cv", "gini", "n_eff",
              "dead", "token_entropy", "batch_entropy", "mutual_information", "max_prob", "logit_scale")  # fmt: skip
-    return {"step": step, "split": "train"} | {n: value / (i + 1) for i, n in enumerate(names)} | {"tokens_per_second": 1e4}
+    return (
+        {"step": step, "split": "train"}
+        | {n: value / (i + 1) for i, n in enumerate(names)}
+        | {"tokens_per_second": 1e4}
+    )
 
 
 def _config(number: int) -> dict[str, Any]:

@@ -14,8 +14,10 @@ from rich.padding import Padding
 from rich.table import Table as Grid
 from rich.text import Text
 
+from moe_sweeps.results.columns import METRICS, Metric
+from moe_sweeps.results.outcomes import COLLAPSED, ENDED, OUTCOMES, ArmRun
 from moe_sweeps.results.stats import CONFIDENCE
-from moe_sweeps.results.tables import COLLAPSED, ENDED, METRICS, OUTCOMES, UNKNOWN, Arm, ArmRun, Metric, Table, marks
+from moe_sweeps.results.tables import UNKNOWN, Arm, Table, marks
 
 NOTHING = "–"
 MAX_DETAILS = 12

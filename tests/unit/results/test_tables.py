@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from unit.results.folders import DEMO_ARMS, NOW, make_manifest, make_messy_sweep, make_run, manifest_content, summary
 
+from moe_sweeps.results.columns import METRICS as COLUMNS
 from moe_sweeps.results.frame import METRICS, load_runs
 from moe_sweeps.results.manifest import Manifest
+from moe_sweeps.results.outcomes import OUTCOMES
 from moe_sweeps.results.render import cell, markdown
-from moe_sweeps.results.tables import METRICS as COLUMNS
-from moe_sweeps.results.tables import OUTCOMES, Arm, Table, ablation_table, marks
+from moe_sweeps.results.tables import Arm, Table, ablation_table, marks
 from moe_sweeps.rundir import State
 
 
