@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from moe_sweeps.paths import resolve
-from moe_sweeps.results.render import print_table
+from moe_sweeps.results.terminal import print_table
 from moe_sweeps.results.write import NothingToRead, Written, write_tables
 
 WIDTH_WITHOUT_TERMINAL = 100

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A column of numbers: `factor` turns the stored unit into the one of the header. `symbol` is for axes of figures."""
+    """A column of numbers: `factor` turns the stored unit into the one of the header; `axis` is for figures."""
 
     column: str
     header: str

@@ -36,8 +36,8 @@ class Sample:
 class Comparison:
     """Arm minus baseline. What the number of seeds does not allow is None.
 
-    `n` counts pairs, or the seeds of both sides. `p` is two-sided, `p_holm` corrected over the table. `detectable` is the
-    minimum detectable effect, with one seed the noise floor. `lower_is_better` says which sign is good.
+    `n` counts pairs, or the seeds of both sides. `p` is two-sided, `p_holm` corrected over the table. `detectable` is
+    the minimum detectable effect, with one seed the noise floor. `lower_is_better` says which sign is good.
     """
 
     kind: str

@@ -34,7 +34,9 @@ class _Block:
 
 
 def load_curves(folders: Iterable[Path | str]) -> Loaded:
-    """The metrics.jsonl of `folders`, one row a record, in the order of the files: run_id, split, step, and a column a metric.
+    """The metrics.jsonl of `folders`, one row a record in the order of the files.
+
+    Columns: run_id, split, step, and one for each metric.
 
     A metric that a record does not have is NaN. A file with a damaged line is a problem instead; a last line that a
     crash cut short is left out, and a run that has not logged yet has no rows.

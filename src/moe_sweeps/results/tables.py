@@ -156,7 +156,8 @@ def compare_arms(
     }
     of_pairs = pooled_sd([differences(samples[arm], base) for arm, found in raw.items() if found.kind == "paired"])
     of_runs = pooled_sd([list(sample.values.values()) for sample in samples.values()])
-    return complete(raw, of_pairs and of_pairs[0], of_runs and of_runs[0], floor and floor.difference)
+    sd_pairs, sd_runs = (found[0] if found else None for found in (of_pairs, of_runs))
+    return complete(raw, sd_pairs, sd_runs, floor.difference if floor else None)
 
 
 def _members(

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from moe_sweeps.errors import MoeSweepsError, nearest
 from moe_sweeps.files import write_atomic
+from moe_sweeps.results.csv_file import csv_text
 from moe_sweeps.results.frame import Problem, load_runs
 from moe_sweeps.results.manifest import Manifest, load_manifests
+from moe_sweeps.results.markdown import markdown
 from moe_sweeps.results.outside import outside_manifest
-from moe_sweeps.results.render import csv_text, markdown
 from moe_sweeps.results.tables import Table, ablation_table
 from moe_sweeps.rundir import RunDir
 

@@ -20,10 +20,13 @@ from unit.results.folders import (
     summary,
 )
 
+from moe_sweeps.results.csv_file import csv_text
 from moe_sweeps.results.frame import load_runs
 from moe_sweeps.results.manifest import Manifest
-from moe_sweeps.results.render import caption, csv_text, facts, markdown, print_table, warning
+from moe_sweeps.results.markdown import markdown
+from moe_sweeps.results.notes import caption, facts, warning
 from moe_sweeps.results.tables import Table, ablation_table
+from moe_sweeps.results.terminal import print_table
 
 
 def build(root: Path, manifest: Manifest) -> Table:

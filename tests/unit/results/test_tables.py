@@ -11,8 +11,9 @@ from unit.results.folders import DEMO_ARMS, NOW, make_manifest, make_messy_sweep
 from moe_sweeps.results.columns import METRICS as COLUMNS
 from moe_sweeps.results.frame import METRICS, load_runs
 from moe_sweeps.results.manifest import Manifest
+from moe_sweeps.results.markdown import markdown
 from moe_sweeps.results.outcomes import OUTCOMES
-from moe_sweeps.results.render import cell, markdown
+from moe_sweeps.results.rows import cell
 from moe_sweeps.results.tables import Arm, Table, ablation_table, marks
 from moe_sweeps.rundir import State
 
