@@ -67,7 +67,9 @@ class Comparison:
         return "better" if (self.difference < 0) == self.lower_is_better else "worse"
 
 
-def compare(arm: Sample, baseline: Sample, *, lower_is_better: bool = True) -> Comparison | None:
+def compare(
+    arm: Sample, baseline: Sample, *, lower_is_better: bool = True, confidence: float = CONFIDENCE
+) -> Comparison | None:
     """The difference of two arms; None if one of them has no value.
 
     Paired over the seeds that both have, if at every one of them both began with the same weights and batches. A
@@ -78,9 +80,9 @@ def compare(arm: Sample, baseline: Sample, *, lower_is_better: bool = True) -> C
     shared = [seed for seed in arm.values if seed in baseline.values]
     paired = bool(shared) and all(_same_start(arm, baseline, seed) for seed in shared)
     if paired:
-        found = _paired([arm.values[s] - baseline.values[s] for s in shared], _size(arm, baseline))
+        found = _paired([arm.values[s] - baseline.values[s] for s in shared], _size(arm, baseline), confidence)
     else:
-        found = _welch(list(arm.values.values()), list(baseline.values.values()))
+        found = _welch(list(arm.values.values()), list(baseline.values.values()), confidence)
     return replace(found, lower_is_better=lower_is_better)
 
 
@@ -150,18 +152,18 @@ def _size(a: Sample, b: Sample) -> float:
     return max(abs(v) for v in (*a.values.values(), *b.values.values()))
 
 
-def _paired(found: list[float], size: float) -> Comparison:
+def _paired(found: list[float], size: float, confidence: float) -> Comparison:
     n, mean = len(found), statistics.fmean(found)
     if n == 1:
         return Comparison(SINGLE, (1,), mean)
     error = statistics.stdev(found) / math.sqrt(n)
     if error <= _ROUNDING * size:
         return Comparison(PAIRED, (n,), mean)
-    half = t_quantile(0.5 + CONFIDENCE / 2, n - 1) * error
+    half = t_quantile(0.5 + confidence / 2, n - 1) * error
     return Comparison(PAIRED, (n,), mean, mean - half, mean + half, float(stats.ttest_1samp(found, 0.0).pvalue))
 
 
-def _welch(a: list[float], b: list[float]) -> Comparison:
+def _welch(a: list[float], b: list[float], confidence: float) -> Comparison:
     n, mean = (len(a), len(b)), statistics.fmean(a) - statistics.fmean(b)
     if min(n) == 1:
         return Comparison(SINGLE, n, mean)
@@ -169,7 +171,7 @@ def _welch(a: list[float], b: list[float]) -> Comparison:
     if math.sqrt(statistics.variance(a) / n[0] + statistics.variance(b) / n[1]) <= _ROUNDING * size:
         return Comparison(WELCH, n, mean)
     test = stats.ttest_ind(a, b, equal_var=False)
-    low, high = test.confidence_interval(CONFIDENCE)
+    low, high = test.confidence_interval(confidence)
     return Comparison(WELCH, n, mean, float(low), float(high), float(test.pvalue))
 
 

@@ -16,7 +16,8 @@ from moe_sweeps.results.tables import Table
 PREAMBLE = r"\usepackage[utf8]{inputenc}\usepackage{booktabs,xcolor,graphicx}"
 _SPECIAL = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "±": r"$\pm$", "×": r"$\times$", "Δ": r"$\Delta$", "–": "--", "…": r"\dots{}", "<": r"$<$", ">": r"$>$", "·": r"$\cdot$",
+    "±": r"$\pm$", "×": r"$\times$", "Δ": r"$\Delta$", "–": "--", "…": r"\dots{}",
+    "<": r"$<$", ">": r"$>$", "·": r"$\cdot$",
     **{c: f"\\{c}" for c in "&%$#_{}"},
 }  # fmt: skip
 _PATTERN = re.compile("|".join(map(re.escape, _SPECIAL)))

@@ -21,8 +21,8 @@ PUBLISHED_BASE_LR = 1e-3
 # What all published runs share, and where ours may differ.
 SETTING = (
     "The published runs have 24 layers of width 768 with 8 experts, FineWeb-Edu with the GPT-2 tokenizer, and one "
-    "seed; most likely 163,840 tokens an update for 50,000 updates. Losses of another size, text or tokenizer are on another "
-    "scale: compare orders and differences, never the numbers themselves."
+    "seed; most likely 163,840 tokens an update for 50,000 updates. Losses of another size, text or tokenizer are on "
+    "another scale: compare orders and differences, never the numbers themselves."
 )
 _GATES = {"topk_softmax": "softmax", "softmax_topk": "softmax", "sigmoid": "sigmoid"}
 _LOAD_BASED = ("batch_fraction", "ideal_normalized")
