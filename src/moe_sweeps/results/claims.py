@@ -1,4 +1,4 @@
-"""The statements of a sweep file put to the test: reproduced, contradicted or inconclusive, with effect, interval and n.
+"""The statements of a sweep file put to the test: reproduced, contradicted or inconclusive.
 
 The manifest carries each statement with the arms that it speaks of. A statement is judged by intervals alone: it is
 reproduced where the whole interval agrees with it, contradicted where the whole interval disagrees, and inconclusive in
@@ -8,8 +8,9 @@ interval is that of the noise floor, and the scorecard says so.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,7 +144,7 @@ class _Judge:
         points, by = self.points(), float(self.statement.get("by") or 0)
         total = self.difference(points[-1][1], points[0][1])
         outcome, why = _above(total, sign, by)
-        for (before, one), (after, other) in zip(points, points[1:], strict=False):
+        for (before, one), (after, other) in itertools.pairwise(points):
             step = self.difference(other, one, of=len(points))
             if _above(step, sign, 0.0)[0] == CONTRADICTED:
                 return CONTRADICTED, f"it goes the other way from {before} to {after}", total
@@ -238,51 +239,3 @@ _KINDS: dict[str, Callable[[_Judge], tuple[str, str, Effect]]] = {
     "turning_point": _Judge.best_at,
     "spread_at_most": _Judge.spread,
 }
-
-
-def claims_markdown(judged: Sequence[tuple[Table, Sequence[Verdict]]]) -> str:
-    """The scorecard: every statement of every sweep with its verdict."""
-    every = [v for _, verdicts in judged for v in verdicts]
-    counts = ", ".join(f"{sum(v.verdict == k for v in every)} {k}" for k in (REPRODUCED, CONTRADICTED, INCONCLUSIVE))
-    lines = ["# Claims put to the test", "", f"{len(every)} statements: {counts}.", ""]
-    lines += [
-        "Reproduced: the whole interval agrees with the statement; contradicted: the whole interval disagrees; inconclusive: it "
-        f"holds both answers. The intervals of one sweep hold together at {CONFIDENCE:.0%}. No statement was chosen afterwards: "
-        "they stand in the sweep files.",
-        "",
-    ]
-    for table, verdicts in judged:
-        lines += _section(table, verdicts) if verdicts else []
-    return "\n".join(lines)
-
-
-def _section(table: Table, verdicts: Sequence[Verdict]) -> list[str]:
-    lines = (
-        [f"## {table.title}", "", table.manifest.question, ""] if table.manifest.question else [f"## {table.title}", ""]
-    )
-    scale = ", ".join(table.scales) or "none yet"
-    lines += [
-        "| claim | verdict | effect | interval | n | scale | basis | source |",
-        "|---|---|---:|---|---:|---|---|---|",
-    ]
-    for v in verdicts:
-        cells = (
-            v.claim,
-            f"**{v.verdict}**: {v.why}",
-            *effect_texts(v),
-            scale,
-            v.effect.basis if v.effect else "",
-            v.source,
-        )
-        lines.append(f"| {' | '.join(c.replace('|', chr(92) + '|') for c in cells)} |")
-    return [*lines, ""]
-
-
-def effect_texts(verdict: Verdict) -> tuple[str, str, str]:
-    """Effect, interval and n as they are shown."""
-    effect = verdict.effect
-    if effect is None:
-        return "–", "–", "–"
-    value = f"{effect.value:+.4g}" if effect.what == "difference" else f"{effect.value:.4g}"
-    interval = "–" if effect.low is None or effect.high is None else f"{effect.low:+.4g} to {effect.high:+.4g}"
-    return f"{value} ({verdict.metric}, {effect.what})", interval, " and ".join(map(str, effect.n))

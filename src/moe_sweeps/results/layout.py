@@ -87,7 +87,8 @@ def _difference_notes(table: Table) -> list[str]:
         notes.append(
             "Paired: the two runs of a seed began with the same weights and saw the same batches. p: two-sided t-test, "
             f"corrected for {tests} {'test' if tests == 1 else 'tests'} (Holm). Detectable: what so many seeds find "
-            f"with a chance of {POWER:.0%} at level {LEVEL:.2f} / {tests}. Smaller differences are grey and are no finding, whatever their p."
+            f"with a chance of {POWER:.0%} at level {LEVEL:.2f} / {tests}. "
+            "Smaller differences are grey and are no finding, whatever their p."
         )
     if any(c.kind == WELCH for c in found):
         notes.append(
