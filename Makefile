@@ -39,8 +39,8 @@ format: $(INSTALLED) ## rewrite the sources in the project's format
 tables: $(INSTALLED) ## write reports/ from the run folders and print the tables
 	$(BIN)/python -m moe_sweeps.cli.tables
 
-bench: $(INSTALLED) ## measure a training step against Hugging Face Mixtral, in turn, on one thread
-	$(BIN)/python benchmarks/step_vs_mixtral.py
+bench: $(INSTALLED) ## benchmarks/NAME.py: step_vs_mixtral (default), monitoring_cost, balancing_cost, time_to_balance
+	$(BIN)/python benchmarks/$(or $(NAME),step_vs_mixtral).py
 
 clean: ## remove .venv and caches; run folders, data and reports stay
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build src/*.egg-info

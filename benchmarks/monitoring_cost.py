@@ -19,23 +19,14 @@ from statistics import median
 from typing import Any
 
 import torch
+from common import new_trainer
 
 from moe_sweeps.config.compose import compose
-from moe_sweeps.config.schema import RunConfig
-from moe_sweeps.data.memmap import TokenData
 from moe_sweeps.data.prepare import prepared
-from moe_sweeps.freeze import freeze
-from moe_sweeps.hardware import keep_freed_memory, resolve_device
+from moe_sweeps.hardware import keep_freed_memory
 from moe_sweeps.paths import resolve
 from moe_sweeps.sweep.grid import single
 from moe_sweeps.trainer import Trainer
-
-
-class Silent:
-    """An observer that says nothing."""
-
-    def logged(self, step: int, values: dict[str, float], tokens_per_second: float) -> None: ...
-    def alive(self, step: int) -> None: ...
 
 
 def main() -> None:
@@ -50,7 +41,7 @@ def main() -> None:
         lines = [[*args.overrides, f"paths.runs={root}/{on}", f"trainer.monitor={on}"] for on in ("true", "false")]
         runs = [compose(single(line)) for line in lines]
         data = prepared(runs[0].data, resolve(runs[0].paths.data))
-        monitored, plain = (_trainer(run, data) for run in runs)
+        monitored, plain = (new_trainer(run, data) for run in runs)
         inside = _time_the_monitor(monitored)
         for trainer in (monitored, plain):
             _step(trainer)  # the first steps are slower
@@ -88,13 +79,9 @@ def _time_the_monitor(trainer: Trainer) -> list[float]:
 
         return call
 
-    for name in ("begin_step", "add_micro_batch", "add_gradients", "add_step", "log"):
+    for name in ("begin_step", "add_micro_batch", "add_gradients", "add_rates", "add_step", "log"):
         setattr(trainer.monitor, name, timed(getattr(trainer.monitor, name)))
     return seconds
-
-
-def _trainer(run: RunConfig, data: TokenData) -> Trainer:
-    return Trainer(run, freeze(run, [], command="benchmark"), data, resolve_device(run.engine.device), Silent())
 
 
 def _step(trainer: Trainer) -> float:
@@ -110,7 +97,7 @@ def _step(trainer: Trainer) -> float:
 def _sample_seconds(trainer: Trainer) -> float:
     result = trainer.evaluate(32)
     started = time.perf_counter()
-    trainer.journal._write_evaluation(trainer.step, result)
+    trainer.journal._write_evaluation(trainer.step, result, trainer.clock.train_seconds)
     return time.perf_counter() - started
 
 

@@ -2,7 +2,7 @@
 
     python benchmarks/time_to_balance.py [--steps 300]
 
-The data are those of tests/e2e/test_learning.py: a Markov chain over 256 tokens whose frequencies fall as 1/rank.
+The data are those of skewed.py: a Markov chain over 256 tokens whose frequencies fall as 1/rank.
 MaxVio is that of a step's global batch (512 tokens), its mean over five steps.
 """
 
@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from common import new_trainer
+from skewed import SKEWED, skewed_tokens
 
 from moe_sweeps.config.compose import compose
 from moe_sweeps.data.memmap import TokenData
-from moe_sweeps.freeze import freeze
 from moe_sweeps.sweep.grid import single
-from moe_sweeps.trainer import Trainer
 
 BALANCED, WINDOW = 0.2, 5
 ARMS = {
@@ -33,37 +33,10 @@ ARMS = {
 }
 
 
-class Silent:
-    """An observer that says nothing."""
-
-    def logged(self, step: int, values: dict[str, float], tokens_per_second: float) -> None: ...
-    def alive(self, step: int) -> None: ...
-
-
-def skewed_tokens(folder: Path) -> TokenData:
-    """60,000 tokens of a Markov chain, written below `folder`."""
-    draw = np.random.default_rng(0)
-    weights = 1 / (np.arange(256) + 4)
-    successors = draw.choice(256, size=(256, 8), p=weights / weights.sum())
-    tokens = np.zeros(60_000, dtype="<u2")
-    for i, choice in enumerate(draw.integers(8, size=len(tokens) - 1)):
-        tokens[i + 1] = successors[tokens[i], choice]
-    maps = []
-    for name, part in (("train", tokens[:50_000]), ("val", tokens[50_000:])):
-        part.tofile(folder / name)
-        maps.append(np.memmap(folder / name, "<u2", mode="r"))
-    domains = [[{"name": "chain", "start": 0, "end": len(tokens)}] for tokens in maps]
-    spans = {split: {"domains": found} for split, found in zip(("train", "val"), domains, strict=True)}
-    meta = {"vocab_size": 256, "fingerprint": "skewed", "domains": ["chain"], "splits": spans}
-    return TokenData(folder, meta, *maps)
-
-
 def maxvio_by_step(data: TokenData, folder: Path, steps: int, *line: str) -> list[float]:
     """`maxvio_batch` of every training step of one arm."""
-    base = ("scale=smoke", "router.z_loss=0", "schedule.warmup_steps=20", "trainer.batch_size=8")
-    sizes = ("trainer.micro_batch_size=8", "trainer.seq_len=64", f"trainer.steps={steps}", f"paths.runs={folder}/runs")
-    run = compose(single([*base, *sizes, *line]))
-    trainer = Trainer(run, freeze(run, [], command="benchmark"), data, torch.device("cpu"), Silent())
+    run = compose(single([*SKEWED, f"trainer.steps={steps}", f"paths.runs={folder}/runs", *line]))
+    trainer = new_trainer(run, data)
     found = []
     for _ in range(steps):
         found.append(trainer._train_step()["maxvio_batch"].item())

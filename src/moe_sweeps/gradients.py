@@ -16,12 +16,13 @@ from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.data.batches import Batch
 from moe_sweeps.load import LoadCounter
 from moe_sweeps.model.precision import Compute
-from moe_sweeps.model.router import RouterConfig
+from moe_sweeps.model.router import RouterConfig, Routing
 from moe_sweeps.model.transformer import Transformer
 from moe_sweeps.monitor import RouterMonitor
 from moe_sweeps.optim.groups import role_of
 from moe_sweeps.optim.lr_split import Role
 from moe_sweeps.randomness import random_state, restore_random_state
+from moe_sweeps.stopwatch import StepTimer
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +37,16 @@ class Gradients:
     """Computes the gradients of a model's parameters for one global batch at a time."""
 
     def __init__(
-        self, run: RunConfig, model: Transformer, balancer: Balancer, monitor: RouterMonitor, compute: Compute
+        self,
+        run: RunConfig,
+        model: Transformer,
+        balancer: Balancer,
+        monitor: RouterMonitor,
+        compute: Compute,
+        timer: StepTimer,
     ) -> None:
         self.run, self.model, self.balancer, self.monitor, self.compute = run, model, balancer, monitor, compute
+        self.timer = timer
 
     def accumulate(self, batch: Batch, *, progress: float) -> StepResult:
         """Add up the gradients of `batch`, micro-batch by micro-batch, and clip them.
@@ -66,7 +74,7 @@ class Gradients:
         if self.run.trainer.micro_batches == 1:
             return None
         load, random = LoadCounter(), random_state(self.compute.device)
-        with torch.no_grad(), self.compute.context():
+        with torch.no_grad(), self.compute.context(), self.timer.part("forward"):
             for inputs_BS, _ in self._micro_batches(batch):
                 load.add(self.model.layers_only(inputs_BS, self.balancer.ranking_TE)[1])
         restore_random_state(random, self.compute.device)
@@ -76,6 +84,22 @@ class Gradients:
         self, inputs_BS: Tensor, targets_BS: Tensor, load: LoadCounter, step_load_LE: Tensor | None, progress: float
     ) -> dict[str, Tensor]:
         """Gradients of one micro-batch, and its share of each loss term in the step's mean."""
+        share = 1 / self.run.trainer.micro_batches
+        with self.timer.part("forward"):
+            terms, routings = self._loss_terms(inputs_BS, targets_BS, step_load_LE)
+            total = torch.stack(list(terms.values())).sum() * share
+        with self.timer.part("backward"):
+            total.backward()
+        if routings:
+            self.balancer.observe(routings, progress=progress)
+            load.add(routings)
+        self.monitor.add_micro_batch(routings)
+        return {name: term.detach() * share for name, term in terms.items()}
+
+    def _loss_terms(
+        self, inputs_BS: Tensor, targets_BS: Tensor, step_load_LE: Tensor | None
+    ) -> tuple[dict[str, Tensor], tuple[Routing, ...]]:
+        """The terms of one micro-batch's loss, and how its tokens were routed."""
         with self.compute.context():
             output = self.model(inputs_BS, targets_BS, ranking=self.balancer.ranking_TE)
         assert output.loss is not None
@@ -85,14 +109,7 @@ class Gradients:
             terms |= {} if balance is None else {"aux_loss": balance}
             if self.run.router.z_loss:
                 terms["z_loss"] = self.run.router.z_loss * z_loss(output.routings)
-        share = 1 / self.run.trainer.micro_batches
-        total = torch.stack(list(terms.values())).sum() * share
-        total.backward()
-        if output.routings:
-            self.balancer.observe(output.routings, progress=progress)
-            load.add(output.routings)
-        self.monitor.add_micro_batch(output.routings)
-        return {name: term.detach() * share for name, term in terms.items()}
+        return terms, output.routings
 
     def _micro_batches(self, batch: Batch) -> Iterator[Batch]:
         inputs_BS, targets_BS = batch

@@ -73,7 +73,7 @@ def _active_knobs(config: Component, run: RunConfig) -> dict[str, Any]:
         neutral = field.metadata.get("neutral", dataclasses.MISSING)
         if field.metadata.get("infra") or field.name in unread or value == neutral:
             continue
-        knobs[field.name] = _plain(value)
+        knobs[field.metadata.get("was", field.name)] = _plain(value)  # a renamed knob keeps the ids of old runs
     return knobs
 
 

@@ -48,12 +48,12 @@ class Journal:
             self.tail_maxvio.add(values["maxvio_batch"])
         self.observer.alive(step)
 
-    def log_interval(self, step: int, tokens_per_second: float, collapsed: bool) -> None:
-        """Write the means over the steps since the last call."""
+    def log_interval(self, step: int, tokens_per_second: float, seconds: dict[str, float], collapsed: bool) -> None:
+        """Write the means over the steps since the last call; `seconds` are those of a step's parts."""
         values = self.interval.read_and_reset()
         if not all(math.isfinite(v) for v in values.values()):
             raise Diverged(f"a mean over the steps up to {step} is NaN or infinite")
-        routing = self.monitor.log(step) | {"tokens_per_second": round(tokens_per_second, 1)}
+        routing = self.monitor.log(step) | {"tokens_per_second": round(tokens_per_second, 1)} | seconds
         self.metrics.append({"step": step, "split": "train"} | values | routing)
         self.last_good = {f"train_{k}": v for k, v in values.items()} | self._last_validation()
         self.observer.logged(step, values | {"collapsed": float(collapsed)}, tokens_per_second)
@@ -61,19 +61,22 @@ class Journal:
     def _last_validation(self) -> dict[str, float]:
         return {k: v for k, v in self.last_good.items() if k.startswith("val_")}
 
-    def log_evaluation(self, step: int, max_sequences: int | None) -> dict[str, float]:
-        """Evaluate on `max_sequences` windows (None: all), write what was found, and return it."""
+    def log_evaluation(self, step: int, max_sequences: int | None, train_seconds: float) -> dict[str, float]:
+        """Evaluate on `max_sequences` windows (None: all), write what was found, and return it.
+
+        `train_seconds`: what the training steps up to here took.
+        """
         result = self._evaluate(step, max_sequences)
-        self._write_evaluation(step, result)
+        self._write_evaluation(step, result, train_seconds)
         self.last_good |= {f"val_{k}": v for k, v in result.metrics().items()}
         return result.metrics()
 
-    def log_final_evaluation(self, step: int, max_sequences: int | None) -> dict[str, float]:
+    def log_final_evaluation(self, step: int, max_sequences: int | None, train_seconds: float) -> dict[str, float]:
         """The same at the end, in place of what an attempt wrote that died between here and its summary."""
         result = self._evaluate(step, max_sequences)
         self.metrics.drop(step, "val")
         self.monitor.forget_ending(step)
-        self._write_evaluation(step, result)
+        self._write_evaluation(step, result, train_seconds)
         self.monitor.log_saturation(step)
         return result.metrics()
 
@@ -83,8 +86,9 @@ class Journal:
             raise Diverged(f"the validation loss after step {step} is NaN or infinite")
         return result
 
-    def _write_evaluation(self, step: int, result: Evaluation) -> None:
-        self.metrics.append({"step": step, "split": "val", "tokens": result.tokens} | result.metrics())
+    def _write_evaluation(self, step: int, result: Evaluation, train_seconds: float) -> None:
+        record = {"step": step, "split": "val", "tokens": result.tokens, "train_seconds": round(train_seconds, 3)}
+        self.metrics.append(record | result.metrics())
         if self.monitor.enabled and result.load_LE is not None:
             domains = self.validation.data.domains
             self.monitor.log_evaluation(step, result, self.validation.sample_LTK(), domains)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -58,3 +60,43 @@ class Means:
         self._means = {name: Mean(self._device) for name in state}
         for name, mean in self._means.items():
             mean.load_state_dict(state[name])
+
+
+class Range:
+    """Element by element the least, the mean and the greatest of the tensors that were added since the last reset."""
+
+    def __init__(self) -> None:
+        self._sum: Tensor | None = None
+        self._min: Tensor | None = None
+        self._max: Tensor | None = None
+        self._last: Tensor | None = None
+        self._count = 0
+
+    def add(self, value: Tensor) -> None:
+        if self._sum is None or self._min is None or self._max is None:
+            self._sum, self._min, self._max = value.clone(), value, value
+        else:
+            self._sum += value
+            self._min, self._max = torch.minimum(self._min, value), torch.maximum(self._max, value)
+        self._last = value
+        self._count += 1
+
+    def last(self) -> Tensor | None:
+        """What was added last, whenever that was."""
+        return self._last
+
+    def read_and_reset(self) -> dict[str, Tensor]:
+        """`min`, `mean` and `max`; empty when nothing was added."""
+        if self._sum is None or self._min is None or self._max is None:
+            return {}
+        found = {"min": self._min, "mean": self._sum / self._count, "max": self._max}
+        self._sum = self._min = self._max = None
+        self._count = 0
+        return found
+
+    def state_dict(self) -> dict[str, Tensor | int | None]:
+        return {"sum": self._sum, "min": self._min, "max": self._max, "last": self._last, "count": self._count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._sum, self._min, self._max, self._last = (state[name] for name in ("sum", "min", "max", "last"))
+        self._count = state["count"]

@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from moe_sweeps import metrics
 from moe_sweeps.config.groups import TrainerConfig
 from moe_sweeps.evaluate import Evaluation
+from moe_sweeps.meters import Range
 from moe_sweeps.model.router import Routing
 from moe_sweeps.optim.groups import role_of
+from moe_sweeps.optim.stepper import AppliedRates
 from moe_sweeps.routing_samples import RoutingSamples
 from moe_sweeps.rundir import MetricsLog, RunDir
 
@@ -51,6 +53,10 @@ class RouterMonitor:
         self._grad_norms: dict[str, Tensor] = {}
         self._micro: list[dict[str, Tensor]] = []
         self._bias_before_LE = self._bias_LE()
+        # Learning rates of the last step, and those of single experts since the last line.
+        self._lr_by_role: dict[str, float] = {}
+        self._expert_lr_LE = Range()
+        self._permutation_LE: Tensor | None = None
         self._reset()
 
     def _reset(self) -> None:
@@ -92,6 +98,13 @@ class RouterMonitor:
             self._add("measures_ML", torch.stack([measure(load_LE) for measure in LOAD_MEASURES.values()]))
             self._counts["steps"] += 1
 
+    def add_rates(self, rates: AppliedRates) -> None:
+        """The learning rates with which the step's update was made."""
+        if self.enabled:
+            self._lr_by_role, self._permutation_LE = rates.by_role, rates.permutation_LE
+            if rates.expert_lr_LE is not None:
+                self._expert_lr_LE.add(rates.expert_lr_LE)
+
     def _add(self, name: str, value: Tensor) -> None:
         self._sums[name] = self._sums[name] + value if name in self._sums else value
 
@@ -101,7 +114,7 @@ class RouterMonitor:
         """Write the interval's line; returns the means over layers, for metrics.jsonl."""
         if not self.enabled:
             return {}
-        record = self._loads() | self._distributions() | self._bias() | self._norms()
+        record = self._loads() | self._distributions() | self._bias() | self._norms() | self._learning_rates()
         self._reset()
         self.log_file.append({"step": step, "split": "train"} | record)
         means = {name[:-2]: _mean(values) for name, values in record.items() if name.endswith("_L")}
@@ -151,6 +164,15 @@ class RouterMonitor:
         norms = {"grad_norm": self._grad_norms, "param_norm": param_norms}
         return {name: {role: plain(norm) for role, norm in by_role.items()} for name, by_role in norms.items()}
 
+    def _learning_rates(self) -> dict[str, Any]:
+        """By role in the logged step; of single experts over the interval, where the load decides them."""
+        record: dict[str, Any] = {"lr": {role: _plain(lr) for role, lr in self._lr_by_role.items()}}
+        record |= {f"expert_lr_{k}_LE": plain(v) for k, v in self._expert_lr_LE.read_and_reset().items()}
+        return record | self._permutation()
+
+    def _permutation(self) -> dict[str, Any]:
+        return {} if self._permutation_LE is None else {"lr_permutation_LE": self._permutation_LE.tolist()}
+
     # --- evaluation -----------------------------------------------------------------------------------------------
 
     def log_evaluation(self, step: int, found: Evaluation, sample_LTK: Tensor, domains: Sequence[str]) -> None:
@@ -160,6 +182,8 @@ class RouterMonitor:
         record: dict[str, Any] = {"step": step, "split": "val", "load_LE": found.load_LE.tolist()}
         record["maxvio_L"] = plain(metrics.maxvio_L(found.load_LE))
         record["domain_load"] = dict(zip(domains, found.domain_load_DLE.tolist(), strict=True))
+        last_LE = self._expert_lr_LE.last()
+        record |= {} if last_LE is None else {"expert_lr_LE": plain(last_LE)} | self._permutation()
         self.log_file.append(record)
         self.samples.write(step, sample_LTK)
 
@@ -191,13 +215,16 @@ class RouterMonitor:
         """The open interval; empty when monitoring is off."""
         if not self.enabled:
             return {}
-        return {"sums": self._sums, "counts": self._counts, "bias_before_LE": self._bias_before_LE}
+        rates = {"expert_lr_LE": self._expert_lr_LE.state_dict(), "permutation_LE": self._permutation_LE}
+        return {"sums": self._sums, "counts": self._counts, "bias_before_LE": self._bias_before_LE} | rates
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """An empty state, of an attempt that did not monitor, begins an interval here."""
         if state:
             self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
             self._bias_before_LE = state["bias_before_LE"]
+            self._expert_lr_LE.load_state_dict(state["expert_lr_LE"])
+            self._permutation_LE = state["permutation_LE"]
 
 
 def plain(values: Tensor) -> Any:

@@ -47,7 +47,7 @@ def outcome(health: CollapseWatch) -> dict[str, Any]:
 
 
 def costs(run: RunConfig, vocab_size: int, step: int, clock: Clock, device: torch.device) -> dict[str, Any]:
-    """Tokens, seconds, sizes and speed after `step` updates."""
+    """Tokens, seconds, sizes and speed after `step` updates. `seconds_per_step` is over all steps, none left out."""
     tokens = step * run.trainer.tokens_per_step
     speed = clock.tokens_per_second(tokens)
     size = sizes(run, vocab_size)
@@ -56,6 +56,7 @@ def costs(run: RunConfig, vocab_size: int, step: int, clock: Clock, device: torc
         "wall_seconds": round(clock.wall_seconds, 3),
         "train_seconds": round(clock.train_seconds, 3),
         "tokens_per_second": round(speed, 1),
+        "seconds_per_step": float(f"{clock.train_seconds / max(step, 1):.6g}"),
         "params_total": size.params_total,
         "params_active": size.params_active,
         "flops_per_token": size.flops_per_token,

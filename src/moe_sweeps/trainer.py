@@ -26,11 +26,12 @@ from moe_sweeps.metrics import maxvio
 from moe_sweeps.model.precision import Compute
 from moe_sweeps.model.transformer import Transformer, build_model, weights_digest
 from moe_sweeps.monitor import RouterMonitor
-from moe_sweeps.optim.groups import expected_roles, parameter_groups
-from moe_sweeps.optim.lr_split import Role
+from moe_sweeps.optim.build import state_bytes
+from moe_sweeps.optim.stepper import Stepper
 from moe_sweeps.randomness import random_state, restore_random_state
 from moe_sweeps.run_report import Clock, costs, outcome
 from moe_sweeps.rundir import RunDir
+from moe_sweeps.stopwatch import StepTimer
 
 log = logging.getLogger(__name__)
 
@@ -45,13 +46,12 @@ class Trainer:
         self.compute = Compute.of(run.trainer.precision, device)
         self.model: Transformer = build_model(run, data.vocab_size).to(device)
         self.balancer = build_balancer(run).to(device)
-        own_decay = {Role.router: run.router.weight_decay}
-        groups = parameter_groups(self.model, run.lr_split, expected_roles(run.experts.is_moe), own_decay)
-        self.optimizer = run.optimizer.build(groups)
+        self.stepper = Stepper(run, self.model)
         self.batches = TrainBatches(data.train, run.trainer.seq_len, run.trainer.batch_size, run.effective_data_seed)
         self.checkpoints = Checkpoints(folder.checkpoints, run.trainer.keep_checkpoints)
         self.monitor = RouterMonitor(run.trainer, folder, self.model, self.balancer)
-        self.gradients = Gradients(run, self.model, self.balancer, self.monitor, self.compute)
+        self.timer = StepTimer(device, run.trainer.time_every)
+        self.gradients = Gradients(run, self.model, self.balancer, self.monitor, self.compute, self.timer)
         self.validation = Validation(run.trainer, data, self.model, self.balancer, self.compute)
         self.journal = Journal(folder, self.validation, self.monitor, observer, self.compute)
         self.health = collapse_watch(run, device)
@@ -73,7 +73,7 @@ class Trainer:
             values = self._train_step()
             self.step += 1
             # A GPU is not waited for in every step; a CPU has nothing to wait for.
-            if self.device.type == "cpu" or self._due(self.run.trainer.log_every):
+            if self.device.type == "cpu" or self._will_wait():
                 self._require_finite(values)
             self.clock.train_seconds += time.perf_counter() - started
             self._after_step(values)
@@ -85,23 +85,18 @@ class Trainer:
     def _train_step(self) -> dict[str, Tensor]:
         """One update from one global batch; returns scalars on the device, without waiting for them."""
         progress = self.step / self.run.trainer.steps
-        lr_factor = self._set_learning_rates()
         self.monitor.begin_step(self.step + 1)
+        self.timer.begin_step(self.step + 1)
         found = self.gradients.accumulate(self.batches.batch(self.step), progress=progress)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        values = found.values | {"lr": torch.tensor(lr_factor * self.run.optimizer.base_lr)}
+        with self.timer.part("optimizer"):
+            rates = self.stepper.step(self.step, found.load_LE)
+        self.monitor.add_rates(rates)
+        values = found.values | {"lr": torch.tensor(rates.base)}
         if found.load_LE is not None:
             self.balancer.update(found.load_LE, progress=progress)
             self.monitor.add_step(found.load_LE)
             values["maxvio_batch"] = maxvio(found.load_LE)
         return values
-
-    def _set_learning_rates(self) -> float:
-        factor = self.run.schedule.factor(self.step, self.run.trainer.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["peak_lr"] * factor
-        return factor
 
     def _require_finite(self, values: dict[str, Tensor]) -> None:
         if not math.isfinite(values["loss"].item()) or not math.isfinite(values["grad_norm"].item()):
@@ -115,14 +110,20 @@ class Trainer:
         if self._due(settings.log_every):
             self._log_interval()
         if self._due(settings.eval_every) and not last:
-            self.journal.log_evaluation(self.step, settings.eval_sequences)
+            self.journal.log_evaluation(self.step, settings.eval_sequences, self.clock.train_seconds)
         if self._due(settings.checkpoint_every):
             self._require_finite(values)
             self.save()
 
     def _log_interval(self) -> None:
         speed = self.clock.tokens_per_second(self.step * self.run.trainer.tokens_per_step)
-        self.journal.log_interval(self.step, speed, collapsed=self.health.collapsed_at() is not None)
+        seconds, collapsed = self.timer.read_interval(), self.health.collapsed_at() is not None
+        self.journal.log_interval(self.step, speed, seconds, collapsed)
+
+    def _will_wait(self) -> bool:
+        """Whether something after this step waits for the device: then the step's seconds are to be the step's."""
+        settings = self.run.trainer
+        return any(map(self._due, (settings.log_every, settings.eval_every, settings.checkpoint_every)))
 
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.run.trainer.steps
@@ -160,10 +161,11 @@ class Trainer:
         return self.journal.state_dict() | {
             "step": self.step,
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "stepper": self.stepper.state_dict(),
             "balancer": self.balancer.state_dict(),
             "health": self.health.state_dict(),
             "clock": self.clock.state_dict(),
+            "timer": self.timer.state_dict(),
             "random": random_state(self.device),
             "autocast": self.compute.autocast,
         }
@@ -176,17 +178,19 @@ class Trainer:
                 "engine.device", self.device.type, rule, "Go on where it began, or set trainer.precision."
             )
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.stepper.load_state_dict(state["stepper"])
         self.balancer.load_state_dict(state["balancer"])
         self.journal.load_state_dict(state)
         self.health.load_state_dict(state["health"])
         self.clock.load_state_dict(state["clock"])
+        self.timer.load_state_dict(state["timer"])
         restore_random_state(state["random"], self.device)
         self.step = step
 
     def _finish(self) -> dict[str, Any]:
         self.save()  # a run that was stopped early has not saved its last step yet
-        found = self.journal.log_final_evaluation(self.step, self.run.trainer.final_eval_sequences)
+        most = self.run.trainer.final_eval_sequences
+        found = self.journal.log_final_evaluation(self.step, most, self.clock.train_seconds)
         summary: dict[str, Any] = {f"val_{name}": value for name, value in found.items()}
         tail = self.journal.tail_maxvio.value()
         summary |= {} if tail is None else {"train_maxvio_batch": tail}
@@ -200,7 +204,8 @@ class Trainer:
 
     def _outcome_and_costs(self) -> dict[str, Any]:
         self.clock.lap()
-        return outcome(self.health) | costs(self.run, self.data.vocab_size, self.step, self.clock, self.device)
+        found = outcome(self.health) | costs(self.run, self.data.vocab_size, self.step, self.clock, self.device)
+        return found | self.timer.means() | {"optimizer_state_bytes": state_bytes(self.stepper.optimizer)}
 
 
 def build_balancer(run: RunConfig) -> Balancer:

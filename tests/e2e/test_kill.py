@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import TINY, compose_run
+from helpers import TINY, compose_run, records, without_times
 
 from moe_sweeps.checkpoint import Checkpoints
 from moe_sweeps.data.memmap import TokenData
@@ -22,7 +22,6 @@ from moe_sweeps.rundir import RunDir, State
 from moe_sweeps.sweep.local import work
 
 KILLS = 10
-TIMES = ("wall_seconds", "train_seconds", "tokens_per_second", "gemm_peak_gflops", "share_of_gemm_peak")
 LINE = [*TINY, "balancer=lossfree", "trainer.steps=120", "trainer.log_every=1", "trainer.checkpoint_every=7"]
 
 
@@ -55,9 +54,7 @@ def kill_at(folder: RunDir, step: int) -> bool:
 
 
 def result(folder: RunDir) -> tuple[Any, Any, dict[str, torch.Tensor], str]:
-    summary = {k: v for k, v in (folder.summary() or {}).items() if k not in TIMES}
-    lines = (folder.path / "metrics.jsonl").read_text().splitlines()
-    metrics = [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
+    summary, metrics = without_times(folder.summary()), records(folder)
     found = Checkpoints(folder.checkpoints, 2).load_latest(torch.device("cpu"))
     assert found is not None
     routing = (folder.path / "routing.jsonl").read_text()

@@ -12,7 +12,7 @@ from moe_sweeps.paths import REPOSITORY
 PACKAGE = REPOSITORY / "src" / "moe_sweeps"
 BOTTOM = ["errors", "files", "paths", "rundir", "provenance"]
 REGISTRY = ["config.registry", "config.groups"]
-MEASURING = ["load", "metrics", "meters", "health", "routing_samples"]
+MEASURING = ["load", "metrics", "meters", "health", "routing_samples", "stopwatch"]
 COMPONENTS = ["model", "balancing", "optim", "data", "checkpoint", "randomness", *MEASURING]
 CONFIG = ["config.schema", "config.compose", "identity", "hardware"]
 TRAINING = ["trainer", "gradients", "journal", "evaluate", "monitor", "run_report", "freeze"]

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import Enum
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from contracts import components
 from helpers import compose_run, make_run
 
-from moe_sweeps.balancing import AuxBalancerConfig
+from moe_sweeps.balancing.base import BalancerConfig
+from moe_sweeps.balancing.lossfree import BiasTarget
+from moe_sweeps.config import compose as compose_module
+from moe_sweeps.config.compose import from_dict, register_schemas
 from moe_sweeps.config.registry import REGISTRY, knob
+from moe_sweeps.files import read_json
 from moe_sweeps.identity import canonical_form, identity, run_id, unread_knobs, why_unread
 from moe_sweeps.optim.lr_split import StaticConfig
 from moe_sweeps.optim.schedule import OneCycleCosineConfig
+from moe_sweeps.sweep.grid import single
 
+STORED = Path(__file__).parent / "stored_runs"
 BASE = run_id(compose_run())
 
 
@@ -75,31 +84,9 @@ def test_every_active_change_changes_the_id(override: str) -> None:
     assert run_id(compose_run(override)) != BASE
 
 
-def neighbour(value: Any) -> Any:
-    """Another value of the same type that the knob's rules still allow."""
-    if isinstance(value, bool):
-        return not value
-    if isinstance(value, Enum):
-        return next((member for member in type(value) if member is not value), None)
-    if value is None or isinstance(value, str):
-        return None
-    return value * 2 if value else 1
-
-
 @pytest.mark.parametrize(("group", "kind"), [(g, k) for g, kinds in REGISTRY.items() for k in kinds])
 def test_every_knob_of_every_component_is_active_infrastructure_or_unread(group: str, kind: str) -> None:
-    """A knob that is neither infrastructure nor unread changes the id when it changes; the others do not."""
-    component: Any = REGISTRY[group][kind]()
-    run = make_run(**{"balancer": AuxBalancerConfig(), group: component})
-    unread = component.unread(run)
-    for field in dataclasses.fields(component):
-        other = neighbour(getattr(component, field.name))
-        if field.name == "kind" or other is None:
-            continue
-        replaced: Any = {group: dataclasses.replace(component, **{field.name: other})}
-        changed = dataclasses.replace(run, **replaced)
-        counts = not (component.INFRA or field.metadata.get("infra") or field.name in unread or "" in unread)
-        assert (run_id(changed) != run_id(run)) == counts, f"{group}.{field.name}"
+    components.every_knob_is_active_infrastructure_or_unread(group, kind)
 
 
 def test_the_order_of_overrides_does_not_matter() -> None:
@@ -150,3 +137,48 @@ def test_a_field_at_its_neutral_value_keeps_old_ids_valid() -> None:
 def test_the_id_of_a_known_run_never_changes() -> None:
     """A stored identity: if this fails, every run folder in the world has become an orphan."""
     assert run_id(compose_run("scale=smoke", "balancer=lossfree")) == "bed0be19ef29"
+
+
+@pytest.mark.parametrize("folder", sorted(STORED.iterdir()), ids=lambda p: p.name)
+def test_runs_of_the_first_version_keep_their_ids(folder: Path) -> None:
+    """Frozen by commit 32d87a5. Since then knobs were added and one was dropped; config, line and id still agree."""
+    stored = read_json(folder / "identity.json")
+    assert identity(from_dict(yaml.safe_load((folder / "config.yaml").read_text()))) == stored
+    line = yaml.safe_load((folder / "overrides.yaml").read_text())
+    # A changed default is a new experiment: the line must now say what scale=proxy once meant.
+    line += ["optimizer.base_lr=6e-3"] if "experts=dense" in line else []
+    assert run_id(compose_run(*line)) == stored["run_id"] == folder.name.rpartition("-")[2]
+
+
+@pytest.fixture
+def renamed(monkeypatch: pytest.MonkeyPatch) -> Iterator[type]:
+    """The config of lossfree as it was, after `rate` was renamed to `step_size`."""
+
+    @dataclass(slots=True)
+    class Renamed(BalancerConfig):
+        kind: str = "lossfree"
+        step_size: float = knob(1e-3, gt=0, was="rate")
+        bias_on: BiasTarget = BiasTarget.scores
+
+    cls = Renamed
+    monkeypatch.setitem(REGISTRY["balancer"], "lossfree", cls)
+    compose_module._composed.cache_clear()
+    compose_module._typed_value.cache_clear()
+    compose_module.former_names.cache_clear()
+    yield cls
+    monkeypatch.undo()
+    compose_module._composed.cache_clear()
+    compose_module._typed_value.cache_clear()
+    compose_module.former_names.cache_clear()
+    register_schemas()
+
+
+def test_a_renamed_knob_keeps_old_runs_and_old_lines_valid(renamed: type) -> None:
+    folder = STORED / "smoke-lossfree-58ade3948eba"
+    run = from_dict(yaml.safe_load((folder / "config.yaml").read_text()))
+    assert type(run.balancer) is renamed
+    assert identity(run) == read_json(folder / "identity.json")
+    for spelling in ("balancer.rate", "balancer.step_size"):
+        line = compose_run("scale=smoke", "balancer=lossfree", f"{spelling}=0.01")
+        assert run_id(line) == "58ade3948eba"
+    assert [str(s) for s in single(["balancer.rate=1", "balancer.step_size=2"])] == ["balancer.step_size=2"]

@@ -194,11 +194,11 @@ def test_saturation_compares_each_point_with_the_final_router(folders: Path, rea
     assert all(0.25 < value < 1 for value in early)
 
 
-def test_a_dense_model_has_norms_alone(folders: Path, real_data: TokenData) -> None:
+def test_a_dense_model_has_norms_and_rates_alone(folders: Path, real_data: TokenData) -> None:
     ours = trainer(compose_run(*TINY, "experts=dense"), real_data)
     ours.train(never)
     found = records(ours.folder, "routing.jsonl")
-    assert all(set(r) == {"step", "split", "grad_norm", "param_norm"} for r in found)
+    assert all(set(r) == {"step", "split", "grad_norm", "param_norm", "lr"} for r in found)
 
 
 class NoWaiting(TorchDispatchMode):

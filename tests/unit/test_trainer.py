@@ -8,17 +8,18 @@ from typing import Any
 
 import pytest
 import torch
+from contracts import training
 from helpers import CPU, TINY, compose_run, never, records, trainer, without_times
 
 from moe_sweeps.balancing import LossFree, Quantile, aux_loss, z_loss
 from moe_sweeps.config.groups import TrainerConfig
-from moe_sweeps.config.registry import REGISTRY
 from moe_sweeps.data.batches import TrainBatches, val_batches
 from moe_sweeps.data.memmap import TokenData
-from moe_sweeps.errors import ConfigError, Diverged, Interrupted
+from moe_sweeps.errors import ConfigError, Diverged
 from moe_sweeps.freeze import freeze
 from moe_sweeps.model.precision import Compute
 from moe_sweeps.model.transformer import build_model
+from moe_sweeps.optim.lr_split import permutation_LE
 from moe_sweeps.results.frame import load_runs
 from moe_sweeps.rundir import State
 from moe_sweeps.worker import run_worker
@@ -130,8 +131,8 @@ def test_one_micro_batch_needs_no_counting_pass(folders: Path, real_data: TokenD
     assert ours.gradients.step_load(ours.batches.batch(0)) is None
 
 
+# Beside every balancer, which unit/balancing/test_contract.py resumes.
 RESUMED = [
-    *([f"balancer={kind}", "aux.scope=global"] for kind in sorted(REGISTRY["balancer"])),
     ["balancer=lossfree", "router=sigmoid", "balancer.update_every=micro_step", "balancer.decay_fraction=0.5"],
     ["experts=dense"],
     ["router.noise=learned", "router.input_jitter=0.1", "router.input_dropout=0.1", "router.clip_norm=0.1"],
@@ -140,22 +141,7 @@ RESUMED = [
 
 @pytest.mark.parametrize("line", RESUMED, ids=" ".join)
 def test_stopped_and_resumed_is_bit_identical(folders: Path, real_data: TokenData, line: list[str]) -> None:
-    run = compose_run(*TINY, *line)
-    whole = trainer(run, real_data)
-    whole.folder.write_summary(whole.train(never))
-    expected, expected_lines = without_times(whole.folder.summary()), records(whole.folder)
-    whole.folder.path.rename(folders / "elsewhere")
-    stopped = trainer(run, real_data)
-    with pytest.raises(Interrupted, match="stopped after step 7 of 24"):
-        stopped.train(lambda: stopped.step == 7)
-    resumed = trainer(run, real_data)
-    resumed.folder.write_summary(resumed.train(never))
-    assert without_times(resumed.folder.summary()) == expected
-    assert records(resumed.folder) == expected_lines
-    for name, tensor in whole.model.state_dict().items():
-        assert torch.equal(tensor, resumed.model.state_dict()[name]), name
-    for name, tensor in whole.balancer.state_dict().items():
-        assert torch.equal(tensor, resumed.balancer.state_dict()[name]), name
+    training.stopped_and_resumed_is_bit_identical(compose_run(*TINY, *line), real_data, folders)
 
 
 def test_resuming_drops_records_beyond_the_checkpoint(folders: Path, real_data: TokenData) -> None:
@@ -200,19 +186,6 @@ def test_infrastructure_changes_no_result(folders: Path, real_data: TokenData, i
     )
     rounds = infra.startswith(("trainer.eval_batch_size", "engine.expert_backend"))
     assert found == (pytest.approx(expected, rel=1e-4) if rounds else expected)
-
-
-@pytest.mark.parametrize("kind", sorted(REGISTRY["balancer"]))
-def test_evaluation_changes_no_state(folders: Path, real_data: TokenData, kind: str) -> None:
-    ours = trainer(compose_run(*TINY, f"balancer={kind}"), real_data)
-    ours._train_step()
-    before = {k: v.clone() for k, v in (ours.model.state_dict() | ours.balancer.state_dict()).items()}
-    random = torch.get_rng_state()
-    ours.evaluate(32)
-    after = ours.model.state_dict() | ours.balancer.state_dict()
-    assert all(torch.equal(before[k], after[k]) for k in before)
-    assert torch.equal(random, torch.get_rng_state())
-    assert ours.model.training
 
 
 def test_the_validation_loss_is_the_mean_over_tokens(folders: Path, real_data: TokenData) -> None:
@@ -287,3 +260,57 @@ def test_precision() -> None:
     assert not Compute.of(precision, CPU).autocast
     assert Compute.of(precision, torch.device("cuda")).autocast
     assert not Compute.of(type(precision).float32, torch.device("cuda")).autocast
+
+
+def test_load_based_rates_follow_the_summed_loads_of_the_step(folders: Path, real_data: TokenData) -> None:
+    """Two micro-batches a step: the logged rates are those that the logged loads of the whole batch give."""
+    run = compose_run(*TINY, "lr_split=batch_fraction", "lr_split.expert=0.5", "trainer.log_every=1")
+    ours = trainer(run, real_data)
+    ours.train(never)
+    lines = records(ours.folder, "routing.jsonl")
+    logged = [r for r in lines if r["split"] == "train"]
+    assert len(logged) == 24
+    for line in logged:
+        factor = run.schedule.factor(line["step"] - 1, 24)
+        assert line["lr"]["expert"] == pytest.approx(0.5 * 6e-3 * factor, rel=1e-5)
+        for layer, load_E in enumerate(line["load_LE"]):
+            expected = [0.5 * 6e-3 * factor * c / (4 * 32) for c in load_E]
+            for name in ("min", "mean", "max"):  # of one step
+                assert line[f"expert_lr_{name}_LE"][layer] == pytest.approx(expected, rel=1e-5)
+    evaluated = {r["step"]: r["expert_lr_LE"] for r in lines if r["split"] == "val"}
+    assert evaluated == {s: logged[s - 1]["expert_lr_mean_LE"] for s in (8, 16, 24)}
+
+
+def test_the_shuffle_is_recorded(folders: Path, real_data: TokenData) -> None:
+    ours = trainer(compose_run(*TINY, "lr_split=batch_fraction", "lr_split.control=shuffled", "seed=5"), real_data)
+    ours.train(never)
+    lines = [r for r in records(ours.folder, "routing.jsonl") if r["split"] in ("train", "val")]
+    assert {r["step"] for r in lines} == {4, 8, 12, 16, 20, 24}
+    for line in lines:
+        expected = permutation_LE(5, line["step"], ours.run.model.layers, 8)
+        assert line["lr_permutation_LE"] == expected.tolist()
+
+
+def test_a_forced_balance_makes_a_load_based_run_a_static_one(folders: Path, real_data: TokenData) -> None:
+    """Experts that choose have equal loads: one run id, and the same bits if both are trained."""
+    chosen = "balancer=expert_choice"
+    lines = [chosen, "lr_split=static", "lr_split.expert=0.25"], [chosen, "lr_split=batch_fraction"]
+    runs = [compose_run(*TINY, *line, f"paths.runs={folders / str(len(line))}") for line in lines]
+    one, other = (trainer(run, real_data) for run in runs)
+    assert one.folder.run_id == other.folder.run_id
+    assert without_times(one.train(never)) == without_times(other.train(never))
+
+
+def test_the_time_of_a_step_is_told_by_its_parts(folders: Path, real_data: TokenData) -> None:
+    ours = trainer(compose_run(*TINY), real_data)
+    summary = ours.train(never)
+    parts = [summary[f"seconds_{part}"] for part in ("forward", "backward", "optimizer")]
+    assert all(part > 0 for part in parts)
+    assert sum(parts) < summary["seconds_per_step"] * 1.2  # the first step, which costs more, is in the latter alone
+    assert summary["seconds_per_step"] == pytest.approx(summary["train_seconds"] / 24, rel=0.02)
+    assert summary["optimizer_state_bytes"] > 8 * summary["params_total"]
+    lines = ours.journal.metrics.records()
+    assert all("seconds_optimizer" in r for r in lines if r["split"] == "train")
+    times = [r["train_seconds"] for r in lines if r["split"] == "val"]
+    assert times == sorted(times)
+    assert times[-1] == summary["train_seconds"]

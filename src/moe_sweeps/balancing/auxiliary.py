@@ -15,6 +15,7 @@ from torch import Tensor
 
 from moe_sweeps.balancing.base import Balancer, BalancerConfig
 from moe_sweeps.config.registry import DENSE_HAS_NO_ROUTER, Component, Unread, component, knob, readers_of
+from moe_sweeps.errors import ConfigError
 from moe_sweeps.model.router import Routing
 
 if TYPE_CHECKING:
@@ -76,13 +77,19 @@ class AuxBalancer(Balancer):
         return self.aux.scope is AuxScope["global"]
 
     def loss(
-        self, routings: Sequence[Routing], *, num_sequences: int = 1, step_load_LE: Tensor | None = None
+        self,
+        routings: Sequence[Routing],
+        *,
+        num_sequences: int = 1,
+        lengths_B: Sequence[int] | None = None,
+        step_load_LE: Tensor | None = None,
     ) -> Tensor:
         term = aux_loss(
             routings,
             normalization=self.aux.normalization,
             scope=self.aux.scope,
             num_sequences=num_sequences,
+            lengths_B=lengths_B,
             step_load_LE=step_load_LE,
         )
         return self.aux.coef * term
@@ -104,14 +111,19 @@ def aux_loss(
     normalization: AuxNormalization,
     scope: AuxScope = AuxScope.micro,
     num_sequences: int = 1,
+    lengths_B: Sequence[int] | None = None,
     step_load_LE: Tensor | None = None,
 ) -> Tensor:
     """The auxiliary loss of one micro-batch over all layers, without its coefficient (AuxNormalization, AuxScope).
 
     With L_norm as in `balance_loss`: switch = mean, megatron = sum over layers, talk = mean * k/E. The arguments after
     `scope` are those of `Balancer.loss`.
+
+    Raises:
+        ConfigError: scope=sequence and sequences of unequal lengths.
     """
     if scope is AuxScope.sequence:
+        _require_equal_lengths(routings[0].probs_TE.shape[0], num_sequences, lengths_B)
         terms = [_sequence_balance_loss(r, num_sequences) for r in routings]
     elif scope is AuxScope["global"] and step_load_LE is not None:
         pairs = zip(step_load_LE, routings, strict=True)
@@ -128,12 +140,22 @@ def aux_loss(
 
 def _sequence_balance_loss(routing: Routing, num_sequences: int) -> Tensor:
     """`balance_loss` of each sequence, then the mean over sequences."""
-    tokens, num_experts = routing.probs_TE.shape
-    if tokens % num_sequences:
-        raise ValueError(f"aux.scope=sequence needs sequences of one length: {tokens} tokens are not {num_sequences}")
+    num_experts = routing.probs_TE.shape[-1]
     ids_BP = routing.ids_TK.reshape(num_sequences, -1)
     counts_BE = ids_BP.new_zeros(num_sequences, num_experts).scatter_add_(1, ids_BP, torch.ones_like(ids_BP))
     return balance_loss(counts_E=counts_BE, probs_TE=routing.probs_TE.view(num_sequences, -1, num_experts))
+
+
+def _require_equal_lengths(tokens: int, num_sequences: int, lengths_B: Sequence[int] | None) -> None:
+    """Refuse to cut `tokens` where sequences do not begin: the loss of half a sequence is no sequence's."""
+    if lengths_B is not None and set(lengths_B) != {tokens // num_sequences}:
+        found = f"a packed batch has sequences of {', '.join(map(str, sorted(set(lengths_B))))} tokens"
+    elif tokens % num_sequences:
+        found = f"{tokens} tokens are not {num_sequences} of them"
+    else:
+        return
+    fix = "Use aux.scope=micro or aux.scope=global, or a batch of equal sequences."
+    raise ConfigError("aux.scope", AuxScope.sequence.name, f"it needs sequences of one length, and {found}", fix)
 
 
 def z_loss(routings: Sequence[Routing]) -> Tensor:

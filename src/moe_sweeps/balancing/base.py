@@ -49,11 +49,17 @@ class Balancer(nn.Module):
         return logits_TE
 
     def loss(
-        self, routings: Sequence[Routing], *, num_sequences: int = 1, step_load_LE: Tensor | None = None
+        self,
+        routings: Sequence[Routing],
+        *,
+        num_sequences: int = 1,
+        lengths_B: Sequence[int] | None = None,
+        step_load_LE: Tensor | None = None,
     ) -> Tensor | None:
         """A scalar to add to one micro-batch's loss, coefficient included, or None.
 
-        The T tokens of each routing are `num_sequences` sequences of equal length, one after the other.
+        The T tokens of each routing are `num_sequences` sequences, one after the other, of equal length unless
+        `lengths_B` gives the length of each, as a packed batch must. A balancer that needs equal ones refuses others.
         `step_load_LE` (L, E) int64: picks of the step's whole global batch, if the balancer needs them; None where this
         micro-batch is all of it.
         """

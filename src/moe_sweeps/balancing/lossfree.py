@@ -131,6 +131,13 @@ class AuxLossFree(LossFree):
         return self.auxiliary.needs_step_load
 
     def loss(
-        self, routings: Sequence[Routing], *, num_sequences: int = 1, step_load_LE: Tensor | None = None
+        self,
+        routings: Sequence[Routing],
+        *,
+        num_sequences: int = 1,
+        lengths_B: Sequence[int] | None = None,
+        step_load_LE: Tensor | None = None,
     ) -> Tensor:
-        return self.auxiliary.loss(routings, num_sequences=num_sequences, step_load_LE=step_load_LE)
+        return self.auxiliary.loss(
+            routings, num_sequences=num_sequences, lengths_B=lengths_B, step_load_LE=step_load_LE
+        )

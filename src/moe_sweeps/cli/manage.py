@@ -6,10 +6,11 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from rich.console import Console
 
+from moe_sweeps.cli.planning import add_commands as add_planning_commands
+from moe_sweeps.cli.roots import runs_root
 from moe_sweeps.cli.tables import add_arguments as add_table_arguments
 from moe_sweeps.cli.tables import run as run_tables
 from moe_sweeps.errors import MoeSweepsError
@@ -30,30 +31,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return REFUSED
 
 
-def plan(arguments: argparse.Namespace, console: Console) -> int:
-    """What a sweep would do, without doing it."""
-    from moe_sweeps.cli.views import print_plan
-    from moe_sweeps.freeze import default_threads
-    from moe_sweeps.hardware import available_cores
-    from moe_sweeps.sweep.estimate import History
-    from moe_sweeps.sweep.plan import make_plan
-
-    found = make_plan(arguments.overrides)
-    workers = min(next(iter(found.runs.values())).run.launch.workers or available_cores(), len(found.runs))
-    print_plan(console, found, History(found.runs_root, default_threads(workers)), workers)
-    for planned in found.runs.values():
-        console.print(f"  {planned.run_id}  {planned.state:<9}  {planned.label}", highlight=False, markup=False)
-    return 0
-
-
 def status(arguments: argparse.Namespace, console: Console) -> int:
     """The state of every run, from its folder."""
     from moe_sweeps.cli.views import print_failures, status_table
     from moe_sweeps.rundir import RunDir
 
-    rows = [(folder.path.name, folder) for folder in RunDir.all(_runs_root())]
+    rows = [(folder.path.name, folder) for folder in RunDir.all(runs_root())]
     if not rows:
-        raise MoeSweepsError(f"there are no runs in {_runs_root()}. Start one: python train.py scale=smoke")
+        raise MoeSweepsError(f"there are no runs in {runs_root()}. Start one: python train.py scale=smoke")
     console.print(status_table(rows, most=len(rows)))
     return 1 if print_failures(console, rows) else 0
 
@@ -68,13 +53,21 @@ def report(arguments: argparse.Namespace, console: Console) -> int:
     from moe_sweeps.results.history import find_run
     from moe_sweeps.results.pictures import write_pictures
 
-    run = find_run(arguments.run, _runs_root())
+    run = find_run(arguments.run, runs_root())
     written = write_pictures(run, resolve(os.environ.get("MOE_SWEEPS_REPORTS") or "reports"))
     for slug, reason in written.left_out.items():
         console.print(f"not drawn: {slug}: {reason}", highlight=False, markup=False)
     count = len(written.drawn)
     pictures = f"{count} {'picture' if count == 1 else 'pictures'}"
     console.print(f"wrote {pictures}: {written.folder / 'index.md'}", highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def explain(arguments: argparse.Namespace, console: Console) -> int:
+    """The parameter groups of a run that exists, or of one that a command line describes."""
+    from moe_sweeps.cli.explain import configured_run, print_explanation
+
+    print_explanation(console, configured_run(arguments.run, runs_root()))
     return 0
 
 
@@ -95,18 +88,12 @@ def prepare_data(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _runs_root() -> Path:
-    return resolve(os.environ.get("MOE_SWEEPS_RUNS", "runs"))
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="moe-sweeps", description="Everything around training: plans, what runs are doing, tables, pictures, data."
     )
     commands = parser.add_subparsers(required=True, metavar="command")
-    one = commands.add_parser("plan", help="what a sweep would do: python train.py -m, without running anything")
-    one.add_argument("overrides", nargs="*")
-    one.set_defaults(command=plan)
+    add_planning_commands(commands)
     one = commands.add_parser("status", help="the state of every run, and why failed ones failed")
     one.set_defaults(command=status)
     one = commands.add_parser("tables", help="write and show the ablation tables, as make tables does")
@@ -115,6 +102,9 @@ def _parser() -> argparse.ArgumentParser:
     one = commands.add_parser("report", help="pictures of one run: load, balance, bias, specialisation, norms, loss")
     one.add_argument("run", help="a run folder, a run id, or a beginning of one")
     one.set_defaults(command=report)
+    one = commands.add_parser("explain", help="parameter groups: role, size, learning rate, schedule, decay")
+    one.add_argument("run", nargs="+", help="a run folder or run id, or overrides as for python train.py")
+    one.set_defaults(command=explain)
     data = commands.add_parser("data", help="prepared data").add_subparsers(required=True, metavar="action")
     one = data.add_parser("prepare", help="prepare a data set now: moe-sweeps data prepare corpus")
     one.add_argument("data", nargs="?", default="corpus")

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from moe_sweeps.paths import resolve
+from moe_sweeps.results import render_costs
 from moe_sweeps.results.terminal import print_table
 from moe_sweeps.results.write import NothingToRead, Written, write_tables
 
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     except NothingToRead as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    _show(written, _console())
+    _show(written, _console(), costs=args.costs)
     return 0 if written.clean or _partial_is_allowed() else 1
 
 
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument("sweep", nargs="?", help="only sweeps of this name or id")
     parser.add_argument("--latest", action="store_true", help="only the sweep that was started last")
+    parser.add_argument("--costs", action="store_true", help="show what arms cost, too, and their loss at equal time")
     for name in ("runs", "reports"):
         variable = f"MOE_SWEEPS_{name.upper()}"
         default = resolve(os.environ.get(variable) or name)
@@ -63,9 +65,12 @@ def _console() -> Console:
     return Console(width=wide)
 
 
-def _show(written: Written, console: Console) -> None:
-    for table in reversed(written.tables):  # the newest last, where the reader looks
+def _show(written: Written, console: Console, *, costs: bool) -> None:
+    both = zip(written.tables, written.costs, strict=True)
+    for table, cost in reversed(list(both)):  # the newest last, where the reader looks
         print_table(table, console)
+        if costs and cost is not None:
+            console.print(render_costs.terminal(cost))
     if written.problems:
         console.print(Text("Could not be read, and is in no number:", style="bold red"))
         for problem in written.problems:

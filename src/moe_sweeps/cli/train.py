@@ -11,18 +11,20 @@ import yaml
 from rich.console import Console
 from rich.logging import RichHandler
 
-from moe_sweeps.cli.views import SweepView, TrainingBar, duration, print_failures, print_plan, print_summary
+from moe_sweeps.cli.planning import costs, require_budget, show
+from moe_sweeps.cli.views import SweepView, TrainingBar, print_failures, print_summary
 from moe_sweeps.config.compose import compose, option_help, options, to_dict
 from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.data.batches import TrainBatches, val_batches
 from moe_sweeps.data.prepare import prepared
 from moe_sweeps.errors import MoeSweepsError
 from moe_sweeps.freeze import default_threads, freeze
-from moe_sweeps.hardware import available_cores, resolve_device
+from moe_sweeps.hardware import resolve_device
 from moe_sweeps.paths import SWEEPS, resolve
 from moe_sweeps.provenance import command_line
 from moe_sweeps.rundir import FINISHED, RunDir, State
-from moe_sweeps.sweep.estimate import History
+from moe_sweeps.sweep.budget import duration
+from moe_sweeps.sweep.estimate import Estimator
 from moe_sweeps.sweep.file import load_sweep
 from moe_sweeps.sweep.grid import single
 from moe_sweeps.sweep.local import LocalSweep
@@ -50,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.cfg:
             console.out(yaml.safe_dump(to_dict(compose(single(arguments.overrides))), sort_keys=False), end="")
             return OK
-        return sweep(console, arguments.overrides) if arguments.multirun else train_one(console, arguments.overrides)
+        if arguments.multirun:
+            return sweep(console, arguments.overrides, arguments.budget)
+        return train_one(console, arguments.overrides)
     except MoeSweepsError as error:
         notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", []))
         print(f"error: {error}{notes}", file=sys.stderr)
@@ -74,7 +78,7 @@ def train_one(console: Console, overrides: Sequence[str]) -> int:
     if state in FINISHED:
         console.print(f"{folder.path.name} is already {state}; nothing to train", highlight=False)
     else:
-        estimate = History(resolve(run.paths.runs), default_threads(1)).estimate(run)
+        estimate = Estimator(resolve(run.paths.runs), default_threads(1)).estimate(run)
         console.print(f"training takes {duration(estimate.seconds)} ({estimate.source})", highlight=False)
         state = _train_with_bar(console, folder)
     if state is State.preempted:
@@ -83,13 +87,19 @@ def train_one(console: Console, overrides: Sequence[str]) -> int:
     return OK
 
 
-def sweep(console: Console, overrides: Sequence[str]) -> int:
-    """Plan, print the plan, run what is missing, and print the result table."""
+def sweep(console: Console, overrides: Sequence[str], budget: str | None = None) -> int:
+    """Plan, print the plan, run what is missing, and print the result table.
+
+    Raises:
+        OverBudget: it takes longer than `budget`; nothing was started.
+    """
     plan = make_plan(overrides)
-    launch = next(iter(plan.runs.values())).run.launch
-    todo = [p for p in plan.runs.values() if p.state not in FINISHED]
-    workers = min(launch.workers or available_cores(), max(len(todo), 1))
-    print_plan(console, plan, History(plan.runs_root, launch.threads or default_threads(workers)), workers)
+    cost, estimator = costs(plan)
+    show(console, plan, cost)
+    if budget:
+        require_budget(plan, cost, budget, overrides, estimator)
+    cost.require_disk()
+    todo, workers = [r.planned for r in cost.runs], cost.workers
     _check_machine_and_data([p.run for p in todo])
     folders = {run_id: p.frozen(command_line(), workers) for run_id, p in plan.runs.items()}
     write_manifest(plan, command_line())
@@ -134,16 +144,24 @@ def _train_with_bar(console: Console, folder: RunDir) -> State:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python train.py",
         description="Train one Mixture-of-Experts language model, or plan and run a sweep of them.",
-        epilog=f"{EXAMPLES}\n{_groups_help()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("-m", "--multirun", action="store_true", help="sweep: key=value1,value2 asks for a run of each")
+    parser.add_argument("--budget", metavar="TIME", help="with -m: refuse a sweep that takes longer than 2h, 30m, ...")
     parser.add_argument("--cfg", action="store_true", help="print the resolved config instead of training")
     parser.add_argument("overrides", nargs="*", help="group=option or key=value")
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reads conf/ and sweeps/ only when help is asked for, so that a broken file stops nothing else."""
+
+    def format_help(self) -> str:
+        self.epilog = f"{EXAMPLES}\n{_groups_help()}"
+        return super().format_help()
 
 
 def _groups_help() -> str:
@@ -152,6 +170,6 @@ def _groups_help() -> str:
         lines.append(f"  {group}")
         lines += [f"    {name:<16} {option_help(group, name)}" for name in names]
     lines.append("  sweep (with -m)")
-    lines += [f"    {p.stem:<16} {load_sweep(p.stem).question}" for p in sorted(SWEEPS.glob("*.yaml"))]
+    lines += [f"    {p.stem:<18} {load_sweep(p.stem).question}" for p in sorted(SWEEPS.glob("*.yaml"))]
     lines.append("every key with its value: python train.py --cfg")
     return "\n".join(lines)

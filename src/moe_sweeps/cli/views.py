@@ -13,9 +13,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Table
 from rich.text import Text
 
-from moe_sweeps.rundir import FINISHED, RunDir, State, Status
-from moe_sweeps.sweep.estimate import History, wall_time
-from moe_sweeps.sweep.plan import Plan
+from moe_sweeps.rundir import RunDir, State, Status
+from moe_sweeps.sweep.budget import duration
 
 MOST_ROWS = 24
 STATE_STYLE = {
@@ -60,40 +59,6 @@ class TrainingBar:
 class _Steps(ProgressColumn):
     def render(self, task: Task) -> Text:
         return Text(f"step {int(task.completed):>6}/{int(task.total or 0)}")
-
-
-def print_plan(console: Console, plan: Plan, history: History, workers: int) -> None:
-    """Axes, requested and distinct runs, what collapsed and why, what is done, and the time that the rest takes."""
-    console.print(_headline(plan), highlight=False)
-    for key, values in plan.axes.items():
-        console.print(f"  {escape(key)}: {escape(', '.join(values))}", highlight=False)
-    word = "collapsed" if len(plan.requests) > len(plan.runs) else "not read"
-    for line in collapse_reasons(plan):
-        console.print(f"  [yellow]{word}[/]: {escape(line)}", highlight=False)
-    todo = [p for p in plan.runs.values() if p.state not in FINISHED]
-    started = sum(1 for p in todo if p.folder is not None and p.folder.status().step > 0)
-    resume = f" ({started} of them go on from where they stopped)" if started else ""
-    console.print(f"  already done: {len(plan.runs) - len(todo)}, to run: {len(todo)}{resume}", highlight=False)
-    if todo:
-        estimates = [history.estimate(p.run) for p in todo]
-        total = wall_time((e.seconds for e in estimates), workers)
-        source = Counter(e.source for e in estimates).most_common(1)[0][0]
-        plural = "worker" if workers == 1 else "workers"
-        console.print(f"  estimated: {duration(total)} with {workers} {plural} ({source})", highlight=False)
-    console.print()
-
-
-def collapse_reasons(plan: Plan) -> list[str]:
-    """One sentence for each knob that some requested combinations set and their run does not read."""
-    counts = Counter((key, why) for request in plan.requests for key, why in request.unread.items())
-    reasons = [
-        f"{key} is not read by {why.by} ({why.reader} reads it): set in {count} combination{'s' * (count > 1)}"
-        for (key, why), count in counts.items()
-    ]
-    saved = len(plan.requests) - len(plan.runs)
-    if saved and not reasons:
-        reasons.append(f"{saved} combination{' means' if saved == 1 else 's mean'} the same as another one")
-    return reasons
 
 
 class SweepView:
@@ -169,19 +134,6 @@ def print_summary(console: Console, folder: RunDir, summary: dict[str, Any], sta
     console.print(Text(state, STATE_STYLE.get(state, "")))
     console.print(table)
     console.print(f"run folder: {folder.path}", highlight=False, soft_wrap=True)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: 45 s, 3.2 min, 5.1 h."""
-    if seconds < 90:
-        return f"about {seconds:.0f} s"
-    return f"about {seconds / 60:.1f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
-
-
-def _headline(plan: Plan) -> str:
-    axes = " x ".join(f"{escape(key)} ({len(values)})" for key, values in plan.axes.items()) or "one run"
-    runs = len(plan.runs)
-    return f"[bold]Plan[/]: {axes} = {len(plan.requests)} combinations, [bold]{runs} distinct run{'s' * (runs > 1)}[/]"
 
 
 def _progress(status: Status) -> tuple[str, str, str, str, str]:

@@ -5,11 +5,13 @@ Every refusal is a ConfigError that names the field, the value, the rule and the
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
@@ -18,7 +20,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, Node, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from moe_sweeps.config.registry import Component
@@ -47,17 +49,16 @@ def compose(settings: Sequence[Setting]) -> RunConfig:
     Raises:
         ConfigError: an unknown key or option, a wrong type, a broken rule.
     """
+    settings = [Setting(current_name(s.key), s.value) for s in settings]
     choices = tuple(s for s in settings if s.key in options())
-    values = [s for s in settings if s.key not in options()]
-    config = _base(choices).copy()
-    for setting in values:
-        _apply(config, setting)
-    try:
-        run = OmegaConf.to_object(config)
-    except OmegaConfBaseException as error:
-        raise ConfigError("config", "?", _first_line(error), "Run with --cfg to see it.") from error
-    assert isinstance(run, RunConfig)
-    return validate(run)
+    for choice in choices:
+        _require_option(choice)
+    changes: dict[str, dict[str, Any]] = {}
+    for setting in settings:
+        if setting.key not in options():
+            owner, _, leaf = setting.key.rpartition(".")
+            changes.setdefault(owner, {})[leaf] = _typed_value(_relevant(owner, choices), setting)
+    return validate(_assemble(choices, changes))
 
 
 def parse(arguments: Sequence[str]) -> list[Override]:
@@ -85,17 +86,35 @@ def options() -> dict[str, list[str]]:
     return {folder.name: sorted(f.stem for f in folder.glob("*.yaml")) for folder in folders}
 
 
+def option_file(group: str, option: str) -> Path:
+    """Where an option is written."""
+    return CONF / group / f"{option}.yaml"
+
+
 def option_help(group: str, option: str) -> str:
     """The first comment of an option's file, which says when to use it."""
-    lines = (CONF / group / f"{option}.yaml").read_text().splitlines()
+    lines = option_file(group, option).read_text().splitlines()
     comments = [line.removeprefix("#").strip() for line in lines if line.startswith("#") and "@package" not in line]
     return comments[0] if comments else ""
 
 
 @functools.cache
+def former_names() -> dict[str, str]:
+    """Keys of the command line as they were once called -> what they are called now."""
+    knobs = [(f"{g}.", f) for g, kinds in REGISTRY.items() for c in kinds.values() for f in dataclasses.fields(c)]
+    knobs += [("", f) for f in dataclasses.fields(RunConfig)]
+    return {prefix + old: prefix + f.name for prefix, f in knobs if (old := f.metadata.get("was"))}
+
+
+def current_name(key: str) -> str:
+    """What `key` is called now: itself, unless it was renamed."""
+    return former_names().get(key, key)
+
+
+@functools.cache
 def schema_of(group: str, option: str) -> type[Component]:
     """The config class that an option's file names as its schema."""
-    found = re.search(rf"/schema/{group}/(\w+)@", (CONF / group / f"{option}.yaml").read_text())
+    found = re.search(rf"/schema/{group}/(\w+)@", option_file(group, option).read_text())
     return REGISTRY[group][found.group(1)] if found else Component
 
 
@@ -116,7 +135,8 @@ def to_dict(run: RunConfig) -> dict[str, Any]:
 
 
 def from_dict(content: dict[str, Any]) -> RunConfig:
-    """The run that a frozen config.yaml holds. Fields that are younger than the file take their neutral value.
+    """The run that a frozen config.yaml holds. Fields that are younger than the file take their neutral value, and
+    renamed ones are read under their former name, too.
 
     Raises:
         ConfigError: an unknown kind, key or value.
@@ -124,7 +144,7 @@ def from_dict(content: dict[str, Any]) -> RunConfig:
     plain = {k: v for k, v in content.items() if k not in GROUP_TYPES}
     groups = {group: _component_from_dict(group, content.get(group, {})) for group in GROUP_TYPES}
     base = OmegaConf.structured(RunConfig(**groups))
-    run = OmegaConf.to_object(OmegaConf.merge(base, _with_neutral_values(RunConfig, plain)))
+    run = OmegaConf.to_object(OmegaConf.merge(base, _brought_up_to_date(RunConfig, plain)))
     assert isinstance(run, RunConfig)
     return validate(run)
 
@@ -132,23 +152,65 @@ def from_dict(content: dict[str, Any]) -> RunConfig:
 # --- composing ---
 
 
-@functools.lru_cache(maxsize=256)
-def _base(choices: tuple[Setting, ...]) -> DictConfig:
-    """The composed config of a choice of options. Hydra takes 0.1 s for one, so a sweep composes each choice once."""
-    for choice in choices:
-        _require_option(choice)
+@dataclass(frozen=True, slots=True)
+class _Composed:
+    """What Hydra makes of a choice of options: the config with its schemas, the same as objects, and its keys."""
+
+    config: DictConfig
+    run: RunConfig
+    keys: frozenset[str]
+
+
+@functools.lru_cache(maxsize=1024)
+def _composed(choices: tuple[Setting, ...]) -> _Composed:
+    """Hydra takes 0.1 s for one, so a sweep composes each option once, and never each combination."""
     register_schemas()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra_compose("config", overrides=[str(c) for c in choices])
-
-
-def _apply(config: DictConfig, setting: Setting) -> None:
-    _require_key(config, setting)
-    value = OverridesParser.create().parse_override(str(setting)).value()
+        config = hydra_compose("config", overrides=[str(c) for c in choices])
     try:
-        OmegaConf.update(config, setting.key, value, merge=False)
+        run = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
-        raise _wrong_type(config, setting, error) from error
+        raise ConfigError("config", "?", _first_line(error), "Run with --cfg to see it.") from error
+    assert isinstance(run, RunConfig)
+    return _Composed(config, run, frozenset(leaf_keys(config)))
+
+
+def _relevant(group: str, choices: tuple[Setting, ...]) -> tuple[Setting, ...]:
+    """Of `choices`, those that decide the content of `group` ("": of single knobs).
+
+    An option's file fills its own group alone. Only those of GLOBAL_GROUPS write everywhere, and what stands beside a
+    compat option depends on the balancer, too.
+    """
+    everywhere = {*GLOBAL_GROUPS, *(["balancer"] if any(c.key == "compat" for c in choices) else [])}
+    return tuple(sorted((c for c in choices if c.key in {group, *everywhere}), key=str))
+
+
+def _assemble(choices: tuple[Setting, ...], changes: dict[str, dict[str, Any]]) -> RunConfig:
+    """The run with each group as its own options make it, and `changes`: owner ("" at the top) -> field -> value."""
+    found = _composed(_relevant("", choices))
+    parts: dict[str, Any] = {"paths": OmegaConf.to_object(found.config.paths)}  # the environment may have changed
+    for choice in choices:
+        if choice.key in GROUP_TYPES:
+            parts[choice.key] = getattr(_composed(_relevant(choice.key, choices)).run, choice.key)
+    for owner, fields in changes.items():
+        if owner:
+            parts[owner] = dataclasses.replace(parts.get(owner) or getattr(found.run, owner), **fields)
+    return dataclasses.replace(found.run, **parts, **changes.get("", {}))
+
+
+@functools.lru_cache(maxsize=4096)
+def _typed_value(choices: tuple[Setting, ...], setting: Setting) -> Any:
+    """The value of `setting` in the type that its field has under `choices`."""
+    found = _composed(choices)
+    _require_key(found, setting)
+    owner, _, leaf = setting.key.rpartition(".")
+    alone = copy.deepcopy((found.config[owner] if owner else found.config)._get_node(leaf))
+    assert isinstance(alone, Node)  # the key was found
+    try:
+        alone._set_value(OverridesParser.create().parse_override(str(setting)).value())
+    except OmegaConfBaseException as error:
+        raise _wrong_type(found.config, setting, error) from error
+    return alone._value()
 
 
 def _wrong_type(config: DictConfig, setting: Setting, error: Exception) -> ConfigError:
@@ -198,15 +260,16 @@ def _require_option(choice: Setting) -> None:
         raise ConfigError(choice.key, choice.value, f"the options are {', '.join(valid)}", fix)
 
 
-def _require_key(config: DictConfig, setting: Setting) -> None:
-    keys = set(leaf_keys(config))
+def _require_key(found: _Composed, setting: Setting) -> None:
+    config, keys = found.config, found.keys
     if setting.key in keys:
         return
     group, _, leaf = setting.key.partition(".")
     owners = [f"{group}={o}" for o in options().get(group, []) if leaf in schema_of(group, o).__dataclass_fields__]
     if owners:
         rule = f"it is a key of {' or '.join(owners)}, and here {group} is of kind {config[group].kind}"
-        raise ConfigError(setting.key, setting.value, rule, f"Add {owners[0]}, or leave it out.")
+        which = owners[0] if len(owners) == 1 else "one of them"
+        raise ConfigError(setting.key, setting.value, rule, f"Add {which}, or leave it out.")
     everywhere = keys | {
         f"{g}.{f}" for g, kinds in REGISTRY.items() for c in kinds.values() for f in c.__dataclass_fields__
     }
@@ -215,7 +278,7 @@ def _require_key(config: DictConfig, setting: Setting) -> None:
     raise ConfigError(setting.key, setting.value, "there is no such key", fix)
 
 
-def _same_leaf(key: str, keys: set[str]) -> str | None:
+def _same_leaf(key: str, keys: Set[str]) -> str | None:
     leaf = key.rpartition(".")[2]
     by_leaf = {k.rpartition(".")[2]: k for k in sorted(keys)}
     close = nearest(leaf, by_leaf)
@@ -243,14 +306,16 @@ def _component_from_dict(group: str, content: dict[str, Any]) -> Any:
         raise ConfigError(f"{group}.kind", kind, f"the kinds are {valid}", "The folder was written by other code.")
     cls = REGISTRY[group][str(kind)]
     try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), _with_neutral_values(cls, content)))
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), _brought_up_to_date(cls, content)))
     except OmegaConfBaseException as error:
         raise ConfigError(group, kind, _first_line(error), "The folder was written by other code.") from error
 
 
-def _with_neutral_values(cls: type, content: dict[str, Any]) -> dict[str, Any]:
+def _brought_up_to_date(cls: type, content: dict[str, Any]) -> dict[str, Any]:
     neutral = {f.name: f.metadata["neutral"] for f in dataclasses.fields(cls) if "neutral" in f.metadata}
-    return neutral | content
+    now = {f.metadata["was"]: f.name for f in dataclasses.fields(cls) if "was" in f.metadata}
+    gone: frozenset[str] = getattr(cls, "GONE", frozenset())
+    return neutral | {now.get(key, key): value for key, value in content.items() if key not in gone}
 
 
 def _first_line(error: Exception) -> str:

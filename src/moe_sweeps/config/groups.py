@@ -108,6 +108,9 @@ class DenseFFNConfig(ExpertsConfig):
 class TrainerConfig(Component):
     """Length, batch and rhythm of training. One update uses `batch_size` sequences over all ranks and micro-batches."""
 
+    GONE: ClassVar[frozenset[str]] = frozenset(
+        {"eval_batches"}
+    )  # eval_sequences counts what a batch size cannot change
     kind: str = "default"
     steps: int = knob(2000, ge=1)
     batch_size: int = knob(8, ge=1)
@@ -123,6 +126,8 @@ class TrainerConfig(Component):
     checkpoint_every: int = knob(250, ge=1, infra=True)
     keep_checkpoints: int = knob(2, ge=1, infra=True)
     monitor: bool = knob(True, infra=True)  # routing.jsonl
+    # Every n-th step is timed by its parts; 0: none. An n that divides an optimizer's period favours its dear steps.
+    time_every: int = knob(1, ge=0, infra=True)
     # The router has collapsed after so many steps with MaxVio above this share of its maximum; see health.py.
     collapse_threshold: float = knob(0.9, gt=0, lt=1, neutral=0.9)
     collapse_patience: int = knob(100, ge=1, neutral=100)

@@ -31,17 +31,21 @@ def knob(
     lt: float | None = None,
     infra: bool = False,
     neutral: Any = _UNSET,
+    was: str | None = None,
 ) -> Any:
     """Declare one config field together with the rules it obeys.
 
     `ge`, `gt`, `le`, `lt` bound its value. `infra=True` keeps it out of the run's identity. `neutral` is the value that
     reproduces the behaviour from before the field existed: at that value the field is left out of the identity, and old
-    frozen configs without the field are read with it.
+    frozen configs without the field are read with it. `was` is the name of a renamed field at its first release: run
+    ids are computed with that name for ever, and command lines and frozen configs that use it still work.
     """
     bounds = {"ge": ge, "gt": gt, "le": le, "lt": lt}
     metadata: dict[str, Any] = {"bounds": {k: v for k, v in bounds.items() if v is not None}, "infra": infra}
     if neutral is not _UNSET:
         metadata["neutral"] = neutral
+    if was is not None:
+        metadata["was"] = was
     if default is _UNSET:
         return dataclasses.field(metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -55,6 +59,8 @@ class Component:
     READS: ClassVar[frozenset[str]] = frozenset()
     # The whole group is infrastructure: it changes where or how a run is executed, never its result.
     INFRA: ClassVar[bool] = False
+    # Knobs that no longer exist and were infrastructure: frozen configs that have them are read without them.
+    GONE: ClassVar[frozenset[str]] = frozenset()
 
     kind: str = ""
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from moe_sweeps.config.registry import Component, component, knob
 from moe_sweeps.optim.groups import ParamGroup
@@ -14,6 +16,9 @@ from moe_sweeps.optim.groups import ParamGroup
 @dataclass(slots=True)
 class OptimizerConfig(Component):
     """Base of the optimizers. `base_lr` is the peak learning rate that `lr_split` multiplies, role by role."""
+
+    # A step is p - lr * (decay * p + direction), where direction does not depend on lr: what scaling a step relies on.
+    LINEAR_IN_LR: ClassVar[bool] = True
 
     base_lr: float = knob(1e-3, gt=0)
     weight_decay: float = knob(0.1, ge=0)
@@ -36,3 +41,20 @@ class AdamWConfig(OptimizerConfig):
         params = [group.as_torch(self.base_lr, self.weight_decay) for group in groups]
         # The fused kernel makes one pass over the state where the plain one makes a dozen.
         return torch.optim.AdamW(params, lr=self.base_lr, betas=(self.beta1, self.beta2), eps=self.eps, fused=True)
+
+
+def state_bytes(optimizer: torch.optim.Optimizer) -> int:
+    """Bytes of all tensors that the optimizer keeps between steps."""
+    kept = {k: v for k, v in optimizer.state_dict().items() if k != "param_groups"}
+    return sum(tensor.nbytes for tensor in _tensors(kept))
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _tensors(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _tensors(item)

@@ -1,70 +1,137 @@
-"""What an arm costs: its time relative to the baseline, and the loss that it has reached when time is up for all."""
+"""What the arms of a sweep cost, and what they reach for the same cost: seconds by part of a step, loss at equal time.
+
+`seconds_per_step` is over all steps of a run; forward, backward and optimizer are means over the steps that were timed,
+and what is missing to the sum is data, clipping and logging. Losses are those of the evaluations during training, which
+all take the same windows: the one at the end takes more of them and would not be comparable.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
+from moe_sweeps.results.columns import Metric
 from moe_sweeps.results.curves import load_curves
+from moe_sweeps.results.frame import Loaded
 from moe_sweeps.results.stats import Estimate, estimate
 from moe_sweeps.results.tables import Arm, Table
 
+REFERENCE_STEPS = 50_000  # of one of the talk's runs
+
+COSTS = (
+    Metric("seconds_per_step", "ms per step", 1, factor=1e3),
+    Metric("seconds_forward", "forward", 1, factor=1e3),
+    Metric("seconds_backward", "backward", 1, factor=1e3),
+    Metric("seconds_optimizer", "optimizer", 1, factor=1e3),
+    Metric("relative", "relative time", 2),
+    Metric("hours", f"h per {REFERENCE_STEPS:,} steps", 2),
+    Metric("optimizer_state_bytes", "state MB", 1, factor=1e-6),
+    Metric("loss_at_steps", "loss, equal steps", 4),
+    Metric("loss_at_seconds", "loss, equal time", 4),
+)
+
+
+class Point(NamedTuple):
+    """One evaluation during training."""
+
+    step: int
+    seconds: float  # spent in training steps until then
+    loss: float
+
 
 @dataclass(frozen=True, slots=True)
-class Costs:
-    """Training seconds of an arm's runs, their mean relative to the baseline's, and the loss after `budget` seconds."""
+class CostTable:
+    """The costs of a sweep's arms, by arm and column; only runs that are done count."""
 
-    seconds: Estimate
-    relative: float | None
-    budget: float | None
-    loss_at_budget: Estimate
+    table: Table
+    cells: dict[str, dict[str, Estimate]]
+    baseline: Arm  # what `relative` is relative to: that of the table, or the first arm with a time
+    steps: int | None  # where losses are compared at equal steps
+    seconds: float | None  # and at equal time
+    hosts: tuple[str, ...]
 
 
-def costs(table: Table) -> dict[str, Costs]:
-    """Costs by arm id.
+def cost_table(table: Table, runs: Loaded) -> CostTable | None:
+    """The costs behind `table` from what `load_runs` read, or None where no run has recorded any."""
+    done = {run.run_id for arm in table.arms for run in arm.runs if run.outcome == "done"}
+    frame = runs.frame.loc[runs.frame["run_id"].isin(done)]
+    rows: dict[str, dict[str, Any]] = {str(row["run_id"]): _plain(row) for row in frame.to_dict("records")}
+    first = sorted(table.arms, key=lambda arm: arm.arm != table.baseline)  # the table's baseline before any other
+    baseline = next((arm for arm in first if _values(arm, rows, "seconds_per_step")), None)
+    if baseline is None:
+        return None
+    points = evaluations(list(frame["folder"]))
+    steps, seconds = common_step(points), common_seconds(points)
+    unit = estimate(_values(baseline, rows, "seconds_per_step")).mean
+    for run_id, row in rows.items():
+        row |= _derived(row, points.get(run_id, []), steps, seconds, unit)
+    cells = {arm.arm: {m.column: estimate(_values(arm, rows, m.column)) for m in COSTS} for arm in table.arms}
+    hosts = tuple(dict.fromkeys(str(row["host"]) for row in rows.values() if row["host"] is not None))
+    return CostTable(table, cells, baseline, steps, seconds, hosts)
 
-    The budget is the training time of the fastest arm's mean run. The loss at it lies on the straight line between the
-    two validations around it, with the seconds of a run spread evenly over its steps. Validation during training is on
-    a part of the validation set, the same for all arms.
-    """
-    seconds = {arm.arm: estimate([float(r["train_seconds"]) for r in arm.rows if _has_time(r)]) for arm in table.arms}
-    means = {arm: found.mean for arm, found in seconds.items() if found.mean}
-    budget = min(means.values(), default=None)
-    base = means.get(table.baseline or "")
+
+def evaluations(folders: Sequence[str]) -> dict[str, list[Point]]:
+    """The validation losses of each run over its training, of the size of evaluation that occurs most often."""
+    curves = load_curves(folders).frame
+    columns = ["run_id", "step", "train_seconds", "loss", "tokens"]
+    found = curves.reindex(columns=[*columns, "split"]).query("split == 'val'")[columns].dropna()
+    sizes = Counter(found["tokens"])
+    size = max(sizes, key=lambda tokens: (sizes[tokens], tokens), default=None)
+    points: dict[str, list[Point]] = {}
+    for run_id, step, seconds, loss, tokens in found.sort_values("step").itertuples(index=False):
+        if tokens == size:
+            points.setdefault(run_id, []).append(Point(int(step), float(seconds), float(loss)))
+    return points
+
+
+def common_step(points: Mapping[str, Sequence[Point]]) -> int | None:
+    """The last step at which every run was evaluated."""
+    shared = set.intersection(*({p.step for p in found} for found in points.values())) if points else set()
+    return max(shared, default=None)
+
+
+def common_seconds(points: Mapping[str, Sequence[Point]]) -> float | None:
+    """The longest training time that every run has an evaluation at or after."""
+    return min((found[-1].seconds for found in points.values()), default=None)
+
+
+def loss_at_step(points: Sequence[Point], step: int) -> float | None:
+    """The validation loss after `step` updates, if it was evaluated there."""
+    return next((p.loss for p in points if p.step == step), None)
+
+
+def loss_at_seconds(points: Sequence[Point], seconds: float) -> float | None:
+    """The validation loss after `seconds` of training: on a line between two evaluations, never beyond them."""
+    for before, after in itertools.pairwise(points):
+        if before.seconds <= seconds <= after.seconds:
+            way = (seconds - before.seconds) / ((after.seconds - before.seconds) or 1.0)
+            return before.loss + way * (after.loss - before.loss)
+    return next((p.loss for p in points if p.seconds == seconds), None)
+
+
+def _derived(
+    row: Mapping[str, Any], points: Sequence[Point], steps: int | None, seconds: float | None, unit: float | None
+) -> dict[str, float | None]:
+    """The columns of one run that its summary does not hold. `unit`: seconds per step of the baseline."""
+    own = row.get("seconds_per_step")
     return {
-        arm.arm: Costs(
-            seconds[arm.arm],
-            means[arm.arm] / base if base and arm.arm in means else None,
-            budget,
-            _loss_at(arm, budget),
-        )
-        for arm in table.arms
+        "relative": own / unit if own is not None and unit else None,
+        "hours": own * REFERENCE_STEPS / 3600 if own is not None else None,
+        "loss_at_steps": None if steps is None else loss_at_step(points, steps),
+        "loss_at_seconds": None if seconds is None else loss_at_seconds(points, seconds),
     }
 
 
-def timed_validation(arm: Arm) -> pd.DataFrame:
-    """Validation losses of the done runs of an arm over seconds of training: run_id, seconds, loss."""
-    rows = {str(row["run_id"]): row for row in arm.rows if _has_time(row)}
-    curves = load_curves([str(row["folder"]) for row in rows.values()]).frame
-    val = curves.loc[curves["split"] == "val"] if len(curves) else curves
-    if val.empty:
-        return pd.DataFrame(columns=["run_id", "seconds", "loss"])
-    rate = val["run_id"].map({i: float(row["train_seconds"]) / float(row["step"]) for i, row in rows.items()})
-    return pd.DataFrame({"run_id": val["run_id"], "seconds": val["step"] * rate, "loss": val["loss"].astype(float)})
+def _values(arm: Arm, rows: Mapping[str, Mapping[str, Any]], column: str) -> list[float]:
+    found = [rows[run.run_id].get(column) for run in arm.runs if run.run_id in rows]
+    return [float(value) for value in found if value is not None]
 
 
-def _loss_at(arm: Arm, budget: float | None) -> Estimate:
-    if budget is None:
-        return estimate([])
-    found = []
-    for _, run in timed_validation(arm).groupby("run_id"):
-        if run["seconds"].iloc[0] <= budget:
-            found.append(float(np.interp(budget, run["seconds"], run["loss"])))
-    return estimate(found)
-
-
-def _has_time(row: Mapping[str, object]) -> bool:
-    return bool(row.get("train_seconds")) and bool(row.get("step"))
+def _plain(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """A record of the frame with None where it holds nothing."""
+    return {str(k): None if pd.isna(v) else v for k, v in row.items()}

@@ -33,7 +33,6 @@ class TableDefinition:
     name: str = ""
     title: str = ""
     grid: GridLayout | None = None
-    costs: bool = False
     published: tuple[str, ...] = ()  # experiments of reference/talk_results.csv
     setting: str = ""  # how the published runs differ, besides what all of them share
     axis: str = ""  # the setting along which figures draw a line

@@ -32,6 +32,32 @@ class Series(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Collapse:
+    """That a run's router collapsed, by the rule of docs/definitions.md."""
+
+    step: int | None  # at which the rule held first; None while the run has no summary
+    threshold: float  # share of the largest possible MaxVio
+    patience: int  # steps in a row above it
+    largest: float  # E/k - 1
+
+    @property
+    def limit(self) -> float:
+        """The MaxVio above which it stayed."""
+        return self.threshold * self.largest
+
+    @property
+    def when(self) -> str:
+        return "" if self.step is None else f" at step {self.step:,}"
+
+    @property
+    def sentence(self) -> str:
+        """What happened and by which rule, for a reader who knows nothing of it."""
+        rule = f"MaxVio of a step's batch, mean over layers, was above {self.limit:.2f} ({self.threshold:.0%} of the "
+        rule += f"largest possible, E/k - 1 = {self.largest:g}) in {self.patience:,} steps in a row"
+        return f"The router of this run collapsed{self.when}: {rule}"
+
+
+@dataclass(frozen=True, slots=True)
 class History:
     """The records of one run by file and split, in the order of their steps."""
 
@@ -39,6 +65,7 @@ class History:
     config: dict[str, Any]
     tokens_per_step: int
     records: dict[tuple[str, str], list[Record]]  # by file name and split
+    collapse: Collapse | None = None  # None: the router is well, as far as is known
 
     @classmethod
     def read(cls, run: RunDir) -> History:
@@ -50,7 +77,7 @@ class History:
         for file in (METRICS, ROUTING):
             for split, found in _by_split(run.path / file).items():
                 records[file, split] = found
-        return cls(run.path.name, config, run.status().tokens_per_step or tokens, records)
+        return cls(run.path.name, config, run.status().tokens_per_step or tokens, records, _collapse(run, config))
 
     @property
     def is_dense(self) -> bool:
@@ -59,6 +86,10 @@ class History:
     @property
     def top_k(self) -> int | None:
         return (self.config.get("experts") or {}).get("top_k")
+
+    @property
+    def num_experts(self) -> int | None:
+        return (self.config.get("experts") or {}).get("num_experts")
 
     def has(self, split: str, key: str, file: str = ROUTING) -> bool:
         return any(record.get(key) is not None for record in self.records.get((file, split), []))
@@ -103,6 +134,15 @@ class History:
             older = "it is older than that file, or has not logged yet"
             return f"the run has no {file} ({older if file == ROUTING else 'it has not logged yet'})"
         return f"{file} has no `{key}` in records of split {split}"
+
+
+def _collapse(run: RunDir, config: dict[str, Any]) -> Collapse | None:
+    """From the summary, or from the status of a run that has none yet. Old configs are read with the first rule."""
+    summary, trainer, experts = run.summary() or {}, config.get("trainer") or {}, config.get("experts") or {}
+    if not (summary.get("collapsed") or run.status().collapsed) or "num_experts" not in experts:
+        return None
+    rule = trainer.get("collapse_threshold", 0.9), trainer.get("collapse_patience", 100)
+    return Collapse(summary.get("collapsed_at_step"), *rule, experts["num_experts"] / experts["top_k"] - 1)
 
 
 def find_run(word: str, runs_root: Path) -> RunDir:

@@ -1,4 +1,4 @@
-"""The sheets of a table: differences to the baseline, a grid of two settings, costs, and the published numbers.
+"""The sheets of a table: differences to the baseline, a grid of two settings, and the published numbers.
 
 Each is a function from a table to a sheet, or to None where it has nothing to show; a table's definition says which of
 them it wants. The list of the arms itself is in render.py.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from moe_sweeps.results.columns import BY_COLUMN, PRIMARY, Metric
 from moe_sweeps.results.compare import LEVEL, POWER, SINGLE, WELCH, Comparison
-from moe_sweeps.results.costs import costs
 from moe_sweeps.results.outcomes import ENDED, OUTCOMES
 from moe_sweeps.results.published import SETTING, published_values
 from moe_sweeps.results.sheets import NOTHING, Cell, Sheet, text_cell
@@ -21,7 +20,7 @@ _OURS = {"lm_loss": "val_loss", "maxvio": "val_maxvio_global", "wall_clock_hours
 
 def sheets(table: Table) -> list[Sheet]:
     """Everything that the definition of `table` asks for, besides the list of its arms."""
-    made = [*grid_sheets(table), difference_sheet(table), cost_sheet(table), published_sheet(table)]
+    made = [*grid_sheets(table), difference_sheet(table), published_sheet(table)]
     return [sheet for sheet in made if sheet is not None]
 
 
@@ -171,35 +170,6 @@ def _grid_cell(table: Table, metric: Metric, arms: list[Arm]) -> Cell:
     kind = "mark" if marks else "grey" if comparison is not None and comparison.grey else ""
     few = f" (n={found.n})" if found.n < len(arm.runs) else ""
     return Cell(spell_estimate(found, metric) + few + (f" [{marks}]" if marks else ""), found.mean, runs, kind)
-
-
-# --- costs ------------------------------------------------------------------------------------------------------------
-
-
-def cost_sheet(table: Table) -> Sheet | None:
-    """Time and loss at equal time of each arm, for tables whose definition asks for costs."""
-    if not table.definition.costs:
-        return None
-    found, rows = costs(table), []
-    budget = next((c.budget for c in found.values()), None)
-    for arm in table.arms:
-        cost, runs = found[arm.arm], tuple(run.run_id for run in arm.runs)
-        seconds = NOTHING if cost.seconds.mean is None else f"{cost.seconds.mean:,.1f}"
-        relative = NOTHING if cost.relative is None else f"{cost.relative:.2f}×"
-        rows.append((
-            text_cell(arm.label),
-            Cell(str(cost.seconds.n), float(cost.seconds.n)),
-            Cell(seconds, cost.seconds.mean, runs),
-            Cell(relative, cost.relative, runs),
-            Cell(spell_estimate(cost.loss_at_budget, PRIMARY), cost.loss_at_budget.mean, runs),
-        ))  # fmt: skip
-    titles = ("arm", "n", "training seconds", "relative time", "val loss at equal time")
-    limit = NOTHING if budget is None else f"{budget:,.1f} s"
-    notes = (
-        f"Equal time: {limit}, what the fastest arm takes; seconds are spread evenly over a run's steps, and the loss "
-        "is the one on the part of the validation set that is used during training. Times compare only if machines do.",
-    )
-    return Sheet("costs", "Costs", titles, (False, True, True, True, True), tuple(rows), notes)
 
 
 # --- published numbers ------------------------------------------------------------------------------------------------

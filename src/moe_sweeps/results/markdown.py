@@ -19,7 +19,7 @@ def markdown(table: Table) -> str:
     lines = [f"# {table.title}", ""]
     if (text := warning(table)) is not None:
         lines += [f"**{text}**", ""]
-    lines += [_pipes(titles), _pipes(rules), *(_pipes(row(table, arm)) for arm in table.arms), ""]
+    lines += [pipes(titles), pipes(rules), *(pipes(row(table, arm)) for arm in table.arms), ""]
     lines += [caption(table), ""]
     sections: dict[str, Sequence[str]] = {
         "": legend(table),
@@ -37,7 +37,7 @@ def markdown(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _pipes(texts: Sequence[str], *, escaped: bool = False) -> str:
+def pipes(texts: Sequence[str], *, escaped: bool = False) -> str:
     return f"| {' | '.join(t if escaped else _escape(t) for t in texts)} |"
 
 
@@ -49,8 +49,8 @@ def _escape(text: str) -> str:
 
 def _sheet(sheet: Sheet) -> list[str]:
     rules = ["---:" if numeric else "---" for numeric in sheet.numeric]
-    lines = [f"## {_escape(sheet.title)}", "", _pipes(sheet.columns), _pipes(rules)]
-    lines += [_pipes([_grey(c) for c in cells], escaped=True) for cells in sheet.rows]
+    lines = [f"## {_escape(sheet.title)}", "", pipes(sheet.columns), pipes(rules)]
+    lines += [pipes([_grey(c) for c in cells], escaped=True) for cells in sheet.rows]
     return [*lines, "", *(f"- {_escape(note)}" for note in sheet.notes), ""]
 
 

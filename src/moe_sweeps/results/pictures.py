@@ -60,6 +60,14 @@ PICTURES = (
         drawing.balance,
     ),
     Picture(
+        "usage",
+        "Experts in use",
+        "Above: how many experts share the tokens in effect, E if all get the same and k if the router sends every "
+        "token to the same k; below: how many experts of a layer hardly any token reaches, parameters that are paid "
+        "for and not used, so this line belongs at 0.",
+        drawing.usage,
+    ),
+    Picture(
         "bias",
         "Bias of the balancer",
         "The balancer raises the line of an expert that gets too few tokens and lowers that of one that gets too "
@@ -83,6 +91,14 @@ PICTURES = (
         drawing.norms,
     ),
     Picture(
+        "rates",
+        "Learning rates",
+        "By how much a step may change the parameters of each kind: it rises while training warms up and falls "
+        "towards its end; where the learning rate of an expert follows its load, the shade reaches from the slowest "
+        "to the fastest expert of all layers.",
+        drawing.rates,
+    ),
+    Picture(
         "saturation",
         "Saturation of the router",
         "How many of the experts that the router picks at a step are those that it picks at the end of training: "
@@ -97,6 +113,9 @@ _GLOSSARY = """## Words
 - **Expert**: one of E small networks in a layer. The **router** picks k of them for each token.
 - **Load**: how often an expert is picked. The **equal share** is 1/E of all picks.
 - **MaxVio**: (load of the busiest expert - mean load) / mean load. 0 is balanced, E/k - 1 is the worst case.
+- **N_eff**, experts in effect: exp(entropy of the loads). E when all loads are alike, k when k experts take everything.
+- **Dead expert**: one whose load is below 1% of the mean load of its layer.
+- **Collapse**: the router sends nearly every token to the same k experts, for so long that it is the run's outcome.
 - **Step**: one update of the parameters. Layers and experts are counted from 0.
 """
 
@@ -157,6 +176,8 @@ def _files(figure: Figure) -> dict[str, bytes]:
 def index_text(history: History, status: Status, left_out: dict[str, str]) -> str:
     """The page that shows the pictures and says how to read each."""
     parts = [f"# Pictures of run {history.name}\n", _facts(history.config, status)]
+    if history.collapse is not None:
+        parts.append(f"> **{history.collapse.sentence}.** A red line marks the step.\n")
     for picture in PICTURES:
         if picture.slug not in left_out:
             image = f"![{picture.title}]({picture.slug}.png)"

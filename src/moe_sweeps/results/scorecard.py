@@ -17,8 +17,8 @@ def claims_markdown(judged: Sequence[tuple[Table, Sequence[Verdict]]]) -> str:
     lines = ["# Claims put to the test", "", f"{len(every)} statements: {counts}.", ""]
     lines += [
         "Reproduced: the whole interval agrees with the statement; contradicted: the whole interval disagrees; "
-        f"inconclusive: it holds both answers. The intervals of one sweep hold together at {CONFIDENCE:.0%}. No statement was "
-        "chosen afterwards: they stand in the sweep files.",
+        "inconclusive: it holds both answers. The intervals of one sweep hold together at "
+        f"{CONFIDENCE:.0%}. No statement was chosen afterwards: they stand in the sweep files.",
         "",
     ]
     for table, verdicts in judged:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from moe_sweeps.errors import MoeSweepsError, nearest
 from moe_sweeps.files import write_atomic
+from moe_sweeps.results import render_costs
+from moe_sweeps.results.costs import CostTable, cost_table
 from moe_sweeps.results.csv_file import csv_text
 from moe_sweeps.results.frame import Problem, load_runs
 from moe_sweeps.results.manifest import Manifest, load_manifests
@@ -24,9 +26,10 @@ class NothingToRead(MoeSweepsError):
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Tables that were written, the files, and what could not be read."""
+    """Tables that were written, what their runs cost, the files, and what could not be read."""
 
     tables: list[Table]
+    costs: list[CostTable | None]  # one a table; None: no run has recorded any
     paths: list[Path]
     problems: list[Problem]
 
@@ -38,6 +41,7 @@ class Written:
 def write_tables(runs_root: Path, reports_root: Path, *, only: str | None = None, latest: bool = False) -> Written:
     """Write table.md and table.csv of every sweep (or those called `only`, or the latest), and runs.csv of all runs.
 
+    costs.md and costs.csv stand beside them where runs have recorded what they cost.
     Runs that belong to no sweep get a table of their own unless one sweep was asked for; then problems of folders that
     are not part of it are left out, too.
 
@@ -56,9 +60,10 @@ def write_tables(runs_root: Path, reports_root: Path, *, only: str | None = None
     problems = damaged + [p for p in runs.problems if not restricted or RunDir(p.path).run_id in members]
     reports_root.mkdir(parents=True, exist_ok=True)
     tables = [ablation_table(manifest, runs) for manifest in chosen]
-    paths = [path for table in tables for path in _write(table, reports_root)]
+    costs = [cost_table(table, runs) for table in tables]
+    paths = [path for table, cost in zip(tables, costs, strict=True) for path in _write(table, cost, reports_root)]
     write_atomic(reports_root / "runs.csv", runs.frame.to_csv(index=False, lineterminator="\n"))
-    return Written(tables, [*paths, reports_root / "runs.csv"], problems)
+    return Written(tables, costs, [*paths, reports_root / "runs.csv"], problems)
 
 
 def _choose(manifests: list[Manifest], only: str | None, latest: bool, runs_root: Path) -> list[Manifest]:
@@ -75,10 +80,12 @@ def _choose(manifests: list[Manifest], only: str | None, latest: bool, runs_root
     return chosen[:1] if latest else chosen
 
 
-def _write(table: Table, reports_root: Path) -> list[Path]:
+def _write(table: Table, costs: CostTable | None, reports_root: Path) -> list[Path]:
     folder = reports_root / table.manifest.slug
     folder.mkdir(parents=True, exist_ok=True)
     texts = {folder / "table.md": markdown(table), folder / "table.csv": csv_text(table)}
+    if costs is not None:
+        texts |= {folder / "costs.md": render_costs.markdown(costs), folder / "costs.csv": render_costs.csv_text(costs)}
     for path, text in texts.items():
         write_atomic(path, text)
     return list(texts)

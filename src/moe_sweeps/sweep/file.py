@@ -1,39 +1,49 @@
-"""Sweep files: one question each, with its source, what is expected, its seeds and its grid."""
+"""Sweep files: one question each, with its source, what is expected, its seeds and its grid (docs/sweeps.md).
+
+Scalars are read as they are written, so that `1e-3` in a file is the same setting as `1e-3` on a command line.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from omegaconf import MISSING, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+import yaml
 
 from moe_sweeps.errors import ConfigError, nearest
 from moe_sweeps.paths import SWEEPS
+from moe_sweeps.sweep.block import Block, same_value
+from moe_sweeps.sweep.expectation import Expectation, read_expectation
+
+KEYS = ("question", "source", "table", "baseline", "seeds", "common", "grid", "expect")
+REQUIRED = ("question", "source", "baseline", "grid", "expect")
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class SweepFile:
-    """The content of `sweeps/<name>.yaml`. `grid` maps keys of the command line to their values."""
+    """The content of `sweeps/<name>.yaml`.
 
-    question: str = MISSING
-    source: str = MISSING
-    expectation: list[str] = field(default_factory=list)
-    seeds: list[int] = field(default_factory=lambda: [0])
-    grid: dict[str, list[Any]] = field(default_factory=dict)
+    `grid` is a union: every combination of every block is asked for, once with each seed. `baseline` selects the arm
+    that the others are compared with. `table` names the table that the sweep fills.
+    """
 
-    def overrides(self) -> list[str]:
-        """The grid as it would be typed, seeds last."""
-        axes = {**self.grid, "seed": self.seeds}
-        return [f"{key}={','.join(str(v) for v in values)}" for key, values in axes.items()]
+    name: str
+    question: str
+    source: str
+    table: str
+    baseline: dict[str, str]
+    seeds: tuple[int, ...]
+    grid: tuple[Block, ...]
+    expect: tuple[Expectation, ...]
 
 
 def load_sweep(name: str, folder: Path = SWEEPS) -> SweepFile:
     """The sweep file of this name.
 
     Raises:
-        ConfigError: there is none, it has a key or value that a sweep file cannot have, or an axis without values.
+        ConfigError: there is none, or something in it is missing, misspelt or cannot be.
     """
     names = sorted(p.stem for p in folder.glob("*.yaml"))
     if name not in names:
@@ -41,16 +51,145 @@ def load_sweep(name: str, folder: Path = SWEEPS) -> SweepFile:
         fix = f"Did you mean sweep={close}?" if close else "Write one: sweeps/aux_coef.yaml is an example."
         raise ConfigError("sweep", name, f"the sweeps are {', '.join(names)}", fix)
     try:
-        found = OmegaConf.to_object(
-            OmegaConf.merge(OmegaConf.structured(SweepFile), OmegaConf.load(folder / f"{name}.yaml"))
-        )
-    except OmegaConfBaseException as error:
-        rule = str(error).splitlines()[0]
-        raise ConfigError("sweep", name, f"sweeps/{name}.yaml cannot be read ({rule})", "Mend the file.") from error
-    assert isinstance(found, SweepFile)
-    for key, values in {**found.grid, "seeds": found.seeds}.items():
-        if not values:
-            raise ConfigError(
-                key, "[]", f"the axis has no values in sweeps/{name}.yaml", "Give it one or leave it out."
-            )
+        return _sweep_file(name, _read(folder / f"{name}.yaml"))
+    except ConfigError as error:
+        error.add_note(f"in sweeps/{name}.yaml")
+        raise
+
+
+def _sweep_file(name: str, content: Mapping[str, Any]) -> SweepFile:
+    only_keys("sweep", content, KEYS)
+    for key in REQUIRED:
+        if not content.get(key):
+            raise ConfigError(key, "", "a sweep file must say it", f"Add `{key}:`; docs/sweeps.md says how.")
+    blocks = _blocks(content["grid"], mapping("common", content.get("common") or {}))
+    found = SweepFile(
+        name=name,
+        question=text("question", content["question"]),
+        source=text("source", content["source"]),
+        table=text("table", content.get("table", name)),
+        baseline=selector("baseline", content["baseline"]),
+        seeds=_seeds(content.get("seeds", ["0"])),
+        grid=blocks,
+        expect=tuple(_expectations(content["expect"])),
+    )
+    _require_arms(found)
     return found
+
+
+def _require_arms(file: SweepFile) -> None:
+    """Refuse a baseline or an expectation that speaks of settings which the grid does not have."""
+    combinations = [c for block in file.grid for c in block.combinations()]
+    wanted = [("baseline", file.baseline)]
+    wanted += [(f"expect.{e.kind}", chosen) for e in file.expect for chosen in e.selectors()]
+    for field, chosen in wanted:
+        if not any(matches(chosen, combination) for combination in combinations):
+            _refuse_selector(field, chosen, combinations)
+    axes = {key for combination in combinations for key in combination}
+    for expectation in file.expect:
+        if expectation.axis is not None and expectation.axis not in axes:
+            _refuse_key("expect.axis", expectation.axis, axes)
+
+
+def matches(chosen: Mapping[str, str], combination: Mapping[str, str]) -> bool:
+    """Whether `combination` has all the settings of `chosen`."""
+    return all(key in combination and same_value(combination[key], value) for key, value in chosen.items())
+
+
+def _refuse_selector(field: str, chosen: Mapping[str, str], combinations: list[dict[str, str]]) -> NoReturn:
+    values: dict[str, list[str]] = {}
+    for combination in combinations:
+        for key, value in combination.items():
+            values.setdefault(key, []).append(value)
+    for key, value in chosen.items():
+        if key not in values:
+            _refuse_key(field, key, values)
+        if not any(same_value(value, v) for v in values[key]):
+            offered = ", ".join(dict.fromkeys(values[key]))
+            raise ConfigError(f"{field}: {key}", value, f"the grid has {offered}", "Use one of these values.")
+    spelt = " ".join(f"{k}={v}" for k, v in chosen.items())
+    raise ConfigError(field, spelt, "no combination of the grid has all these settings", "Name one that is in it.")
+
+
+def _refuse_key(field: str, key: str, valid: Iterable[str]) -> NoReturn:
+    close = nearest(key, valid)
+    fix = f"Did you mean {close}?" if close else "Name a key of the grid."
+    raise ConfigError(field, key, f"the grid has {', '.join(sorted(valid))}", fix)
+
+
+# --- reading ---
+
+
+class _AsWritten(yaml.BaseLoader):
+    """Every scalar is the text that was written; a key that is given twice is refused."""
+
+
+def _unique_mapping(loader: _AsWritten, node: yaml.MappingNode) -> dict[str, Any]:
+    pairs = [(loader.construct_object(k), loader.construct_object(v, deep=True)) for k, v in node.value]
+    for position, (key, _) in enumerate(pairs):
+        if key in [k for k, _ in pairs[:position]]:
+            raise ConfigError(str(key), "", "the key stands twice in one mapping", "Leave one of them out.")
+    return dict(pairs)
+
+
+_AsWritten.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        content = yaml.load(path.read_text(), _AsWritten)  # a BaseLoader builds texts, lists and mappings alone
+    except (OSError, yaml.YAMLError) as error:
+        rule = f"the file cannot be read ({' '.join(str(error).split())})"
+        raise ConfigError("sweep", path.stem, rule, "Mend the file.") from error
+    return mapping("sweep", content)
+
+
+def mapping(field: str, value: Any) -> dict[str, Any]:
+    """`value` as a mapping, or a refusal."""
+    if not isinstance(value, dict):
+        raise ConfigError(field, value, "it must be a mapping", "Write it as `key: value`, a line each.")
+    return value
+
+
+def text(field: str, value: Any) -> str:
+    """`value` as a text, or a refusal."""
+    if not isinstance(value, str) or not value:
+        raise ConfigError(field, value, "it must be a text", "Write it as one sentence.")
+    return value
+
+
+def selector(field: str, value: Any) -> dict[str, str]:
+    """`value` as settings that select an arm, or a refusal."""
+    return {key: text(f"{field}.{key}", v) for key, v in mapping(field, value).items()}
+
+
+def only_keys(field: str, content: Mapping[str, Any], valid: Iterable[str]) -> None:
+    """Refuse a key that is not one of `valid`, with the nearest spelling."""
+    for key in content:
+        if key not in valid:
+            close = nearest(key, valid)
+            fix = f"Did you mean {close}?" if close else "docs/sweeps.md shows every key."
+            raise ConfigError(f"{field}.{key}", content[key], f"the keys are {', '.join(valid)}", fix)
+
+
+def _seeds(value: Any) -> tuple[int, ...]:
+    seeds = value if isinstance(value, list) else [value]
+    if not seeds:
+        raise ConfigError("seeds", "[]", "a sweep needs at least one seed", "Write seeds: [0].")
+    for seed in seeds:
+        if not (isinstance(seed, str) and seed.isdecimal()):
+            raise ConfigError("seeds", seed, "a seed is a whole number from 0 up", "Write seeds: [0, 1, 2].")
+    if len(set(seeds)) < len(seeds):
+        raise ConfigError("seeds", ", ".join(seeds), "a seed stands twice", "A replicate counts once.")
+    return tuple(map(int, seeds))
+
+
+def _blocks(value: Any, common: Mapping[str, Any]) -> tuple[Block, ...]:
+    blocks = value if isinstance(value, list) else [value]
+    return tuple(Block.read({**common, **mapping("grid", block)}) for block in blocks)
+
+
+def _expectations(value: Any) -> Iterable[Expectation]:
+    if not isinstance(value, list):
+        raise ConfigError("expect", value, "it must be a list of statements", "Begin each with `- claim:`.")
+    return (read_expectation(mapping("expect", item)) for item in value)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,12 @@ from moe_sweeps.files import read_json, write_json
 from moe_sweeps.freeze import freeze
 from moe_sweeps.identity import ID_LENGTH, SEED_KEYS, identity, unread_knobs, why_unread
 from moe_sweeps.paths import resolve
-from moe_sweeps.rundir import RunDir, State
+from moe_sweeps.rundir import FINISHED, RunDir, State
+from moe_sweeps.sweep.block import same_value
+from moe_sweeps.sweep.claims import file_record
 from moe_sweeps.sweep.grid import Grid, expand
 
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +62,17 @@ class PlannedRun:
 class Plan:
     """A sweep before it runs."""
 
-    file: str | None  # the sweep file that it comes from
-    axes: dict[str, list[str]]
+    grid: Grid
     requests: list[Request]
     runs: dict[str, PlannedRun]
 
     @property
+    def axes(self) -> dict[str, list[str]]:
+        return self.grid.axes
+
+    @property
     def name(self) -> str:
-        return next(iter(self.runs.values())).run.name or self.file or "sweep"
+        return next(iter(self.runs.values())).run.name or self.grid.name or "sweep"
 
     @property
     def sweep_id(self) -> str:
@@ -82,6 +87,11 @@ class Plan:
     def reports_root(self) -> Path:
         return resolve(next(iter(self.runs.values())).run.paths.reports)
 
+    def arms(self, chosen: Mapping[str, str]) -> list[str]:
+        """The arms that the settings `chosen` select, without doubles, in the order of the plan."""
+        asked = [r for r in self.requests if _has(r, chosen)]
+        return list(dict.fromkeys(self.runs[r.run_id].arm for r in asked))
+
 
 def make_plan(arguments: Sequence[str]) -> Plan:
     """Compose and validate every combination.
@@ -90,15 +100,22 @@ def make_plan(arguments: Sequence[str]) -> Plan:
         ConfigError: the first combination that is refused; nothing was started.
     """
     grid = expand(arguments)
-    requests, runs = [], {}
+    requests, runs, folders = [], {}, _Folders()
     for settings in grid.combinations:
         run = _compose_combination(settings, grid)
         content = identity(run)
         unread = unread_settings(run, settings)
         requests.append(Request(settings, content["run_id"], unread))
         if content["run_id"] not in runs:
-            runs[content["run_id"]] = _planned(run, content, settings, _label(settings, grid.axes, unread))
-    return Plan(grid.name, grid.axes, requests, runs)
+            runs[content["run_id"]] = PlannedRun(
+                content["run_id"],
+                content["arm"],
+                _label(settings, grid.axes, unread) or run.run_name,
+                run,
+                settings,
+                folders.find(resolve(run.paths.runs), content["run_id"]),
+            )
+    return Plan(grid, requests, runs)
 
 
 def unread_settings(run: RunConfig, settings: Sequence[Setting]) -> dict[str, Unread]:
@@ -106,6 +123,23 @@ def unread_settings(run: RunConfig, settings: Sequence[Setting]) -> dict[str, Un
     unread = unread_knobs(run)
     found = {s.key: why_unread(s.key, unread) for s in settings}
     return {key: why for key, why in found.items() if why}
+
+
+def done_by(plan: Plan) -> dict[str, str]:
+    """Finished runs of the plan -> the name of another sweep that they belong to; "" for none but this one."""
+    finished = {p.run_id for p in plan.runs.values() if p.state in FINISHED}
+    owners = dict.fromkeys(finished, "")
+    for path in sorted((plan.runs_root / "sweeps").glob("[!.]*/manifest.json")) if finished else []:
+        try:
+            content = read_json(path)
+            owners |= {
+                i: f"{content['name']}-{content['sweep_id']}"
+                for i in content["runs"]
+                if content["sweep_id"] != plan.sweep_id
+            }
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # a damaged manifest is the tables' business
+    return {run_id: owners[run_id] for run_id in plan.runs if run_id in finished}
 
 
 def write_manifest(plan: Plan, command: str) -> Path:
@@ -125,6 +159,7 @@ def manifest(plan: Plan, command: str, created: str) -> dict[str, Any]:
         "created": created,
         "command": command,
         "axes": plan.axes,
+        **file_record(plan),
         "requested": [
             {"overrides": {s.key: s.value for s in r.settings}, "run_id": r.run_id, "unread": _readers(r)}
             for r in plan.requests
@@ -152,12 +187,27 @@ def _compose_combination(settings: Sequence[Setting], grid: Grid) -> RunConfig:
         swept = " ".join(str(s) for s in settings if s.key in grid.axes)
         if swept:
             error.add_note(f"in the combination {swept}; nothing was started")
+        if grid.file:
+            error.add_note(f"in sweeps/{grid.file.name}.yaml or typed beside it")
         raise
 
 
-def _planned(run: RunConfig, content: dict[str, Any], settings: tuple[Setting, ...], label: str) -> PlannedRun:
-    folder = RunDir.find(resolve(run.paths.runs), content["run_id"])
-    return PlannedRun(content["run_id"], content["arm"], label or run.run_name, run, settings, folder)
+class _Folders:
+    """Run folders by id. Each root is listed once, because a plan may ask for a thousand ids."""
+
+    def __init__(self) -> None:
+        self._ids: dict[Path, set[str]] = {}
+
+    def find(self, root: Path, run_id: str) -> RunDir | None:
+        if root not in self._ids:
+            self._ids[root] = {path.name.rpartition("-")[2] for path in root.glob("*-*")}
+        return RunDir.find(root, run_id) if run_id in self._ids[root] else None
+
+
+def _has(request: Request, chosen: Mapping[str, str]) -> bool:
+    """Whether the combination has these settings; one that nothing reads there is no setting of its arm."""
+    settings = {s.key: s.value for s in request.settings if s.key not in request.unread}
+    return all(k in settings and same_value(settings[k], v) for k, v in chosen.items())
 
 
 def _label(settings: Sequence[Setting], axes: dict[str, list[str]], unread: dict[str, Unread]) -> str:

@@ -13,14 +13,12 @@ from rich.console import Console
 from moe_sweeps.cli.views import (
     SweepView,
     TrainingBar,
-    duration,
     print_failures,
-    print_plan,
     print_summary,
     status_table,
 )
 from moe_sweeps.rundir import Failure, RunDir, State, Status
-from moe_sweeps.sweep.estimate import History
+from moe_sweeps.sweep.budget import duration
 from moe_sweeps.sweep.plan import make_plan
 
 
@@ -57,26 +55,6 @@ def test_the_bar_of_a_terminal_shows_everything() -> None:
     shown = text(console)
     assert "step     50/100" in shown
     assert "loss 6.0000  MaxVio 0.50  1,234 tokens/s" in shown
-
-
-def test_a_plan_says_what_will_happen(folders: Path) -> None:
-    console = recorder()
-    plan = make_plan([*TINY, "balancer=aux,lossfree", "aux.coef=0.1,0.2"])
-    print_plan(console, plan, History(folders), workers=2)
-    shown = text(console)
-    assert "Plan: balancer (2) x aux.coef (2) = 4 combinations, 3 distinct runs" in shown
-    readers = "balancer=aux or balancer=aux_lossfree"
-    assert f"aux.coef is not read by balancer=lossfree ({readers} reads it): set in 2 combinations" in shown
-    assert "already done: 0, to run: 3" in shown
-    assert "with 2 workers (a guess: 20% of this machine's matrix-product peak" in shown
-
-
-def test_a_knob_that_nothing_reads_is_said_even_if_nothing_collapses(folders: Path) -> None:
-    console = recorder()
-    print_plan(
-        console, make_plan([*TINY, "balancer=lossfree", "aux.coef=0.3", "seed=0,1"]), History(folders), workers=1
-    )
-    assert "not read: aux.coef is not read by balancer=lossfree" in text(console)
 
 
 def test_the_live_table(rows: list[tuple[str, RunDir]]) -> None:

@@ -10,16 +10,28 @@ import torch
 from helpers import make_run
 
 from moe_sweeps.config.groups import DenseFFNConfig
+from moe_sweeps.config.registry import REGISTRY
 from moe_sweeps.errors import MoeSweepsError
 from moe_sweeps.model.transformer import build_model
 from moe_sweeps.optim.build import AdamWConfig
 from moe_sweeps.optim.groups import expected_roles, parameter_groups, role_of
-from moe_sweeps.optim.lr_split import LrSplitConfig, MatchedConfig, Role, StaticConfig
+from moe_sweeps.optim.lr_split import (
+    BatchFractionConfig,
+    Control,
+    IdealNormalizedConfig,
+    LrSplitConfig,
+    MatchedConfig,
+    Role,
+    RoleMultipliers,
+    StaticConfig,
+)
 
-ARMS: list[LrSplitConfig] = [
-    MatchedConfig(),
-    StaticConfig(expert=0.5),
+ARMS: list[Any] = [
+    *(cls() for cls in REGISTRY["lr_split"].values()),
+    *(cls(expert=0.5, router=0.1) for cls in REGISTRY["lr_split"].values() if issubclass(cls, RoleMultipliers)),
     StaticConfig(router=0.1, embedding=2.0, norm=3.0, dense=4.0),
+    BatchFractionConfig(sqrt=True, ema=0.9, scale_decay=False),
+    IdealNormalizedConfig(control=Control.shuffled, max_ratio=2.0),
 ]
 
 
@@ -68,6 +80,7 @@ def test_an_empty_or_unexpected_role_is_an_error() -> None:
 def test_only_the_learning_rate_differs_between_arms(one: LrSplitConfig, other: LrSplitConfig) -> None:
     optimizers = [AdamWConfig().build(groups(arm)) for arm in (one, other)]
     for first, second in zip(*(o.param_groups for o in optimizers), strict=True):
+        assert first.keys() == second.keys()
         shared = first.keys() - {"params", "lr", "peak_lr"}
         assert {k: first[k] for k in shared} == {k: second[k] for k in shared}
         for p, q in zip(first["params"], second["params"], strict=True):

@@ -77,6 +77,7 @@ def _train(random: np.random.Generator, step: int, logits_LE: Any, bias_LE: Any)
     batch_L = np.full(layers, np.log(experts)) - 0.3 * maxvio_L
     token_L = batch_L * (0.9 - 0.5 * step / (step + 800)) - 0.05 * np.arange(layers)
     roles = {"expert": 0.5, "router": 0.05, "dense": 0.3, "embedding": 0.2, "norm": 0.02}
+    share_LE = load_LE / load_LE.mean(-1, keepdims=True)
     decay = 0.3 + 300 / (100 + step)
     grad = {role: decay * size * float(np.exp(0.15 * random.normal())) for role, size in roles.items()}
     return {
@@ -85,11 +86,16 @@ def _train(random: np.random.Generator, step: int, logits_LE: Any, bias_LE: Any)
         "load_LE": load_LE.tolist(),
         "maxvio_batch_L": maxvio_L.tolist(),
         "maxvio_micro_L": (1.15 * maxvio_L + 0.04).tolist(),
+        "n_eff_L": (experts - 2 * maxvio_L).tolist(),
+        "dead_L": np.minimum(maxvio_L, 1.0).tolist(),
         "token_entropy_L": token_L.tolist(),
         "batch_entropy_L": batch_L.tolist(),
         "mutual_information_L": (batch_L - token_L).tolist(),
         "bias_LE": bias_LE.tolist(),
         "grad_norm": grad,
+        "lr": {role: 0.003 * (0.1 if role == "router" else 1) * decay for role in roles},
+        "expert_lr_min_LE": (0.001 * decay * share_LE).tolist(),
+        "expert_lr_max_LE": (0.004 * decay * share_LE).tolist(),
         "param_norm": {role: 100 * size * (1 + step / 4000) for role, size in roles.items()},
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -16,6 +17,9 @@ from unit.results.routing import DOMAINS, TOKENS, make_recorded_run, write_lines
 
 from moe_sweeps.errors import MoeSweepsError, RunFolderError
 from moe_sweeps.results import drawing
+from moe_sweeps.results.drawing.numbers import MOST_COLUMNS, edges, load_shares, sampling_floor
+from moe_sweeps.results.drawing.panels import chosen_layers
+from moe_sweeps.results.drawing.style import SHARES
 from moe_sweeps.results.history import History, NotRecorded, find_run
 from moe_sweeps.results.pictures import PICTURES, write_pictures
 from moe_sweeps.rundir import RunDir
@@ -66,8 +70,8 @@ def test_the_load_map_is_the_recorded_share_in_multiples_of_the_equal_share(run:
 
 def test_many_records_are_added_up_and_none_is_lost(tmp_path: Path) -> None:
     run = make_recorded_run(tmp_path, layers=1, points=601)
-    steps, shares_NLE = drawing.load_shares(History.read(run))
-    assert len(steps) == len(shares_NLE) == drawing.MOST_COLUMNS
+    steps, shares_NLE = load_shares(History.read(run))
+    assert len(steps) == len(shares_NLE) == MOST_COLUMNS
     np.testing.assert_allclose(shares_NLE.mean(axis=-1), 1.0)
     load_NLE = np.array([r["load_LE"] for r in records(run, "train")])
     first = load_NLE[:2].sum(axis=0)
@@ -81,8 +85,8 @@ def test_many_records_are_added_up_and_none_is_lost(tmp_path: Path) -> None:
 
 
 def test_uneven_steps_get_cells_of_their_own_width() -> None:
-    assert drawing.edges(np.array([10.0, 20.0, 40.0])).tolist() == [5, 15, 30, 50]
-    assert drawing.edges(np.array([7.0])).tolist() == [6.5, 7.5]
+    assert edges(np.array([10.0, 20.0, 40.0])).tolist() == [5, 15, 30, 50]
+    assert edges(np.array([7.0])).tolist() == [6.5, 7.5]
 
 
 def test_balance_draws_means_over_layers(run: RunDir) -> None:
@@ -99,13 +103,47 @@ def test_balance_draws_means_over_layers(run: RunDir) -> None:
         np.testing.assert_allclose(line(axes, label), expected)
     val = records(run, "val")
     np.testing.assert_allclose(line(upper, "validation")[1], [np.mean(r["maxvio_L"]) for r in val])
-    assert line(upper, "chance")[1][0] == drawing.sampling_floor(TOKENS, 8, 2)
+    assert line(upper, "chance")[1][0] == sampling_floor(TOKENS, 8, 2)
     assert line(lower, "largest")[1][0] == math.log(8)
+
+
+def test_usage_draws_experts_in_effect_and_dead_ones(run: RunDir) -> None:
+    upper, lower = drawing.usage(History.read(run)).axes
+    train = records(run, "train")
+    for axes, label, key in ((upper, "experts in effect", "n_eff_L"), (lower, "dead experts", "dead_L")):
+        expected = [[r["step"] for r in train], [np.mean(r[key]) for r in train]]
+        np.testing.assert_allclose(line(axes, label), expected)
+    assert line(upper, "all, E = 8")[1][0] == 8
+    assert line(upper, "collapse, k = 2")[1][0] == 2
+
+
+def test_a_collapse_is_marked_in_every_picture_and_said_first(run: RunDir, tmp_path: Path) -> None:
+    run.write_summary({"collapsed": True, "collapsed_at_step": 120})
+    history = History.read(run)
+    for draw in (drawing.balance, drawing.usage):
+        for axes in draw(history).axes:
+            assert set(line(axes, "collapsed at")[0]) == {120}
+    assert line(drawing.balance(history).axes[0], "collapse threshold")[1][0] == pytest.approx(0.9 * (8 / 2 - 1))
+    for picture in PICTURES:
+        assert "ROUTER COLLAPSED at step 120" in footnote(picture.draw(history))
+    page = (write_pictures(run, tmp_path / "reports").folder / "index.md").read_text()
+    said = (
+        "> **The router of this run collapsed at step 120: MaxVio of a step's batch, mean over layers, was above 2.70 "
+        "(90% of the largest possible, E/k - 1 = 3) in 100 steps in a row.**"
+    )
+    assert page.index(said) < page.index("## Loss")
+
+
+def test_a_running_run_that_collapsed_says_so_and_a_healthy_one_does_not(run: RunDir) -> None:
+    assert History.read(run).collapse is None
+    assert "COLLAPSED" not in footnote(drawing.load(History.read(run)))
+    run.write_status(dataclasses.replace(run.status(), collapsed=True))
+    assert "ROUTER COLLAPSED: see index.md" in footnote(drawing.load(History.read(run)))
 
 
 @pytest.mark.parametrize(("tokens", "floor"), [(2_560, 0.053), (20_480, 0.018), (163_840, 0.007)])
 def test_the_sampling_floor_is_that_of_the_definitions(tokens: int, floor: float) -> None:
-    assert drawing.sampling_floor(tokens, 8, 2) == pytest.approx(floor, abs=0.0011)
+    assert sampling_floor(tokens, 8, 2) == pytest.approx(floor, abs=0.0011)
 
 
 def test_the_sampling_floor_is_that_of_random_picks() -> None:
@@ -113,7 +151,7 @@ def test_the_sampling_floor_is_that_of_random_picks() -> None:
     picks = np.argsort(random.random((200, 2048, 16)), axis=-1)[..., :4].reshape(200, -1)
     loads = np.stack([np.bincount(each, minlength=16) for each in picks])
     measured = (loads.max(axis=1) / loads.mean(axis=1) - 1).mean()
-    assert drawing.sampling_floor(2048, 16, 4) == pytest.approx(measured, rel=0.05)
+    assert sampling_floor(2048, 16, 4) == pytest.approx(measured, rel=0.05)
 
 
 def test_each_expert_has_its_bias_line(run: RunDir) -> None:
@@ -141,6 +179,17 @@ def test_norms_are_drawn_by_role_on_a_logarithmic_axis(run: RunDir) -> None:
         np.testing.assert_allclose(line(axes, "router")[1], [r[key]["router"] for r in train])
 
 
+def test_roles_with_one_learning_rate_share_a_line_and_experts_have_a_shade(run: RunDir) -> None:
+    (axes,) = drawing.rates(History.read(run)).axes
+    train = records(run, "train")
+    assert [str(each.get_label()) for each in axes.lines] == ["expert,\ndense,\nembedding,\nnorm", "router"]
+    np.testing.assert_allclose(line(axes, "router")[1], [r["lr"]["router"] for r in train])
+    (shade,) = axes.collections
+    heights = np.asarray(shade.get_paths()[0].vertices)[:, 1]
+    assert heights.min() == pytest.approx(min(np.min(r["expert_lr_min_LE"]) for r in train))
+    assert heights.max() == pytest.approx(max(np.max(r["expert_lr_max_LE"]) for r in train))
+
+
 def test_loss_and_saturation_are_the_records(run: RunDir) -> None:
     (axes,) = drawing.loss(History.read(run)).axes
     lines = [json.loads(text) for text in (run.path / "metrics.jsonl").read_text().splitlines()]
@@ -153,7 +202,7 @@ def test_loss_and_saturation_are_the_records(run: RunDir) -> None:
 
 
 def test_lighter_is_more_also_without_colour() -> None:
-    red, green, blue = drawing.SHARES(np.linspace(0, 1, 64))[:, :3].T
+    red, green, blue = SHARES(np.linspace(0, 1, 64))[:, :3].T
     grey = 0.2126 * red + 0.7152 * green + 0.0722 * blue
     assert (np.diff(grey) > 0).all()
 
@@ -164,7 +213,7 @@ def test_lighter_is_more_also_without_colour() -> None:
 def test_128_experts_in_24_layers_have_no_legend_of_experts_and_twelve_panels(tmp_path: Path) -> None:
     history = History.read(make_recorded_run(tmp_path, layers=24, experts=128, points=4))
     figure = drawing.bias(history)
-    assert drawing.chosen_layers(24) == [0, 2, 4, 6, 8, 10, 13, 15, 17, 19, 21, 23]
+    assert chosen_layers(24) == [0, 2, 4, 6, 8, 10, 13, 15, 17, 19, 21, 23]
     assert len(figure.axes) == 12
     assert "12 of 24 layers" in footnote(figure)
     (legend,) = figure.legends

@@ -1,4 +1,4 @@
-"""Sweep files: typed, complete, and a start that the command line can change."""
+"""Sweep files: typed, complete, testable, and a start that the command line can change."""
 
 from __future__ import annotations
 
@@ -9,34 +9,91 @@ from helpers import TINY
 
 from moe_sweeps.errors import ConfigError
 from moe_sweeps.paths import SWEEPS
+from moe_sweeps.sweep.claims import bound
 from moe_sweeps.sweep.file import load_sweep
 from moe_sweeps.sweep.grid import expand, single
 from moe_sweeps.sweep.plan import make_plan
 
 NAMES = sorted(p.stem for p in SWEEPS.glob("*.yaml"))
+GOOD = """
+question: Which?
+source: here
+baseline: {aux.coef: 0.1}
+grid: {balancer: aux, aux.coef: [0.1, 0.2]}
+expect:
+  - {claim: c, kind: better, metric: val_loss, arm: {aux.coef: 0.2}, than: {aux.coef: 0.1}, by: 0.01}
+"""
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_sweep_file_says_what_it_is_for_and_plans(folders: Path, name: str) -> None:
     found = load_sweep(name)
     assert found.question.endswith("?")
-    assert found.source
-    assert found.expectation
     assert (SWEEPS / f"{name}.yaml").read_text().startswith("# ")
-    plan = make_plan([f"sweep={name}", *TINY])
+    plan = make_plan([f"sweep={name}", "scale=smoke"])
     assert plan.name == name
-    assert len(plan.runs) >= len(found.seeds)
+    assert len(plan.runs) == len(plan.requests)  # a built-in grid asks for nothing twice
+    assert len(plan.arms(found.baseline)) == 1
+    assert [bound(e, plan)["cannot"] for e in found.expect] == [None] * len(found.expect)
+    assert all(r.unread == {} for r in plan.requests)
 
 
-def test_the_grid_is_the_file_and_the_command_line_wins() -> None:
-    grid = expand(["sweep=aux_coef", "aux.coef=0.3,0.5", "seed=7"])
-    assert grid.axes == {"balancer": ["aux", "lossfree"], "aux.coef": ["0.3", "0.5"]}
+@pytest.mark.parametrize(
+    ("name", "arms"),
+    [
+        ("noise_floor", 1),
+        ("lr_split", 3 * 4),
+        ("expert_lr_x_aux", 4 * 4),
+        ("num_experts_x_aux", 2 * 2 + 2),
+        ("lossfree_vs_aux", 3),
+        ("aux_coef", 5 + 1),
+        ("gating", 2 * (2 + 1)),
+        ("expert_lr_at_scale", 2 * 2),
+        ("router_learning", 12),
+    ],
+)
+def test_the_built_in_grids(folders: Path, name: str, arms: int) -> None:
+    plan = make_plan([f"sweep={name}", "scale=smoke"])
+    assert len({p.arm for p in plan.runs.values()}) == arms
+    assert len(plan.runs) == arms * len(load_sweep(name).seeds)
+
+
+def test_equal_normalised_pressure_is_equal(folders: Path) -> None:
+    """coef_talk = coef_switch * E/k (docs/definitions.md), so E=16 needs twice the coefficient of E=8."""
+    grid = load_sweep("num_experts_x_aux").grid
+    at_8, at_16 = grid[0].values("aux.coef"), grid[1].values("aux.coef")
+    assert [2 * float(c) for c in at_8] == [float(c) for c in at_16]
+
+
+def test_the_command_line_wins_and_what_it_replaced_is_known() -> None:
+    grid = expand(["sweep=aux_coef", "aux.coef=0.3,0.5", "seed=7", "scale=smoke", "balancer=aux"])
+    assert grid.axes == {"aux.coef": ["0.3", "0.5"]}
     assert all("seed=7" in [str(s) for s in c] for c in grid.combinations)
+    assert [(r.key, r.old, r.new) for r in grid.replaced] == [
+        ("aux.coef", ("0.01", "0.1", "0.2", "0.4", "0.6"), ("0.3", "0.5")),
+        ("seed", ("0", "1", "2"), ("7",)),
+        ("scale", (), ("smoke",)),
+        ("balancer", ("aux", "lossfree"), ("aux",)),
+    ]
+    assert expand(["sweep=aux_coef", "seed=0,1,2"]).replaced == ()  # what the file says already
 
 
-def test_aux_coef_is_eighteen_runs_of_thirty(folders: Path) -> None:
-    plan = make_plan(["sweep=aux_coef", *TINY])
-    assert (len(plan.requests), len(plan.runs)) == (30, 18)  # five coefficients and lossfree, three seeds
+def test_an_expectation_whose_arms_were_typed_away_cannot_be_judged(folders: Path) -> None:
+    plan = make_plan(["sweep=aux_coef", *TINY, "aux.coef=0.1,0.2"])
+    reasons = [bound(e, plan)["cannot"] for e in load_sweep("aux_coef").expect]
+    assert reasons == ["no arm has aux.coef=0.4", None, None, "no arm has aux.coef=0.01"]
+
+
+def test_an_expectation_is_bound_to_arms(folders: Path) -> None:
+    plan = make_plan(["sweep=aux_coef", *TINY, "seed=0"])
+    arm = {p.label: p.arm for p in plan.runs.values()}
+    turning, falls, better, ratio = (bound(e, plan) for e in load_sweep("aux_coef").expect)
+    assert turning["points"] == [[c, arm[f"balancer=aux aux.coef={c}"]] for c in ("0.01", "0.1", "0.2", "0.4", "0.6")]
+    assert (turning["kind"], turning["metric"], turning["better"]) == ("turning_point", "val_loss", "lower")
+    assert turning["at"] == ["0.1", "0.2", "0.4"]
+    assert falls["points"] == turning["points"]
+    assert (better["arm"], better["than"]) == (arm["balancer=lossfree"], arm["balancer=aux aux.coef=0.2"])
+    assert ratio["bound"] == 5.0
 
 
 def test_a_sweep_needs_m() -> None:
@@ -49,16 +106,59 @@ def test_an_unknown_sweep_is_refused() -> None:
         expand(["sweep=aux_coeff"])
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("question: q?\nsource: s\ngird: {}\n", "gird"),
-        ("question: q?\nsource: s\nseeds: [a]\n", "cannot be read"),
-        ("question: q?\nsource: s\ngrid: {aux.coef: []}\n", r"aux\.coef=\[\] is refused: the axis has no values"),
-        ("source: s\n", "question"),
-    ],
-)
-def test_mistakes_in_a_sweep_file_are_refused(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "mine.yaml").write_text(text)
-    with pytest.raises(ConfigError, match=message):
+def test_scalars_are_what_was_written(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(GOOD.replace("[0.1, 0.2]", "[0.10, 2e-1, null, true]"))
+    assert load_sweep("mine", tmp_path).grid[0].values("aux.coef") == ("0.10", "2e-1", "null", "true")
+
+
+# (what to replace in GOOD, by what, what the message must say)
+MISTAKES = [
+    ("grid:", "gird:", r"sweep\.gird=.*Did you mean grid\?"),
+    ("question: Which?", "", r"question= is refused: a sweep file must say it"),
+    ("source: here", "source: [a]", r"source=.* is refused: it must be a text"),
+    ("source: here", "source: here\nsource: there", r"source= is refused: the key stands twice"),
+    ("source: here", "source: here\nseeds: [a]", r"seeds=a is refused: a seed is a whole number"),
+    ("source: here", "source: here\nseeds: []", r"seeds=\[\] is refused: a sweep needs at least one seed"),
+    ("source: here", "source: here\nseeds: [1, 1]", r"seeds=1, 1 is refused: a seed stands twice"),
+    ("source: here", "source: {here", r"the file cannot be read \(while parsing"),
+    ("[0.1, 0.2]", "[]", r"aux\.coef=\[\] is refused: the axis has no values"),
+    ("[0.1, 0.2]", "[0.1, [0.2]]", r"a value is a number, a word"),
+    ("balancer: aux,", "seed: [1],", r"seeds are replicates"),
+    ("aux.coef: [0.1, 0.2]", "aux.coef: [0.1, 0.2], zip: {a: [1, 2], b: [1]}", r"a has 2, b has 1 is refused"),
+    ("aux.coef: [0.1, 0.2]", "aux.coef: [0.1, 0.2], zip: {balancer: [aux]}", r"balancer= is refused: it stands twice"),
+    ("aux.coef: [0.1, 0.2]", "aux.coef: [0.1, 0.2], zip: 3", r"zip=3 is refused: it must be a mapping"),
+    ("0.2]", "0.2], exclude: {balancer: aux}", r"exclude=balancer=aux is refused: it removes every combination"),
+    ("0.2]", "0.2], exclude: {aux.coeff: 0.1}", r"exclude=aux\.coeff is refused.*Did you mean aux\.coef\?"),
+    ("0.2]", "0.2], exclude: {aux.coef: 0.3}", r"exclude: aux\.coef=0\.3 is refused: aux\.coef takes 0\.1, 0\.2"),
+    ("baseline: {aux.coef: 0.1}", "baseline: {aux.coef: 0.3}", r"baseline: aux\.coef=0\.3 is refused: the grid"),
+    ("baseline: {aux.coef: 0.1}", "baseline: {aux.cof: 0.1}", r"baseline=aux\.cof is.*Did you mean aux\.coef\?"),
+    ("kind: better", "kind: beter", r"expect\.kind=beter is refused.*Did you mean better\?"),
+    ("metric: val_loss", "metric: val_los", r"expect\.metric=val_los is refused.*Did you mean val_loss\?"),
+    ("metric: val_loss", "metric: params_total", r"it has no better direction"),
+    ("by: 0.01", "bye: 0.01", r"expect\.bye=0\.01 is refused.*Did you mean by\?"),
+    ("by: 0.01", "by: x", r"expect\.by=x is refused: it must be a number"),
+    ("than: {aux.coef: 0.1}", "than: {aux.coef: 0.7}", r"expect\.better: aux\.coef=0\.7 is refused"),
+    (", than: {aux.coef: 0.1}", "", r"expect\.than=null is refused: kind=better needs it"),
+    ("claim: c, ", "", r"expect\.claim=null is refused: every expectation needs claim"),
+    ("better, metric: val_loss, arm: {aux.coef: 0.2}, than: {aux.coef: 0.1}, by: 0.01",
+     "falls, metric: val_loss, axis: aux.cof", r"expect\.axis=aux\.cof is refused.*Did you mean aux\.coef\?"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "message"), MISTAKES, ids=[f"{old} -> {new}" for old, new, _ in MISTAKES])
+def test_mistakes_in_a_sweep_file_are_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert old in GOOD
+    (tmp_path / "mine.yaml").write_text(GOOD.replace(old, new))
+    with pytest.raises(ConfigError, match=message) as caught:
         load_sweep("mine", tmp_path)
+    assert caught.value.__notes__ == ["in sweeps/mine.yaml"]
+
+
+def test_an_unknown_axis_is_refused_with_the_nearest_spelling(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.yaml").write_text(GOOD.replace("aux.coef", "aux.coeff"))
+    monkeypatch.setattr("moe_sweeps.sweep.grid.load_sweep", lambda name: load_sweep(name, tmp_path))
+    with pytest.raises(ConfigError, match=r"aux\.coeff=0\.1 is refused.*Did you mean aux\.coef\?") as caught:
+        make_plan(["sweep=mine", *TINY])
+    assert "in sweeps/mine.yaml or typed beside it" in caught.value.__notes__

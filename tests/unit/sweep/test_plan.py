@@ -7,12 +7,10 @@ from pathlib import Path
 import pytest
 from helpers import TINY
 
-from moe_sweeps.cli.views import collapse_reasons
+from moe_sweeps.cli.plan_view import collapse_reasons
 from moe_sweeps.errors import ConfigError
 from moe_sweeps.files import read_json
-from moe_sweeps.model.sizes import sizes
-from moe_sweeps.rundir import RunDir, State, Status
-from moe_sweeps.sweep.estimate import History, wall_time
+from moe_sweeps.rundir import State, Status
 from moe_sweeps.sweep.plan import make_plan, write_manifest
 
 CANONICAL = ["balancer=aux,lossfree", "aux.coef=0.1,0.2,0.6", *TINY]
@@ -80,33 +78,3 @@ def test_a_plan_sees_what_is_done(folders: Path) -> None:
     first.write_status(Status(State.done))
     states = [p.state for p in make_plan(CANONICAL).runs.values()]
     assert states == [State.done] + [State.planned] * 3
-
-
-def test_estimates_come_from_runs_of_the_same_size(folders: Path) -> None:
-    plan = make_plan([*TINY, "seed=0,1,2"])
-    planned = list(plan.runs.values())
-    assert "a guess" in History(folders).estimate(planned[2].run).source
-    for p, seconds in zip(planned[:2], (10.0, 20.0), strict=True):
-        folder = p.frozen("test", workers=1)
-        flops = sizes(p.run, p.run.data.vocab_size).flops_per_token
-        tokens = p.run.trainer.steps * p.run.trainer.tokens_per_step // 2
-        folder.write_summary({"wall_seconds": seconds, "tokens": tokens, "flops_per_token": flops})
-        folder.write_status(Status(State.done))
-    estimate = History(folders).estimate(planned[2].run)
-    assert estimate.seconds == pytest.approx(30.0)  # median of 10 and 20, for twice the tokens
-    assert estimate.source == "from 2 finished runs of this size"
-
-
-def test_a_damaged_folder_does_not_stop_a_plan(folders: Path) -> None:
-    plan = make_plan([*TINY, "seed=0,1"])
-    folder = next(iter(plan.runs.values())).frozen("test", workers=1)
-    (folder.path / "summary.json").write_text("{")
-    folder.write_status(Status(State.done))
-    assert RunDir.all(folders) == [folder]
-    assert "a guess" in History(folders).estimate(next(iter(plan.runs.values())).run).source
-
-
-def test_wall_time_of_a_sweep() -> None:
-    assert wall_time([10, 10, 10, 10], workers=2) == 20
-    assert wall_time([30, 1, 1], workers=4) == 30
-    assert wall_time([], workers=2) == 0

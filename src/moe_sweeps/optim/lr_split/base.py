@@ -1,4 +1,4 @@
-"""Learning rates by role: how the experts, the router and the rest share one base learning rate."""
+"""Roles, what every learning-rate split has, and the two splits that look at no load."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from moe_sweeps.config.registry import DENSE_HAS_NO_ROUTER, Component, Unread, component, knob
+from moe_sweeps.optim.lr_split.ratios import LoadRatios
 
 if TYPE_CHECKING:
     from moe_sweeps.config.schema import RunConfig
@@ -29,6 +30,13 @@ class LrSplitConfig(Component):
     def multiplier(self, role: Role) -> float:
         return 1.0
 
+    def canonical(self, run: RunConfig) -> LrSplitConfig:
+        return self
+
+    def ratios(self, run: RunConfig) -> LoadRatios | None:
+        """What gives each expert a ratio of its role's learning rate in every step; None: all have the same."""
+        return None
+
 
 @component("lr_split", "matched")
 @dataclass(slots=True)
@@ -38,12 +46,10 @@ class MatchedConfig(LrSplitConfig):
     kind: str = "matched"
 
 
-@component("lr_split", "static")
 @dataclass(slots=True)
-class StaticConfig(LrSplitConfig):
-    """A fixed multiplier of `optimizer.base_lr` for each role."""
+class RoleMultipliers(LrSplitConfig):
+    """Base of the splits with a fixed multiplier of `optimizer.base_lr` for each role."""
 
-    kind: str = "static"
     expert: float = knob(1.0, ge=0)
     router: float = knob(1.0, ge=0)
     dense: float = knob(1.0, ge=0)
@@ -53,11 +59,26 @@ class StaticConfig(LrSplitConfig):
     def multiplier(self, role: Role) -> float:
         return float(getattr(self, role.value))
 
-    def canonical(self, run: RunConfig) -> LrSplitConfig:
-        unread = self.unread(run)
-        all_one = all(self.multiplier(role) == 1.0 for role in Role if role.value not in unread)
-        return MatchedConfig() if all_one else self
-
     def unread(self, run: RunConfig) -> dict[str, Unread]:
         moe_only = [] if run.experts.is_moe else [Role.expert.value, Role.router.value]
         return dict.fromkeys(moe_only, DENSE_HAS_NO_ROUTER)
+
+    def without_loads(self, run: RunConfig, expert: float) -> LrSplitConfig:
+        """The same multipliers, but for the experts', in their plainest form."""
+        plain = StaticConfig(
+            expert=expert, router=self.router, dense=self.dense, embedding=self.embedding, norm=self.norm
+        )
+        unread = RoleMultipliers.unread(self, run)
+        all_one = all(plain.multiplier(role) == 1.0 for role in Role if role.value not in unread)
+        return MatchedConfig() if all_one else plain
+
+
+@component("lr_split", "static")
+@dataclass(slots=True)
+class StaticConfig(RoleMultipliers):
+    """A fixed multiplier of `optimizer.base_lr` for each role."""
+
+    kind: str = "static"
+
+    def canonical(self, run: RunConfig) -> LrSplitConfig:
+        return self.without_loads(run, self.expert)

@@ -1,0 +1,13 @@
+"""Folders that commands read without a config."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from moe_sweeps.paths import resolve
+
+
+def runs_root() -> Path:
+    """$MOE_SWEEPS_RUNS, or runs/ in the repository."""
+    return resolve(os.environ.get("MOE_SWEEPS_RUNS", "runs"))

@@ -1,0 +1,108 @@
+"""From a step's loads to the ratio of its learning rate that each expert gets.
+
+In this order: the ratios of the step's loads, their moving average over steps, the square root, clipping, the control.
+
+Axes: L MoE layers, E experts. Loads c_i are picks of expert i over the step's global batch of T tokens, sum c = kT.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Control(Enum):
+    """What a load-based result is compared with."""
+
+    none = "none"  # each expert gets its own ratio
+    uniform = "uniform"  # each expert of a layer gets the mean of the layer's ratios
+    shuffled = "shuffled"  # the ratios of a layer are permuted among its experts, anew in every step
+
+
+@dataclass(frozen=True, slots=True)
+class RatioRule:
+    """How loads become ratios. `per_pick` is the ratio of an expert that takes all picks: k for c/T, E for cE/(kT)."""
+
+    per_pick: float
+    sqrt: bool
+    min_ratio: float
+    max_ratio: float | None
+    ema: float
+    control: Control
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ratios:
+    """The ratios of one step, float64 (L, E), and the permutation behind them, int64 (L, E), if they were shuffled.
+
+    `ratio_LE[l, e]` is then the ratio that the loads of expert `permutation_LE[l, e]` gave.
+    """
+
+    ratio_LE: Tensor
+    permutation_LE: Tensor | None = None
+
+
+class LoadRatios:
+    """Turns the loads of each step into ratios. It holds the moving average, which is state of the run."""
+
+    def __init__(self, rule: RatioRule) -> None:
+        self.rule = rule
+        self._average_LE: Tensor | None = None
+        self._steps = 0
+
+    def next(self, step: int, load_LE: Tensor) -> Ratios:
+        """Ratios of step number `step`, counted from 1, from its loads (L, E): summed over micro-batches and ranks."""
+        ratio_LE = self._smoothed(load_ratio_LE(load_LE, self.rule.per_pick))
+        ratio_LE = ratio_LE.sqrt() if self.rule.sqrt else ratio_LE
+        ratio_LE = ratio_LE.clamp(self.rule.min_ratio, self.rule.max_ratio)
+        if self.rule.control is Control.uniform:
+            return Ratios(ratio_LE.mean(dim=-1, keepdim=True).expand_as(ratio_LE))
+        if self.rule.control is Control.shuffled:
+            order_LE = permutation_LE(self.rule.seed, step, *load_LE.shape).to(load_LE.device)
+            return Ratios(ratio_LE.gather(-1, order_LE), order_LE)
+        return Ratios(ratio_LE)
+
+    def _smoothed(self, ratio_LE: Tensor) -> Tensor:
+        """The bias-corrected exponential moving average, m / (1 - ema^t), as a step of it towards the new ratios.
+
+        In this form an average of equal ratios is that ratio to the last bit.
+        """
+        if not self.rule.ema:
+            return ratio_LE
+        self._steps += 1
+        share = (1 - self.rule.ema) / (1 - self.rule.ema**self._steps)
+        before_LE = ratio_LE if self._average_LE is None else self._average_LE
+        self._average_LE = before_LE + share * (ratio_LE - before_LE)
+        return self._average_LE
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"average_LE": self._average_LE, "steps": self._steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._average_LE, self._steps = state["average_LE"], int(state["steps"])
+
+
+def load_ratio_LE(load_LE: Tensor, per_pick: float) -> Tensor:
+    """per_pick * c_i / sum_j c_j of each layer, float64 (L, E).
+
+    With per_pick = k it is c_i/T, in [0, 1] with sum k; with per_pick = E it is c_i E/(kT), with mean 1.
+    """
+    load = load_LE.to(torch.float64)
+    return load * per_pick / load.sum(dim=-1, keepdim=True)
+
+
+def permutation_LE(seed: int, step: int, num_layers: int, num_experts: int) -> Tensor:
+    """One permutation of the experts a layer, int64 (L, E): a function of (seed, step, layer) and nothing else."""
+    return torch.stack([_permutation_E(f"{seed}:lr_split:{step}:{i}", num_experts) for i in range(num_layers)])
+
+
+def _permutation_E(label: str, num_experts: int) -> Tensor:
+    digest = hashlib.sha256(label.encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
+    return torch.randperm(num_experts, generator=generator)

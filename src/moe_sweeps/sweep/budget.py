@@ -1,0 +1,101 @@
+"""`--budget 2h`: a plan that takes longer is refused, with what would fit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from moe_sweeps.config.compose import options
+from moe_sweeps.errors import ConfigError, MoeSweepsError
+from moe_sweeps.hardware import available_cores
+from moe_sweeps.sweep.cost import PlanCost, plan_cost
+from moe_sweeps.sweep.estimate import Estimator, wall_time
+from moe_sweeps.sweep.plan import Plan, make_plan
+
+UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "min": 60.0, "s": 1.0}
+
+
+class OverBudget(MoeSweepsError):
+    """The plan takes longer than it may."""
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of 90s, 30m, 2h, 1h30m or 1d.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*(min|[dhms])\s*", text)
+    seconds = sum(float(number) * UNITS[unit] for number, unit in parts)
+    if not seconds or "".join(n + u for n, u in parts) != re.sub(r"\s+", "", text):
+        raise ConfigError("--budget", text, "it must be a time above 0", "Write 90s, 30m, 2h, 1h30m or 1d.")
+    return seconds
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 45 s, 3.2 min, 5.1 h."""
+    if seconds < 90:
+        return f"about {seconds:.0f} s"
+    return f"about {seconds / 60:.1f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
+
+
+def require_budget(plan: Plan, cost: PlanCost, budget: str, arguments: Sequence[str], estimator: Estimator) -> None:
+    """Raise OverBudget, with everything that would fit, unless the plan fits."""
+    limit = parse_duration(budget)
+    if cost.seconds <= limit:
+        return
+    offers = list(_offers(plan, cost, limit, arguments, estimator))
+    lines = [f"--budget {budget} is refused: the plan takes {duration(cost.seconds)} with {cost.workers} worker"]
+    lines[0] += "s" if cost.workers > 1 else ""
+    lines += [f"  would fit: {offer}" for offer in offers] or ["  nothing smaller that was tried fits"]
+    raise OverBudget("\n".join(lines))
+
+
+def _offers(plan: Plan, cost: PlanCost, limit: float, arguments: Sequence[str], estimator: Estimator) -> Iterator[str]:
+    yield from _more_workers(cost, limit)
+    yield from _fewer_seeds(cost, limit)
+    yield from _smaller_scale(plan, cost, limit, arguments, estimator)
+    yield from _fewer_steps(cost, limit)
+
+
+def _more_workers(cost: PlanCost, limit: float) -> Iterator[str]:
+    lengths = [r.seconds for r in cost.runs]
+    for workers in range(cost.workers + 1, len(lengths) + 1):
+        if wall_time(lengths, workers) <= limit:
+            here = available_cores()
+            where = "" if workers <= here else f" on a machine with that many free cores (this one has {here})"
+            yield f"launch.workers={workers}{where}: {duration(wall_time(lengths, workers))}"
+            return
+
+
+def _fewer_seeds(cost: PlanCost, limit: float) -> Iterator[str]:
+    seeds = list(dict.fromkeys(r.planned.run.seed for r in cost.runs))
+    for count in range(len(seeds) - 1, 0, -1):
+        time = wall_time((r.seconds for r in cost.runs if r.planned.run.seed in seeds[:count]), cost.workers)
+        if time <= limit:
+            yield f"seed={','.join(map(str, seeds[:count]))}, {count} of {len(seeds)} seeds: {duration(time)}"
+            return
+
+
+def _smaller_scale(
+    plan: Plan, cost: PlanCost, limit: float, arguments: Sequence[str], estimator: Estimator
+) -> Iterator[str]:
+    rest, now = [a for a in arguments if not a.startswith("scale=")], {r.run.scale for r in plan.runs.values()}
+    found = []
+    for scale in options()["scale"]:
+        if scale in now:
+            continue
+        try:
+            other = plan_cost(make_plan([*rest, f"scale={scale}"]), estimator, cost.workers)
+        except ConfigError:
+            continue  # the sweep has settings that this scale cannot have
+        if other.seconds <= limit and other.flops < cost.flops:
+            found.append((other.flops, f"scale={scale}, another experiment: {duration(other.seconds)}"))
+    yield from (text for _, text in sorted(found, reverse=True))
+
+
+def _fewer_steps(cost: PlanCost, limit: float) -> Iterator[str]:
+    settings = {(r.planned.run.trainer.steps, r.planned.run.schedule.warmup_steps) for r in cost.runs}
+    steps = int(min(s for s, _ in settings) * limit / cost.seconds)
+    if len(settings) == 1 and steps > max(w for _, w in settings):
+        yield f"trainer.steps={steps}, another experiment: {duration(limit)}"

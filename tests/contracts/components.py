@@ -1,0 +1,50 @@
+"""What every option of every config group must keep, as functions of its group and name."""
+
+from __future__ import annotations
+
+import dataclasses
+from enum import Enum
+from typing import Any
+
+from helpers import compose_run, make_run
+
+from moe_sweeps.balancing import AuxBalancerConfig
+from moe_sweeps.config.compose import from_dict, option_file, option_help, to_dict
+from moe_sweeps.config.registry import REGISTRY
+from moe_sweeps.identity import run_id
+
+
+def composes_and_survives_freezing(group: str, option: str) -> None:
+    run = compose_run(f"{group}={option}")
+    assert from_dict(to_dict(run)) == run
+
+
+def file_is_short_and_says_when_to_use_it(group: str, option: str) -> None:
+    assert len(option_file(group, option).read_text().splitlines()) < 25
+    assert option_help(group, option).startswith("Use ")
+
+
+def every_knob_is_active_infrastructure_or_unread(group: str, kind: str) -> None:
+    """A knob that is neither infrastructure nor unread changes the id when it changes; the others do not."""
+    component: Any = REGISTRY[group][kind]()
+    run = make_run(**{"balancer": AuxBalancerConfig(), group: component})
+    unread = component.unread(run)
+    for field in dataclasses.fields(component):
+        other = neighbour(getattr(component, field.name))
+        if field.name == "kind" or other is None:
+            continue
+        replaced: Any = {group: dataclasses.replace(component, **{field.name: other})}
+        changed = dataclasses.replace(run, **replaced)
+        counts = not (component.INFRA or field.metadata.get("infra") or field.name in unread or "" in unread)
+        assert (run_id(changed) != run_id(run)) == counts, f"{group}.{field.name}"
+
+
+def neighbour(value: Any) -> Any:
+    """Another value of the same type that the knob's rules still allow."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, Enum):
+        return next((member for member in type(value) if member is not value), None)
+    if value is None or isinstance(value, str):
+        return None
+    return value * 2 if value else 1

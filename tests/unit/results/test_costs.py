@@ -1,0 +1,155 @@
+"""Costs of arms, from run folders made by hand."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from unit.results.folders import make_manifest, make_run, manifest_content, run_hash, summary
+
+from moe_sweeps.cli.tables import main
+from moe_sweeps.results.costs import (
+    CostTable,
+    Point,
+    common_seconds,
+    common_step,
+    cost_table,
+    evaluations,
+    loss_at_seconds,
+    loss_at_step,
+)
+from moe_sweeps.results.frame import load_runs
+from moe_sweeps.results.render_costs import csv_text, markdown, notes_of, terminal
+from moe_sweeps.results.tables import ablation_table
+
+ARMS: tuple[tuple[str, float | None], ...] = (("aux", 0.1), ("lossfree", None))
+
+
+def costly(root: Path, balancer: str, coef: float | None, seed: int, *, step_seconds: float, fall: float) -> None:
+    """200 steps of `step_seconds`; the loss falls from 7 by `fall` every 50 steps. The end sees more windows."""
+    parts = {"seconds_forward": 0.4, "seconds_backward": 0.5, "seconds_optimizer": 0.05}
+    costs: dict[str, Any] = {name: share * step_seconds for name, share in parts.items()}
+    costs |= {"seconds_per_step": step_seconds, "optimizer_state_bytes": 8_000_000}
+    run = make_run(root, balancer, coef, seed, numbers=summary(3.0, **costs))
+    lines = [
+        {"step": s, "split": "val", "tokens": 512, "loss": 7 - fall * s / 50, "train_seconds": s * step_seconds}
+        for s in (50, 100, 150)
+    ]
+    lines.append({"step": 200, "split": "val", "tokens": 4096, "loss": 1.0, "train_seconds": 200 * step_seconds})
+    lines.append({"step": 200, "split": "train", "loss": 1.0})
+    (run.path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def made(root: Path) -> CostTable:
+    for seed in range(2):
+        costly(root, "aux", 0.1, seed, step_seconds=0.1, fall=1.0 + seed / 10)
+        costly(root, "lossfree", None, seed, step_seconds=0.15 + seed / 100, fall=1.2)
+    manifest = make_manifest(root, manifest_content(2, ARMS))
+    runs = load_runs(root)
+    found = cost_table(ablation_table(manifest, runs), runs)
+    assert found is not None
+    return found
+
+
+POINTS = [Point(50, 5.0, 6.0), Point(100, 10.0, 5.0), Point(150, 20.0, 4.0)]
+
+
+def test_loss_at_equal_time_lies_on_a_line_between_evaluations() -> None:
+    expected = {5.0: 6.0, 7.5: 5.5, 10.0: 5.0, 12.5: 4.75, 20.0: 4.0}
+    assert {t: loss_at_seconds(POINTS, t) for t in expected} == expected
+    assert loss_at_seconds(POINTS, 4.9) is None  # before the first evaluation nothing is known
+    assert loss_at_seconds(POINTS, 20.1) is None
+    assert loss_at_seconds(POINTS[:1], 5.0) == 6.0
+
+
+def test_loss_at_equal_steps_was_evaluated_there() -> None:
+    assert loss_at_step(POINTS, 100) == 5.0
+    assert loss_at_step(POINTS, 99) is None
+
+
+def test_where_losses_are_compared() -> None:
+    points = {"a": POINTS, "b": [Point(50, 9.0, 6.0), Point(100, 18.0, 5.0)]}
+    assert common_step(points) == 100
+    assert common_seconds(points) == 18.0
+    assert common_step({}) is None
+    assert common_seconds({}) is None
+    assert common_step({"a": POINTS, "b": [Point(60, 9.0, 6.0)]}) is None
+
+
+def test_the_final_evaluation_is_left_out_for_its_other_windows(tmp_path: Path) -> None:
+    costly(tmp_path, "aux", 0.1, 0, step_seconds=0.1, fall=1.0)
+    run_id = run_hash("aux", 0.1, 0)
+    found = evaluations([str(tmp_path / f"smoke-aux-{run_id}")])
+    assert found == {run_id: [Point(50, 5.0, 6.0), Point(100, 10.0, 5.0), Point(150, 15.0, 4.0)]}
+
+
+def test_costs_by_hand(tmp_path: Path) -> None:
+    found = made(tmp_path)
+    aux, lossfree = (found.cells[arm.arm] for arm in found.table.arms)
+    assert aux["seconds_per_step"].mean == pytest.approx(0.1)
+    assert aux["relative"].mean == pytest.approx(1.0)
+    assert lossfree["relative"].mean == pytest.approx(1.55)
+    assert lossfree["relative"].n == 2
+    assert lossfree["seconds_optimizer"].mean == pytest.approx(0.05 * 0.155)
+    assert lossfree["hours"].mean == pytest.approx(0.155 * 50_000 / 3600)
+    assert lossfree["optimizer_state_bytes"].mean == 8_000_000
+    assert found.steps == 150
+    assert aux["loss_at_steps"].mean == pytest.approx(7 - 3 * 1.05)
+    assert lossfree["loss_at_steps"].mean == pytest.approx(7 - 3 * 1.2)
+    # aux is at step 150 after 15 s; lossfree at 100 with 0.15 s a step, at 93.75 with 0.16.
+    assert found.seconds == pytest.approx(15.0)
+    assert aux["loss_at_seconds"].mean == pytest.approx(aux["loss_at_steps"].mean)
+    assert lossfree["loss_at_seconds"].mean == pytest.approx(7 - 1.2 * (100 + 93.75) / 2 / 50)
+
+
+def test_only_done_runs_count(tmp_path: Path) -> None:
+    costly(tmp_path, "aux", 0.1, 0, step_seconds=0.1, fall=1.0)
+    make_run(tmp_path, "lossfree", None, 0, state="diverged", numbers=summary(9.0, seconds_per_step=9.0))
+    runs = load_runs(tmp_path)
+    found = cost_table(ablation_table(make_manifest(tmp_path, manifest_content(1, ARMS)), runs), runs)
+    assert found is not None
+    assert [found.cells[arm.arm]["seconds_per_step"].n for arm in found.table.arms] == [1, 0]
+
+
+def test_runs_without_costs_have_no_table(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    runs = load_runs(tmp_path)
+    manifest = make_manifest(tmp_path, manifest_content(1, ARMS))
+    assert cost_table(ablation_table(manifest, runs), runs) is None
+
+
+def test_how_it_looks(tmp_path: Path) -> None:
+    found = made(tmp_path)
+    text = markdown(found)
+    assert "| lossfree | – | 155.0 | 62.0 | 77.5 | 7.8 | 1.55 ± 0.64 | 2.15 | 8.0 | 3.4000 ± 0.0000 |" in text
+    assert "relative time: to balancer=aux" in text
+    assert "equal steps: after 150 steps" in text
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(terminal(found))
+    assert all(len(line) <= 100 for line in console.export_text().splitlines())
+    (first, second) = csv.DictReader(io.StringIO(csv_text(found)))
+    assert float(second["relative_mean"]) == pytest.approx(1.55)
+    assert first["equal_steps"] == "150"
+    assert float(first["equal_seconds"]) == pytest.approx(15.0)
+
+
+def test_several_hosts_are_pointed_out(tmp_path: Path) -> None:
+    found = made(tmp_path)
+    assert not any("hosts" in line for line in notes_of(found))
+    mixed = CostTable(found.table, found.cells, found.baseline, None, None, ("a", "b"))
+    assert notes_of(mixed)[-1] == "NOT COMPARABLE without care: timed on 2 hosts (a, b)"
+
+
+def test_tables_show_costs_when_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made(tmp_path / "runs")
+    line = ["--runs", str(tmp_path / "runs"), "--reports", str(tmp_path / "reports")]
+    assert main(line) == 0
+    assert "Costs of" not in capsys.readouterr().out
+    assert main([*line, "--costs"]) == 0
+    assert "Costs of demo" in capsys.readouterr().out
+    assert (tmp_path / "reports" / "demo-5eed5eed" / "costs.csv").exists()
