@@ -1,7 +1,7 @@
 """The pictures of a table: each function draws a Table, or raises NotRecorded with the reason.
 
-Arms differ in dash and marker besides colour, and heat maps get lighter all the way and carry their numbers, so that all of it
-can be read in black and white. The caption says what n is.
+Arms differ in dash and marker besides colour, and heat maps get lighter all the way and carry their numbers, so that
+all of it can be read in black and white. The caption says what n is.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ def tradeoff(table: Table) -> Figure:
         points = np.array(_pairs(arm))
         colour, marker, filled = _look(place)
         axes.scatter(points[:, 0], points[:, 1], s=14, color=colour, marker=marker, alpha=0.5, linewidths=0)
-        axes.scatter(*points.mean(axis=0), s=70, marker=marker, label=_short(arm.label), edgecolors=colour,
+        x, y = points.mean(axis=0)
+        axes.scatter(x, y, s=70, marker=marker, label=_short(arm.label), edgecolors=colour,
                      facecolors=colour if filled else "white")  # fmt: skip
     axes.set(xlabel=MAXVIO.axis, ylabel=PRIMARY.axis)
     _legend(axes)
@@ -106,7 +107,7 @@ def heat(table: Table) -> Figure:
 CHARTS = {
     "curves": Chart("Loss over training", "Lower is better. Bands reach from the lowest to the highest seed.", curves),
     "heat": Chart("Grid", "Lighter is higher; for a loss or MaxVio darker is better.", heat),
-    "turning_point": Chart("Along the setting", "Where the line begins to rise, the setting costs quality.", turning_point),
+    "turning_point": Chart("Along the setting", "Where loss begins to rise, the setting costs quality.", turning_point),
     "maxvio": Chart("Balance over training", "0 is balanced; lower is better.", maxvio),
     "tradeoff": Chart("Loss against balance", "Down is a better model, left is better balanced.", tradeoff),
     "equal_time": Chart("Loss at equal time", "Read from bottom to top at one second: who is lower then?", equal_time),
@@ -208,11 +209,13 @@ def _heat_panel(table: Table, axes: Axes, metric: Metric, lines: list[str], tops
             axes.text(j, i, f"{mean:.{metric.digits}f}\n(n={n})", ha="center", va="center", fontsize=8.5,
                       color="black" if mean > middle else "white")  # fmt: skip
         else:
-            arms = cells[i][j]
-            axes.text(j, i, "\n".join(f"{n} {k}" for k, n in arms[0].counts.items()) if arms else "×", ha="center", va="center",
-                      fontsize=8.5)  # fmt: skip
+            axes.text(j, i, _why_empty(cells[i][j]), ha="center", va="center", fontsize=8.5)
     axes.set_xticks(range(len(tops)), tops)
     axes.set_yticks(range(len(lines)), lines)
+
+
+def _why_empty(arms: Sequence[Arm]) -> str:
+    return "\n".join(f"{n} {outcome}" for arm in arms for outcome, n in arm.counts.items()) or "×"
 
 
 def _mean(arms: Sequence[Arm], metric: Metric) -> float:

@@ -15,8 +15,9 @@ from moe_sweeps.results.columns import METRICS, PRIMARY, Metric
 from moe_sweeps.results.frame import load_runs
 from moe_sweeps.results.layout import axis_values, grid_arms, spell_estimate
 from moe_sweeps.results.manifest import load_manifests
+from moe_sweeps.results.outcomes import ArmRun
 from moe_sweeps.results.outside import outside_manifest
-from moe_sweeps.results.tables import Arm, ArmRun, Table, ablation_table
+from moe_sweeps.results.tables import Arm, Table, ablation_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,9 @@ def is_cell(word: str) -> bool:
 def find_cell(word: str, runs_root: Path) -> CellReference:
     """The cell that `TABLE:ROW,COLUMN` means.
 
-    TABLE is the name or id of a sweep (the newest of that name). ROW is the number of an arm from 1, its label, or its settings
-    without their keys; COLUMN a metric by its key or its header. In a grid ROW and COLUMN may be the values of its two settings.
+    TABLE is the name or id of a sweep (the newest of that name). ROW is the number of an arm from 1, its label, or its
+    settings without their keys; COLUMN a metric by its key or its header. In a grid ROW and COLUMN may be the values of
+    its two settings.
 
     Raises:
         MoeSweepsError: there is no such table, row or column; the message lists those that there are.
@@ -58,7 +60,8 @@ def lineage(cell: CellReference) -> Iterator[str]:
     """What the number rests on, line by line: each run with hashes, code, data, attempts and how to train it again."""
     found = cell.arm.cells[cell.metric.column]
     yield f"{cell.table.title}: {cell.arm.label}, {cell.metric.header}"
-    yield f"  {spell_estimate(found, cell.metric)}  from {found.n} of {len(cell.arm.runs)} planned runs, arm {cell.arm.arm}"
+    value = spell_estimate(found, cell.metric)
+    yield f"  {value}  from {found.n} of {len(cell.arm.runs)} planned runs, arm {cell.arm.arm}"
     for run in cell.arm.runs:
         yield from _run(run, cell.metric)
     if len(cell.arm.code) > 1 or len(cell.arm.data) > 1:
@@ -72,16 +75,17 @@ def _run(run: ArmRun, metric: Metric) -> Iterator[str]:
     yield f"\n  run {run.run_id}, seed {run.seed}: {run.outcome}{f' ({run.detail})' if run.detail else ''}, {number}"
     if row is None:
         return
+    dirty = ", with uncommitted changes" if row.get("git.dirty") else ""
     facts = {
         "folder": row["folder"],
-        "code": f"{row.get('source_hash')} (commit {row.get('git.commit')}{', with uncommitted changes' if row.get('git.dirty') else ''})",
+        "code": f"{row.get('source_hash')} (commit {row.get('git.commit')}{dirty})",
         "data": row.get("data_fingerprint"),
         "weights": row.get("pairing.initial_weights"),
         "batches": row.get("pairing.batches"),
         "attempts": row.get("attempt"),
         "host": row.get("host"),
         "again": reproduce(row),
-    }  # fmt: skip
+    }
     yield from (f"    {name:<9}{value}" for name, value in facts.items() if value is not None)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from moe_sweeps.results.charts import CHARTS
 from moe_sweeps.results.columns import METRICS
 from moe_sweeps.results.layout import sheets
 from moe_sweeps.results.notes import caption, details, facts, legend, warning
@@ -12,8 +13,8 @@ from moe_sweeps.results.sheets import Cell, Sheet
 from moe_sweeps.results.tables import Table
 
 
-def markdown(table: Table) -> str:
-    """A table with its notes as GitHub Markdown."""
+def markdown(table: Table, figures: Sequence[str] = ()) -> str:
+    """A table with its notes as GitHub Markdown; `figures` are the names of PNG files beside it."""
     titles, names = header(table), len(table.axes) or 1
     rules = ["---:" if names <= i < names + 1 + len(METRICS) else "---" for i in range(len(titles))]
     lines = [f"# {table.title}", ""]
@@ -31,6 +32,8 @@ def markdown(table: Table) -> str:
         lines += [""] if items else []
     for sheet in sheets(table):
         lines += _sheet(sheet)
+    for name in figures:
+        lines += [f"![{CHARTS[name].title}]({name}.png)", "", CHARTS[name].reading, ""]
     lines.append(facts(table))
     if table.manifest.command:
         lines += ["", f"    {table.manifest.command}"]
@@ -45,6 +48,11 @@ def _escape(text: str) -> str:
     for character in "\\|*_<[":
         text = text.replace(character, "\\" + character)
     return text
+
+
+def sheet_markdown(sheet: Sheet) -> str:
+    """One sheet by itself."""
+    return "\n".join(_sheet(sheet)).replace("## ", "# ", 1)
 
 
 def _sheet(sheet: Sheet) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich import box
 from rich.console import Console, Group, JustifyMethod, RenderableType
@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table as Grid
 from rich.text import Text
 
+from moe_sweeps.results.claims import CONTRADICTED, INCONCLUSIVE, REPRODUCED, Verdict
 from moe_sweeps.results.columns import METRICS
 from moe_sweeps.results.layout import sheets
 from moe_sweeps.results.notes import caption, details, facts, legend, warning
@@ -29,12 +30,27 @@ _STYLES = {
     "done": "green",
 }
 _OTHER_MARK = "yellow"
+_VERDICT_STYLES = {REPRODUCED: "green", CONTRADICTED: "red", INCONCLUSIVE: "bright_black"}
 _CELL_STYLES = {"grey": "bright_black", "mark": _OTHER_MARK, "better": "green", "worse": "red"}
 
 
 def print_table(table: Table, console: Console) -> None:
     """Show a table with its notes."""
     console.print(terminal(table, console))
+
+
+def print_sheet(sheet: Sheet, console: Console) -> None:
+    """Show one sheet by itself."""
+    console.print(Group(*_sheet(sheet), Text()))
+
+
+def print_claims(verdicts: Sequence[Verdict], console: Console) -> None:
+    """Show what became of a sweep's claims, a line each."""
+    console.print(Text("Claims", style="bold"))
+    for v in verdicts:
+        line = Text("  ").append(f"{v.verdict:<13}", style=_VERDICT_STYLES[v.verdict]).append(f" {v.claim}")
+        console.print(line.append(f" ({v.why})", style="dim"))
+    console.print()
 
 
 def terminal(table: Table, console: Console) -> RenderableType:
