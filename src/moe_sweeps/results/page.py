@@ -1,4 +1,4 @@
-"""One HTML page with everything: recommendations, claims, tables, figures, plan, failures, and the runs behind each cell.
+"""One HTML page with everything: recommendations, claims, tables, figures, plan, failures, and the runs of each cell.
 
 The page is one file that fetches nothing. A cell links to the runs behind it, and each run to its folder.
 """

@@ -18,8 +18,8 @@ def recommendations(tables: Sequence[Table]) -> Sheet | None:
     if not rows:
         return None
     notes = (
-        "The lowest validation loss among the arms that are detectably better than the baseline, and the baseline where "
-        "none is: then nothing speaks for a change. A row holds at its scale and length alone.",
+        "The lowest validation loss among the arms that are detectably better than the baseline, and the baseline "
+        "where none is: then nothing speaks for a change. A row holds at its scale and length alone.",
     )
     return Sheet("recommended", "Recommended settings", TITLES, (False,) * len(TITLES), tuple(rows), notes)
 

@@ -108,8 +108,10 @@ def _block(title: str, lines: Iterable[str]) -> list[RenderableType]:
 
 def _sheet(sheet: Sheet) -> list[RenderableType]:
     grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
-    for title, numeric in zip(sheet.columns, sheet.numeric, strict=True):
-        grid.add_column(title, justify="right" if numeric else "left", overflow="fold")
+    longest = max((len(word) for cells in sheet.rows for word in cells[0].text.split()), default=0)
+    for place, (title, numeric) in enumerate(zip(sheet.columns, sheet.numeric, strict=True)):
+        least = None if place else min(longest, 24)  # an arm's settings are broken between, not within
+        grid.add_column(title, justify="right" if numeric else "left", overflow="fold", min_width=least)
     for cells in sheet.rows:
         grid.add_row(*(_cell(c) for c in cells))
     return [Text(), Text(sheet.title, style="bold"), grid, *_block("", sheet.notes)]
