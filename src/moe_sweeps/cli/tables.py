@@ -18,6 +18,7 @@ from rich.text import Text
 
 from moe_sweeps.paths import resolve
 from moe_sweeps.results import render_costs
+from moe_sweeps.results.tables import marks
 from moe_sweeps.results.terminal import print_claims, print_sheet, print_table
 from moe_sweeps.results.write import NothingToRead, Written, write_tables
 
@@ -88,7 +89,20 @@ def _show(written: Written, console: Console, *, costs: bool) -> None:
         consequence = (
             "allowed by ALLOW_PARTIAL=1" if _partial_is_allowed() else "exit code 1; ALLOW_PARTIAL=1 allows it"
         )
-        console.print(Text(f"Not everything is final ({consequence}).", style="yellow"))
+        console.print(Text(f"Not everything is final ({consequence}):", style="yellow"))
+        for line in unfinished(written):
+            console.print(Text(f"  {line}", style="yellow"), soft_wrap=True)
+
+
+def unfinished(written: Written) -> list[str]:
+    """Rows that rest on fewer seeds than planned or on several versions, and what could not be read."""
+    rows = [
+        f"{table.title}: {arm.label}: {arm.done} of {len(arm.runs)} seeds; {', '.join(found)}"
+        for table in written.tables
+        for arm in table.arms
+        if (found := marks(table, arm)) and not (arm.complete and table.one_version)
+    ]
+    return [*rows, *map(str, written.problems)]
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ all of it can be read in black and white. The caption says what n is.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from moe_sweeps.results.columns import BY_COLUMN, PRIMARY, Metric
 from moe_sweeps.results.curves import load_curves
@@ -56,7 +58,7 @@ def tradeoff(table: Table) -> Figure:
     arms = [arm for arm in table.arms if _pairs(arm)]
     if not arms:
         raise NotRecorded("no finished run has both a loss and a MaxVio")
-    figure, axes = _canvas(table, arms, "points: seeds small, their mean large")
+    figure, axes = _canvas(table, arms, "Small points are seeds, large ones their means")
     for place, arm in enumerate(arms):
         points = np.array(_pairs(arm))
         colour, marker, filled = _look(place)
@@ -65,6 +67,7 @@ def tradeoff(table: Table) -> Figure:
         axes.scatter(x, y, s=70, marker=marker, label=_short(arm.label), edgecolors=colour,
                      facecolors=colour if filled else "white")  # fmt: skip
     axes.set(xlabel=MAXVIO.axis, ylabel=PRIMARY.axis)
+    _log_if_wide(axes, "x", [x for arm in arms for x, _ in _pairs(arm)])
     _legend(axes)
     return figure
 
@@ -76,7 +79,7 @@ def turning_point(table: Table) -> Figure:
     others = [a for a in table.arms if axis not in a.settings and a.cells[PRIMARY.column].n]
     if len(along) < 2:
         raise NotRecorded(f"fewer than two finished arms have a value of {axis or 'an axis'}")
-    figure = _figure(table, [*along, *others], "bars: 95% t-interval; small points: seeds", 6.4)
+    figure = _figure(table, [*along, *others], "Bars: 95% t-interval; small points: seeds", 6.4)
     panels = figure.subplots(2, 1, sharex=True)
     along.sort(key=lambda a: _number(a.settings[axis]) or 0.0)
     for axes, metric in zip(panels, (PRIMARY, MAXVIO), strict=True):
@@ -94,9 +97,7 @@ def heat(table: Table) -> Figure:
     lines, tops = axis_values(table, grid.rows), axis_values(table, grid.columns)
     if not lines or not tops or not any(arm.done for arm in table.arms):
         raise NotRecorded("no run of the grid is done")
-    figure = _figure(
-        table, list(table.arms), "crossed out: not asked for; words: why there is no number", 1.7 + 0.7 * len(lines)
-    )
+    figure = _figure(table, list(table.arms), "×: not asked for; words: why there is no number", 1.7 + 0.7 * len(lines))
     panels = figure.subplots(1, len(grid.metrics), squeeze=False)[0]
     for axes, name in zip(panels, grid.metrics, strict=True):
         _heat_panel(table, axes, BY_COLUMN[name], lines, tops)
@@ -124,7 +125,7 @@ def _over(table: Table, split: str, key: str, x: str, xlabel: str, ylabel: str, 
     arms = [arm for arm in arms if len(frames[arm.arm])]
     if not arms:
         raise NotRecorded(f"no finished run has recorded {key} over {x}")
-    note = "band: lowest to highest seed" if any(arm.done > 1 for arm in arms) else ""
+    note = "Bands reach from the lowest to the highest seed" if any(arm.done > 1 for arm in arms) else ""
     figure, axes = _canvas(table, arms, note)
     plain_axes(axes)
     for place, arm in enumerate(arms):
@@ -133,7 +134,7 @@ def _over(table: Table, split: str, key: str, x: str, xlabel: str, ylabel: str, 
     if tail:
         _zoom(axes, list(frames.values()))
     else:
-        axes.set_ylim(bottom=0)
+        _log_if_wide(axes, "y", [float(v) for frame in frames.values() for v in frame["y"]])
     _legend(axes)
     return figure
 
@@ -165,10 +166,21 @@ def _band_line(axes: Axes, frame: pd.DataFrame, place: int, label: str) -> None:
 def _zoom(axes: Axes, frames: Sequence[pd.DataFrame]) -> None:
     """Leave out the steep beginning, in which all arms look alike."""
     every = pd.concat([f for f in frames if len(f)])
-    late = every.loc[every["x"] >= every["x"].max() * 0.2, "y"]
+    late = every.loc[every["x"] >= every["x"].max() * 0.4, "y"]
     if len(late) > 1 and late.max() > late.min():
         margin = 0.05 * (late.max() - late.min())
         axes.set_ylim(late.min() - margin, late.max() + margin)
+
+
+def _log_if_wide(axes: Axes, which: str, values: Sequence[float]) -> None:
+    """A logarithmic axis where values span more than a factor of 20, with plain numbers on it."""
+    if not values or min(values) <= 0 or max(values) < 20 * min(values):
+        return
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _along(axes: Axes, along: Sequence[Arm], others: Sequence[Arm], axis: str, metric: Metric) -> None:
@@ -189,8 +201,10 @@ def _along(axes: Axes, along: Sequence[Arm], others: Sequence[Arm], axis: str, m
                 linestyle=DASHES[place % len(DASHES)],
                 label=_short(arm.label),
             )
-    if min(x, default=0) > 0 and max(x) > 20 * min(x):
-        axes.set_xscale("log")
+    _log_if_wide(axes, "x", x)
+    axes.set_xticks(x, [a.settings[axis] for a in shown])
+    axes.xaxis.set_minor_locator(NullLocator())
+    _log_if_wide(axes, "y", mean)
     axes.grid(True)
     axes.set_ylabel(metric.axis, fontsize=9)
 
@@ -248,9 +262,8 @@ def _canvas(table: Table, arms: Sequence[Arm], note: str) -> tuple[Figure, Axes]
 def _figure(table: Table, arms: Sequence[Arm], note: str, height: float) -> Figure:
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     figure.suptitle(table.definition.title or table.title, x=0.01, ha="left", fontsize=14, fontweight="bold")
-    figure.supxlabel(
-        f"{caption(table, arms)} {note}{'.' if note else ''}", x=0.01, ha="left", fontsize=9, color="#505050"
-    )
+    text = f"{caption(table, arms)} {note}{'.' if note else ''}"
+    figure.supxlabel(textwrap.fill(text, 140), x=0.01, ha="left", fontsize=9, color="#505050")
     return figure
 
 

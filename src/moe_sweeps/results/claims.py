@@ -182,6 +182,10 @@ class _Judge:
         sample = found.sample(self.metric) if found else None
         if found is None or sample is None or not sample.values:
             raise _NoValue(f"no value for {found.label if found else arm}")
+        if gone := found.counts["diverged"] + found.counts["stopped"]:
+            raise _NoValue(
+                f"{gone} of {len(found.runs)} seeds of {found.label} diverged or stopped: the rest flatters it"
+            )
         return Sample({seed: float(value) for seed, value in sample.values.items()}, sample.pairing)
 
     def badness(self, arm: str) -> float:

@@ -25,7 +25,7 @@ METRICS = (
     Metric("val_loss", "val loss", 4, axis="validation loss (nats a token)"),
     Metric("val_perplexity", "perplexity", 2, axis="validation perplexity"),
     Metric("val_accuracy", "accuracy %", 2, factor=100.0, lower_is_better=False, axis="next-token accuracy (%)"),
-    Metric("val_maxvio_global", "MaxVio global", 3, axis="MaxVio over the validation set (0 = balanced)"),
+    Metric("val_maxvio_global", "MaxVio global", 3, axis="MaxVio on validation (0 = balanced)"),
     Metric("train_maxvio_batch", "MaxVio batch", 3, axis="MaxVio of a batch, end of training (0 = balanced)"),
 )
 PRIMARY = METRICS[0]  # the one whose differences are tested: one family of tests a table

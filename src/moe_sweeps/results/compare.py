@@ -38,6 +38,7 @@ class Comparison:
 
     `n` counts pairs, or the seeds of both sides. `p` is two-sided, `p_holm` corrected over the table. `detectable` is
     the minimum detectable effect, with one seed the noise floor. `lower_is_better` says which sign is good.
+    `lost` seeds of either side diverged or were stopped: those that are left flatter their arm, so nothing is concluded.
     """
 
     kind: str
@@ -49,6 +50,7 @@ class Comparison:
     p_holm: float | None = None
     detectable: float | None = None
     lower_is_better: bool = True
+    lost: int = 0
 
     @property
     def grey(self) -> bool:
@@ -58,6 +60,8 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """better, worse, or what keeps it from being either."""
+        if self.lost:
+            return f"no verdict: {self.lost} diverged or stopped"
         if self.kind == SINGLE:
             return "one seed: nothing can be concluded" if self.grey else "above the noise floor, but one seed"
         if self.p_holm is None:

@@ -18,7 +18,7 @@ from moe_sweeps.results.lineage import reproduce
 from moe_sweeps.results.notes import caption, facts, legend, warning
 from moe_sweeps.results.outcomes import ENDED, ArmRun
 from moe_sweeps.results.page_parts import CSS, JS
-from moe_sweeps.results.sheets import Cell, Sheet
+from moe_sweeps.results.sheets import NOTHING, Cell, Sheet
 from moe_sweeps.results.tables import Arm, Table
 
 TITLE = "Ablations of Mixture-of-Experts training"
@@ -63,7 +63,7 @@ def _cell(cell: Cell, numeric: bool, targets: dict[str, str]) -> str:
     value = "" if cell.value is None else f' data-v="{escape(str(cell.value))}"'
     anchor = next((targets[run] for run in cell.runs if run in targets), None)
     text = escape(cell.text)
-    shown = f'<a href="#{anchor}">{text}</a>' if anchor and cell.text else text
+    shown = f'<a href="#{anchor}">{text}</a>' if anchor and cell.text not in ("", NOTHING) else text
     return f"<td{f' class={chr(34)}{classes}{chr(34)}' if classes else ''}{value}>{shown}</td>"
 
 

@@ -55,7 +55,7 @@ def _finding(table: Table) -> tuple[str, str, str, Arm | None]:
         return table.arm(best).label, "better", f"{text}; n = {n}, {c.kind}, p (Holm) {c.p_holm:.2g}", table.arm(best)
     lowest = min(found, key=lambda arm: found[arm].difference)
     seen = f"lowest besides: {table.arm(lowest).label}, {PRIMARY.spell(found[lowest].difference, sign=True)}"
-    if any(c.kind == SINGLE for c in found.values()):
+    if all(c.kind == SINGLE for c in found.values()):
         return f"{base.label} (the baseline)", "undecided", f"one seed an arm; {seen}", base
     sizes = [c.detectable for c in found.values() if c.detectable is not None]
     limit = f"; differences below {PRIMARY.spell(max(sizes))} could not be seen" if sizes else ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -149,8 +149,9 @@ def compare_arms(
     if baseline is None or baseline not in samples:
         return {}
     base = samples[baseline]
+    lost = {arm.arm: arm.counts["diverged"] + arm.counts["stopped"] for arm in arms}
     raw = {
-        arm: found
+        arm: replace(found, lost=lost[arm] + lost[baseline])
         for arm, sample in samples.items()
         if arm != baseline and (found := compare(sample, base, lower_is_better=metric.lower_is_better))
     }
