@@ -252,7 +252,7 @@ def _chosen(table: Table) -> list[Arm]:
 
 
 def _canvas(table: Table, arms: Sequence[Arm], note: str) -> tuple[Figure, Axes]:
-    figure = _figure(table, arms, note, 4.8)
+    figure = _figure(table, arms, note, max(4.8, 1 + 0.42 * len(arms)))
     axes = figure.add_subplot()
     axes.grid(True)
     axes.set_axisbelow(True)

@@ -19,7 +19,7 @@ from scipy.stats import chi2  # type: ignore[import-untyped]
 from moe_sweeps.results.compare import SINGLE, Sample, compare
 from moe_sweeps.results.noise import Noise
 from moe_sweeps.results.stats import CONFIDENCE, estimate, t_quantile
-from moe_sweeps.results.tables import Table
+from moe_sweeps.results.tables import Table, mixed
 
 REPRODUCED, CONTRADICTED, INCONCLUSIVE = "reproduced", "contradicted", "inconclusive"
 
@@ -196,6 +196,9 @@ class _Judge:
     def difference(self, arm: str, than: str, *, factor: float = 1.0, of: int = 1) -> Effect:
         """arm - factor * than, with an interval that holds for `of` comparisons at once."""
         one, other = self.sample(arm), self.sample(than)
+        sides = [a for a in self.table.arms if a.arm in (arm, than)]
+        if mixed(sides[0], sides[-1]):
+            raise _NoValue("its runs mix versions of code or data")
         scaled = Sample({seed: factor * value for seed, value in other.values.items()}, other.pairing)
         confidence = 1 - (1 - self.confidence) / of
         found = compare(one, scaled, confidence=confidence)

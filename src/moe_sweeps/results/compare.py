@@ -13,6 +13,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 from scipy import stats  # type: ignore[import-untyped]
 
@@ -38,7 +39,7 @@ class Comparison:
 
     `n` counts pairs, or the seeds of both sides. `p` is two-sided, `p_holm` corrected over the table. `detectable` is
     the minimum detectable effect, with one seed the noise floor. `lower_is_better` says which sign is good.
-    `lost` seeds of either side diverged or were stopped: those that are left flatter their arm, so nothing is concluded.
+    `lost` seeds of either side diverged or were stopped: those that are left flatter their arm, so there is no verdict.
     """
 
     kind: str
@@ -51,6 +52,7 @@ class Comparison:
     detectable: float | None = None
     lower_is_better: bool = True
     lost: int = 0
+    mixed: bool = False  # the two sides rest on several versions of code or data
 
     @property
     def grey(self) -> bool:
@@ -62,6 +64,8 @@ class Comparison:
         """better, worse, or what keeps it from being either."""
         if self.lost:
             return f"no verdict: {self.lost} diverged or stopped"
+        if self.mixed:
+            return "no verdict: mixed code or data"
         if self.kind == SINGLE:
             return "one seed: nothing can be concluded" if self.grey else "above the noise floor, but one seed"
         if self.p_holm is None:
@@ -179,6 +183,7 @@ def _welch(a: list[float], b: list[float], confidence: float) -> Comparison:
     return Comparison(WELCH, n, mean, float(low), float(high), float(test.pvalue))
 
 
+@cache
 def _shift(freedom: int, level: float, power: float) -> float:
     """The noncentrality at which a t-test has this power, by bisection."""
     critical = t_quantile(1 - level / 2, freedom)

@@ -149,9 +149,10 @@ def compare_arms(
     if baseline is None or baseline not in samples:
         return {}
     base = samples[baseline]
+    by_id = {arm.arm: arm for arm in arms}
     lost = {arm.arm: arm.counts["diverged"] + arm.counts["stopped"] for arm in arms}
     raw = {
-        arm: replace(found, lost=lost[arm] + lost[baseline])
+        arm: replace(found, lost=lost[arm] + lost[baseline], mixed=mixed(by_id[arm], by_id[baseline]))
         for arm, sample in samples.items()
         if arm != baseline and (found := compare(sample, base, lower_is_better=metric.lower_is_better))
     }
@@ -159,6 +160,11 @@ def compare_arms(
     of_runs = pooled_sd([list(sample.values.values()) for sample in samples.values()])
     sd_pairs, sd_runs = (found[0] if found else None for found in (of_pairs, of_runs))
     return complete(raw, sd_pairs, sd_runs, floor.difference if floor else None)
+
+
+def mixed(a: Arm, b: Arm) -> bool:
+    """Whether two arms together rest on more than one version of the code or of the data."""
+    return len({*a.code, *b.code}) > 1 or len({*a.data, *b.data}) > 1
 
 
 def _members(

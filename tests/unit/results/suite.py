@@ -58,7 +58,7 @@ def make_suite_run(
     identity = {"version": 1, "run_id": run_id, "arm": arm, "canonical": flatten(config)}
     overrides = [*(f"{k}={v}" for k, v in settings.items()), f"seed={seed}"]
     provenance = {"source_hash": code, "data_fingerprint": "da7a", "git": {"commit": "abc123", "dirty": False},
-                  "pairing": {"initial_weights": f"{weights}{seed}", "batches": f"b{seed}"}, "command": "x"}  # fmt: skip
+                  "pairing": {"initial_weights": f"{weights}{seed}", "batches": f"b{seed}"}}  # fmt: skip
     run = RunDir.create(root, f"proxy-{config['balancer']['kind']}", run_id, config=config, overrides=overrides,
                         identity=identity, provenance=provenance, total_steps=STEPS)  # fmt: skip
     failure = Failure("ValueError", "no luck", "ValueError in x") if state == "failed" else None
@@ -102,7 +102,8 @@ def sweep_content(name: str, arms: Sequence[Settings], seeds: int, baseline: int
     return {
         "version": 2, "sweep_id": short_hash(name, len(arms), seeds), "name": name,
         "created": "2026-01-02T03:04:05+00:00", "command": f"python train.py -m sweep={name}", "axes": {},
-        "requested": requested, "runs": runs, "file": file, "baseline": short_hash(arms[baseline]), "expect": [], **more,
+        "requested": requested, "runs": runs, "file": file, "baseline": short_hash(arms[baseline]), "expect": [],
+        **more,
     }  # fmt: skip
 
 
