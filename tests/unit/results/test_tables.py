@@ -225,6 +225,6 @@ def test_the_messy_sweep_shows_everything_as_what_it_is(tmp_path: Path) -> None:
         ["1 failed", "data da7ada+feedfe"],
         ["3 diverged", "data da7ada"],
         ["1 stale", "1 running", "1 missing"],
-        ["1 preempted", "1 unreadable", "data da7ada"],
+        ["1 preempted", "1 unreadable", "1 collapsed", "data da7ada"],
     ]
     assert [(arm.done, len(arm.runs)) for arm in table.arms] == [(2, 3), (0, 3), (0, 3), (1, 3)]
