@@ -52,7 +52,8 @@ def write_tables(runs_root: Path, reports_root: Path, *, only: str | None = None
     """Write what every sweep found (or those called `only`, or the latest).
 
     A folder a sweep: table.md, table.csv, table.tex, figures as PNG and SVG, and costs.md and costs.csv where runs have
-    recorded what they cost. For all together: index.html, claims.md, recommended.md and .csv, runs.csv.
+    recorded what they cost. For all together: index.html, claims.md, recommended.md and .csv, runs.csv; if only a part
+    was asked for, the page and its like stand in the sweep's folder, and those of all sweeps stay as they are.
     Runs that belong to no sweep get a table of their own unless one sweep was asked for; then problems of folders that
     are not part of it are left out, too.
 
@@ -74,15 +75,17 @@ def write_tables(runs_root: Path, reports_root: Path, *, only: str | None = None
     evidence = [gather(manifest, runs, noise) for manifest in chosen]
     summary = recommendations([found.table for found in evidence])
     paths = [path for found in evidence for path in _write_sweep(found, reports_root / found.table.manifest.slug)]
-    together = _together(evidence, summary, problems, reports_root)
-    together["runs.csv"] = runs.frame.to_csv(index=False, lineterminator="\n")
-    return Written(evidence, summary, [*paths, *_write_all(reports_root, together)], problems)
+    for part in [[found] for found in evidence] if restricted else [evidence]:
+        folder = reports_root / part[0].table.manifest.slug if restricted else reports_root
+        paths += _write_all(folder, _together(part, problems, folder))
+    paths += _write_all(reports_root, {"runs.csv": runs.frame.to_csv(index=False, lineterminator="\n")})
+    return Written(evidence, summary, paths, problems)
 
 
-def _together(
-    evidence: list[Evidence], summary: Sheet | None, problems: list[Problem], reports_root: Path
-) -> dict[str, str | bytes]:
-    files: dict[str, str | bytes] = {"index.html": html_page(evidence, summary, problems, reports_root)}
+def _together(evidence: list[Evidence], problems: list[Problem], folder: Path) -> dict[str, str | bytes]:
+    """What is said about several sweeps at once, to be written to `folder`."""
+    summary = recommendations([found.table for found in evidence])
+    files: dict[str, str | bytes] = {"index.html": html_page(evidence, summary, problems, folder)}
     if any(found.verdicts for found in evidence):
         files["claims.md"] = claims_markdown([(found.table, found.verdicts) for found in evidence])
     if summary is not None:

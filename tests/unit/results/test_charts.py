@@ -30,6 +30,10 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Table]:
     return {m.name: ablation_table(m, runs) for m in manifests}
 
 
+def numbers(data: object) -> list[float]:
+    return [float(value) for value in np.asarray(data)]
+
+
 def texts(axes: Axes) -> list[str]:
     return [text.get_text() for text in axes.texts]
 
@@ -53,8 +57,8 @@ def test_a_line_is_the_mean_over_seeds_and_its_band_their_range(tables: dict[str
     axes = charts.curves(tables["aux_coef"]).axes[0]
     finals = [row["val_loss"] + 3 * np.exp(-400 / 80) for row in tables["aux_coef"].arms[0].rows]
     line = axes.lines[0]
-    assert list(line.get_xdata()) == list(range(40, 401, 40))
-    assert np.asarray(line.get_ydata())[-1] == pytest.approx(np.mean(finals))
+    assert numbers(line.get_xdata()) == list(range(40, 401, 40))
+    assert numbers(line.get_ydata())[-1] == pytest.approx(np.mean(finals))
     band = axes.collections[0].get_paths()[0].vertices
     at_end = [y for x, y in np.asarray(band) if x == 400]
     assert (min(at_end), max(at_end)) == (pytest.approx(min(finals)), pytest.approx(max(finals)))
@@ -81,11 +85,11 @@ def test_the_turning_point_has_means_intervals_and_the_other_arm_as_a_level(tabl
     table = tables["aux_coef"]
     loss, balance = charts.turning_point(table).axes
     (bars,) = loss.containers
-    line = bars[0]  # type: ignore[index]
-    assert list(line.get_xdata()) == [0.01, 0.1, 0.2, 0.4, 0.6]
-    assert list(line.get_ydata()) == [arm.cells["val_loss"].mean for arm in table.arms[:5]]
+    line = bars[0]
+    assert numbers(line.get_xdata()) == [0.01, 0.1, 0.2, 0.4, 0.6]
+    assert numbers(line.get_ydata()) == [arm.cells["val_loss"].mean for arm in table.arms[:5]]
     lossfree = table.arms[5].cells["val_loss"].mean
-    assert any(list(level.get_ydata()) == [lossfree, lossfree] for level in loss.lines)
+    assert any(numbers(level.get_ydata()) == [lossfree, lossfree] for level in loss.lines)
     assert [tick.get_text() for tick in balance.get_xticklabels()] == ["0.01", "0.1", "0.2", "0.4", "0.6"]
 
 
@@ -98,7 +102,7 @@ def test_the_tradeoff_has_a_point_for_each_seed(tables: dict[str, Table]) -> Non
 
 def test_equal_time_stretches_the_slower_arm(tables: dict[str, Table]) -> None:
     lines = charts.equal_time(tables["aux_coef"]).axes[0].lines
-    ends = [float(np.asarray(line.get_xdata())[-1]) for line in lines]
+    ends = [numbers(line.get_xdata())[-1] for line in lines]
     assert ends == pytest.approx([40.0] * 5 + [48.0])
 
 

@@ -49,7 +49,7 @@ def test_paired_by_seed_is_what_r_prints_for_the_sleep_data() -> None:
     assert (found.kind, found.n) == (PAIRED, (10,))
     assert found.difference == pytest.approx(-1.58)
     assert found.p == pytest.approx(0.002833, abs=5e-7)
-    assert (found.low, found.high) == (pytest.approx(-2.4598858, abs=5e-8), pytest.approx(-0.7001142, abs=5e-8))
+    assert [found.low, found.high] == pytest.approx([-2.4598858, -0.7001142], abs=5e-8)
 
 
 @pytest.mark.parametrize("start", ["other", None])
@@ -58,7 +58,7 @@ def test_seeds_that_began_differently_are_independent_samples_as_in_r(start: str
     found = compared(sample(DRUG_1), sample(DRUG_2, start))
     assert (found.kind, found.n) == (WELCH, (10, 10))
     assert found.p == pytest.approx(0.07939, abs=5e-6)
-    assert (found.low, found.high) == (pytest.approx(-3.3654832, abs=5e-8), pytest.approx(0.2054832, abs=5e-8))
+    assert [found.low, found.high] == pytest.approx([-3.3654832, 0.2054832], abs=5e-8)
 
 
 def test_one_seed_that_began_differently_undoes_the_pairing() -> None:
@@ -83,7 +83,8 @@ def test_no_common_seed_is_unpaired() -> None:
 
 def test_one_seed_has_a_difference_and_no_test() -> None:
     found = compared(sample([3.0]), sample([3.1]))
-    assert (found.kind, found.n, found.difference) == (SINGLE, (1,), pytest.approx(-0.1))
+    assert (found.kind, found.n) == (SINGLE, (1,))
+    assert found.difference == pytest.approx(-0.1)
     assert (found.p, found.low, found.high) == (None, None, None)
     assert found.verdict == "one seed: nothing can be concluded"
 
@@ -91,7 +92,7 @@ def test_one_seed_has_a_difference_and_no_test() -> None:
 def test_two_seeds_by_hand() -> None:
     # differences -0.1 and -0.2: mean -0.15, sd 0.0707107, error 0.05; t(0.975, 1) = 12.7062
     found = compared(sample([3.0, 3.0]), sample([3.1, 3.2]))
-    assert (found.low, found.high) == (pytest.approx(-0.78531, abs=1e-5), pytest.approx(0.48531, abs=1e-5))
+    assert [found.low, found.high] == pytest.approx([-0.78531, 0.48531], abs=1e-5)
     assert found.p == pytest.approx(2 * math.atan(1 / 3) / math.pi)  # Student's t with 1 degree of freedom is Cauchy's
 
 
@@ -131,7 +132,7 @@ def test_detectable_effect_is_the_inverse_of_rs_power() -> None:
 def test_pooled_sd_by_hand() -> None:
     # variances 1 (2 degrees of freedom) and 4 (1): (2 + 4) / 3
     found = pooled_sd([[1.0, 2.0, 3.0], [0.0, math.sqrt(8)], [7.0]])
-    assert found == (pytest.approx(math.sqrt(2)), 3)
+    assert found == pytest.approx((math.sqrt(2), 3))
     assert pooled_sd([[1.0], []]) is None
 
 
