@@ -5,7 +5,7 @@ INSTALLED := .venv/installed-$(shell cat pyproject.toml | sha256sum | cut -c1-12
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo sweep test check format tables bench clean
+.PHONY: help setup demo sweep test test-slow check format tables bench clean
 
 help: ## explain every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,9 @@ sweep: $(INSTALLED) ## run sweeps/NAME.yaml: make sweep NAME=aux_coef [ARGS="sca
 
 test: $(INSTALLED) ## run the test suite
 	$(BIN)/python -m pytest -n 2 $(TESTS)
+
+test-slow: $(INSTALLED) ## the tests that take minutes: a sweep of twelve runs, all its processes killed five times
+	$(BIN)/python -m pytest -m slow
 
 check: $(INSTALLED) ## format, lint and types
 	$(BIN)/ruff format --check .

@@ -29,8 +29,23 @@ class RunBusyError(RunFolderError):
     """Another worker holds the run at this moment."""
 
 
+class DiskFull(MoeSweepsError):
+    """There is no space for a file; nothing of it was left behind. The message names the folder and both sizes."""
+
+    def __init__(self, folder: object, needed: int, free: int) -> None:
+        self.folder, self.needed, self.free = folder, needed, free
+        super().__init__(
+            f"the disk or the quota is full: {folder} needs {needed:,} bytes and {free:,} are free. "
+            "Free some space and type the same line again: the run goes on from its last checkpoint."
+        )
+
+
 class DataError(MoeSweepsError):
     """Prepared data that is missing, damaged or too small for what was asked."""
+
+
+class LaunchError(MoeSweepsError):
+    """SLURM, or another thing that starts runs, refused or did not answer."""
 
 
 class Diverged(MoeSweepsError):

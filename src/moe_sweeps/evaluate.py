@@ -14,8 +14,9 @@ from torch import Tensor
 
 from moe_sweeps.balancing import Balancer
 from moe_sweeps.config.groups import TrainerConfig
-from moe_sweeps.data.batches import Batch, chosen_windows, val_batches, window_domains
+from moe_sweeps.data.batches import Batch, chosen_windows, val_batches, window_count, window_domains
 from moe_sweeps.data.memmap import TokenData
+from moe_sweeps.distributed import ALONE, Ranks
 from moe_sweeps.load import DomainLoads, LoadCounter
 from moe_sweeps.metrics import maxvio
 from moe_sweeps.model.precision import Compute
@@ -43,23 +44,35 @@ class Validation:
     """Evaluates one run's model on its validation data."""
 
     def __init__(
-        self, settings: TrainerConfig, data: TokenData, model: Transformer, balancer: Balancer, compute: Compute
+        self,
+        settings: TrainerConfig,
+        data: TokenData,
+        model: Transformer,
+        balancer: Balancer,
+        compute: Compute,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.settings, self.data, self.model, self.balancer, self.compute = settings, data, model, balancer, compute
+        self.settings, self.data, self.model, self.balancer = settings, data, model, balancer
+        self.compute, self.ranks = compute, ranks
 
     def evaluate(self, max_sequences: int | None = None, alive: Callable[[], None] | None = None) -> Evaluation:
         """Evaluate on `max_sequences` windows spread over the validation set, or on all of it.
 
-        `alive` is called at every batch.
+        The processes of a run share the windows, and all of them have the result. `alive` is called at every batch.
         """
         settings = self.settings
-        batches = val_batches(self.data.val, settings.seq_len, settings.eval_batch_size, max_sequences)
+        chosen = len(chosen_windows(window_count(self.data.val, settings.seq_len), max_sequences))
+        # With fewer windows than processes every process takes them all.
+        ranks = self.ranks if chosen >= self.ranks.size else ALONE
+        part = ranks.share_of(chosen)
+        batches = val_batches(self.data.val, settings.seq_len, settings.eval_batch_size, max_sequences, part)
         return evaluate(
             self.model,
             _calling(alive, batches) if alive else batches,
             ranking=self.balancer.ranking_TE,
             compute=self.compute,
-            domains=domain_loads(self.data, settings.seq_len, max_sequences) if settings.monitor else None,
+            domains=domain_loads(self.data, settings.seq_len, max_sequences, part) if settings.monitor else None,
+            ranks=ranks,
         )
 
     def sample_LTK(self) -> Tensor:
@@ -82,13 +95,17 @@ def evaluate(
     ranking: LayerRanking,
     compute: Compute,
     domains: DomainLoads | None = None,
+    ranks: Ranks = ALONE,
 ) -> Evaluation:
-    """Mean over all tokens of `batches` of (inputs_BS, targets_BS); `domains` counts loads by domain."""
+    """Mean over all tokens of all `ranks`' `batches` of (inputs_BS, targets_BS); `domains` counts loads by domain.
+
+    Each of `ranks` has batches of its own, at least one.
+    """
     model.eval()
     load, device = LoadCounter(), compute.device
     loss = torch.zeros((), dtype=torch.float64, device=device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
-    tokens = 0
+    tokens = torch.zeros((), dtype=torch.int64, device=device)
     for inputs_BS, targets_BS in batches:
         with compute.context():
             output = model(inputs_BS.to(device), targets_BS.to(device), ranking=ranking)
@@ -99,14 +116,23 @@ def evaluate(
         if domains and output.routings:
             domains.add(output.routings, len(inputs_BS))
     model.train()
-    by_domain_DLE = domains.total() if domains else None
-    return Evaluation(loss.item() / tokens, correct.item() / tokens, tokens, load.total(), by_domain_DLE)
+    found = {"loss": loss, "correct": correct, "tokens": tokens}
+    loads = {"load_LE": load.total(), "domain_load_DLE": domains.total() if domains else None}
+    total = ranks.sum(found | {name: value for name, value in loads.items() if value is not None})
+    count = int(total["tokens"].item())
+    return Evaluation(
+        total["loss"].item() / count,
+        total["correct"].item() / count,
+        count,
+        total.get("load_LE"),
+        total.get("domain_load_DLE"),
+    )
 
 
-def domain_loads(data: TokenData, seq_len: int, max_sequences: int | None) -> DomainLoads:
+def domain_loads(data: TokenData, seq_len: int, max_sequences: int | None, part: slice = slice(None)) -> DomainLoads:
     """A counter for the windows that `val_batches` yields."""
     domain_N = window_domains(data, "val", seq_len)
-    return DomainLoads(domain_N[chosen_windows(len(domain_N), max_sequences)].tolist(), len(data.domains))
+    return DomainLoads(domain_N[chosen_windows(len(domain_N), max_sequences)[part]].tolist(), len(data.domains))
 
 
 @torch.no_grad()

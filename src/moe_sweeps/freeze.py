@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from moe_sweeps.config.compose import to_dict
 from moe_sweeps.config.schema import RunConfig
@@ -12,7 +15,8 @@ from moe_sweeps.hardware import available_cores
 from moe_sweeps.identity import identity
 from moe_sweeps.paths import resolve
 from moe_sweeps.provenance import provenance
-from moe_sweeps.rundir import FINISHED, RunDir
+from moe_sweeps.rundir import SETTLED, RunDir, State
+from moe_sweeps.snapshot import SNAPSHOTS, take_snapshot
 
 # A model of proxy size has too little work in one operation for many threads to share.
 MOST_THREADS = 4
@@ -26,6 +30,7 @@ def freeze(run: RunConfig, overrides: Sequence[str], *, command: str, workers: i
     """
     found = identity(run)
     frozen = _with_threads(run, run.launch.threads or default_threads(workers))
+    submission = provenance(command) | snapshot_entry(run)
     folder = RunDir.create(
         resolve(run.paths.runs),
         run.run_name,
@@ -33,11 +38,28 @@ def freeze(run: RunConfig, overrides: Sequence[str], *, command: str, workers: i
         config=to_dict(frozen),
         overrides=list(overrides),
         identity=found,
-        provenance=provenance(command),
+        provenance=submission,
         total_steps=run.trainer.steps,
     )
-    _refresh_infrastructure(folder, run, frozen)
+    _refresh(folder, run, frozen, submission)
     return folder
+
+
+def snapshot_entry(run: RunConfig) -> dict[str, str | None]:
+    """What provenance.json says about the snapshot that workers import: its name, None for the repository itself."""
+    return {"snapshot": _snapshot(resolve(run.paths.runs)).name if run.launch.snapshot else None}
+
+
+@functools.cache
+def _snapshot(runs_root: Path) -> Path:
+    """One for all runs that this process submits, whatever is edited meanwhile."""
+    return take_snapshot(runs_root)
+
+
+def snapshot_of(folder: RunDir) -> Path | None:
+    """The snapshot that the run's workers import, None for the repository itself."""
+    name = folder.provenance().get("snapshot")
+    return folder.path.parent / SNAPSHOTS / str(name) if name else None
 
 
 def default_threads(workers: int) -> int:
@@ -45,19 +67,33 @@ def default_threads(workers: int) -> int:
     return max(1, min(MOST_THREADS, available_cores() // workers))
 
 
-def _refresh_infrastructure(folder: RunDir, run: RunConfig, frozen: RunConfig) -> None:
-    """Write the requested devices, folders and intervals into the config of a run that is neither over nor in use."""
+def _refresh(folder: RunDir, run: RunConfig, frozen: RunConfig, submission: dict[str, Any]) -> None:
+    """Write the requested devices, folders and intervals into the config of a run that is neither over nor in use.
+
+    A run that never started is submitted anew, with the code of now. One that failed gets the code of now, too: it may
+    have been mended. Any other that has a snapshot goes on with it.
+    """
     try:
         with folder.lock():
             status = folder.status()
-            if status.state in FINISHED:
+            if status.state in SETTLED:
                 return
+            if not status.attempt:
+                _update(folder, {k: v for k, v in submission.items() if k != "submitted"})
+            elif status.state is State.failed or not folder.provenance().get("snapshot"):
+                _update(folder, {"snapshot": submission["snapshot"]})
             if status.attempt and run.launch.threads is None:
                 frozen = _with_threads(run, int(folder.config()["launch"]["threads"]))
             if to_dict(frozen) != folder.config():
                 folder.write_config(to_dict(frozen))
     except RunBusyError:
         return
+
+
+def _update(folder: RunDir, changes: dict[str, Any]) -> None:
+    before = folder.provenance()
+    if before | changes != before:
+        folder.update_provenance(**changes)
 
 
 def _with_threads(run: RunConfig, threads: int) -> RunConfig:

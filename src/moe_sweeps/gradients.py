@@ -1,4 +1,7 @@
-"""Gradients of one optimizer step: of every micro-batch of its global batch, then clipped.
+"""Gradients of one optimizer step: of every micro-batch of its global batch, averaged over processes, then clipped.
+
+A process has its slice of the global batch and cuts it into micro-batches. Gradients are averaged over the processes in
+the last backward pass; loss terms and loads are summed over them once, at the end of the step.
 
 Axes: B sequences of the micro-batch, S positions, L MoE layers, E experts.
 """
@@ -14,6 +17,7 @@ from torch import Tensor
 from moe_sweeps.balancing import Balancer, z_loss
 from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.data.batches import Batch
+from moe_sweeps.distributed import ALONE, Ranks
 from moe_sweeps.load import LoadCounter
 from moe_sweeps.model.precision import Compute
 from moe_sweeps.model.router import RouterConfig, Routing
@@ -44,49 +48,76 @@ class Gradients:
         monitor: RouterMonitor,
         compute: Compute,
         timer: StepTimer,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.run, self.model, self.balancer, self.monitor, self.compute = run, model, balancer, monitor, compute
-        self.timer = timer
+        self.run, self.model, self.balancer, self.monitor = run, model, balancer, monitor
+        self.compute, self.timer, self.ranks = compute, timer, ranks
+        self.replicated = ranks.replicated(model)  # called where a backward pass follows
+        self.num_micro_batches = run.trainer.micro_batches // ranks.size
+        if ranks.size > 1:
+            self._settle_buckets()
 
     def accumulate(self, batch: Batch, *, progress: float) -> StepResult:
-        """Add up the gradients of `batch`, micro-batch by micro-batch, and clip them.
+        """Add up the gradients of `batch`, this process's slice of the global batch, and clip them.
 
         `progress`: the share of the run's steps that lie behind.
         """
         load = LoadCounter()
         totals: dict[str, Tensor] = {}
         step_load_LE = self.step_load(batch) if self.balancer.needs_step_load else None
-        for inputs_BS, targets_BS in self._micro_batches(batch):
-            terms = self._forward_backward(inputs_BS, targets_BS, load, step_load_LE, progress)
+        for i, micro_batch in enumerate(self._micro_batches(batch), start=1):
+            with self.ranks.averaging(self.replicated, when=i == self.num_micro_batches):
+                terms = self._forward_backward(micro_batch, load, step_load_LE, progress)
             for name, value in terms.items():
                 totals[name] = totals.get(name, torch.zeros((), device=self.compute.device)) + value
         self.monitor.add_gradients()
         clip_router_gradients(self.model, self.run.router)
-        totals["grad_norm"] = clip_gradients(self.model, self.run.trainer.grad_clip)
-        return StepResult(totals, load.total())
+        norm = clip_gradients(self.model, self.run.trainer.grad_clip)
+        means, load_LE = self._over_ranks(totals, load.total())
+        return StepResult(means | {"grad_norm": norm}, load_LE)
+
+    def _over_ranks(self, terms: dict[str, Tensor], load_LE: Tensor | None) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Means of the loss terms and the sum of the loads over all processes, in one message."""
+        if self.ranks.size == 1:
+            return terms, load_LE
+        found = self.ranks.sum(terms | ({} if load_LE is None else {"load_LE": load_LE}))
+        load_LE = found.pop("load_LE", None)
+        return {name: value / self.ranks.size for name, value in found.items()}, load_LE
+
+    def _settle_buckets(self) -> None:
+        """A backward pass that leaves nothing behind: see `Ranks.replicated`."""
+        random = random_state(self.compute.device)
+        shape = (self.run.trainer.micro_batch_size, self.run.trainer.seq_len)
+        nothing_BS = torch.zeros(shape, dtype=torch.int64, device=self.compute.device)
+        with self.compute.context():
+            output = self.replicated(nothing_BS, nothing_BS, ranking=self.balancer.ranking_TE)
+        output.loss.backward()
+        self.model.zero_grad(set_to_none=True)
+        restore_random_state(random, self.compute.device)
 
     def step_load(self, batch: Batch) -> Tensor | None:
-        """Picks of all micro-batches of the step, (L, E), before its first backward pass; None where there is only one.
+        """Picks of the step's global batch, (L, E), before its first backward pass; None where it is one micro-batch.
 
         A forward pass without gradient or output head, which makes a step about a third dearer. Random numbers are
         drawn again by the pass that trains.
         """
         if self.run.trainer.micro_batches == 1:
-            return None
+            return None  # which implies that there is one process
         load, random = LoadCounter(), random_state(self.compute.device)
         with torch.no_grad(), self.compute.context(), self.timer.part("forward"):
             for inputs_BS, _ in self._micro_batches(batch):
                 load.add(self.model.layers_only(inputs_BS, self.balancer.ranking_TE)[1])
         restore_random_state(random, self.compute.device)
-        return load.total()
+        load_LE = load.total()
+        return None if load_LE is None else self.ranks.sum({"load_LE": load_LE})["load_LE"]
 
     def _forward_backward(
-        self, inputs_BS: Tensor, targets_BS: Tensor, load: LoadCounter, step_load_LE: Tensor | None, progress: float
+        self, micro_batch: Batch, load: LoadCounter, step_load_LE: Tensor | None, progress: float
     ) -> dict[str, Tensor]:
-        """Gradients of one micro-batch, and its share of each loss term in the step's mean."""
-        share = 1 / self.run.trainer.micro_batches
+        """Gradients of one micro-batch, and its share of each loss term in the mean over this process's slice."""
+        share = 1 / self.num_micro_batches
         with self.timer.part("forward"):
-            terms, routings = self._loss_terms(inputs_BS, targets_BS, step_load_LE)
+            terms, routings = self._loss_terms(micro_batch, step_load_LE)
             total = torch.stack(list(terms.values())).sum() * share
         with self.timer.part("backward"):
             total.backward()
@@ -97,11 +128,12 @@ class Gradients:
         return {name: term.detach() * share for name, term in terms.items()}
 
     def _loss_terms(
-        self, inputs_BS: Tensor, targets_BS: Tensor, step_load_LE: Tensor | None
+        self, micro_batch: Batch, step_load_LE: Tensor | None
     ) -> tuple[dict[str, Tensor], tuple[Routing, ...]]:
         """The terms of one micro-batch's loss, and how its tokens were routed."""
+        inputs_BS, targets_BS = micro_batch
         with self.compute.context():
-            output = self.model(inputs_BS, targets_BS, ranking=self.balancer.ranking_TE)
+            output = self.replicated(inputs_BS, targets_BS, ranking=self.balancer.ranking_TE)
         assert output.loss is not None
         terms = {"loss": output.loss}
         if output.routings:

@@ -1,7 +1,7 @@
 """The journal of a run in training: metrics.jsonl, the monitor's lines, evaluations, and the last good numbers.
 
 Whoever follows the run (a progress bar, the status file) hears of it from here. A number that is not finite ends the
-run as diverged.
+run as diverged: of several processes all at once, because they have the same numbers. The first alone writes.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from moe_sweeps.distributed import ALONE, Ranks
 from moe_sweeps.errors import Diverged
 from moe_sweeps.evaluate import Evaluation, Validation
 from moe_sweeps.meters import Mean, Means
@@ -33,10 +34,16 @@ class Journal:
     """Keeps the books of one run."""
 
     def __init__(
-        self, folder: RunDir, validation: Validation, monitor: RouterMonitor, observer: Observer, compute: Compute
+        self,
+        folder: RunDir,
+        validation: Validation,
+        monitor: RouterMonitor,
+        observer: Observer,
+        compute: Compute,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.validation, self.monitor, self.observer = validation, monitor, observer
-        self.metrics = MetricsLog(folder.path / "metrics.jsonl")
+        self.validation, self.monitor, self.observer, self.ranks = validation, monitor, observer, ranks
+        self.metrics = MetricsLog(folder.path / "metrics.jsonl", writes=ranks.is_first)
         self.interval = Means(compute.device)
         self.tail_maxvio = Mean(compute.device)
         self.last_good: dict[str, float] = {}
@@ -89,7 +96,7 @@ class Journal:
     def _write_evaluation(self, step: int, result: Evaluation, train_seconds: float) -> None:
         record = {"step": step, "split": "val", "tokens": result.tokens, "train_seconds": round(train_seconds, 3)}
         self.metrics.append(record | result.metrics())
-        if self.monitor.enabled and result.load_LE is not None:
+        if self.monitor.enabled and result.load_LE is not None and self.ranks.is_first:
             domains = self.validation.data.domains
             self.monitor.log_evaluation(step, result, self.validation.sample_LTK(), domains)
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from moe_sweeps import metrics
 from moe_sweeps.config.groups import TrainerConfig
+from moe_sweeps.distributed import ALONE, Ranks
 from moe_sweeps.evaluate import Evaluation
 from moe_sweeps.meters import Range
 from moe_sweeps.model.router import Routing
@@ -40,18 +41,27 @@ DIGITS = 6  # significant digits of what is logged
 class RouterMonitor:
     """Follows one run. The trainer feeds it; with `trainer.monitor=false` it does nothing."""
 
-    def __init__(self, settings: TrainerConfig, folder: RunDir, model: nn.Module, balancer: nn.Module) -> None:
-        self.settings, self.balancer = settings, balancer
+    def __init__(
+        self,
+        settings: TrainerConfig,
+        folder: RunDir,
+        model: nn.Module,
+        balancer: nn.Module,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        self.settings, self.balancer, self.ranks = settings, balancer, ranks
         self.params_by_role: dict[str, list[nn.Parameter]] = {}
         for name, param in model.named_parameters():
             self.params_by_role.setdefault(role_of(name).value, []).append(param)
-        self.log_file = MetricsLog(folder.path / "routing.jsonl")
+        self.log_file = MetricsLog(folder.path / "routing.jsonl", writes=ranks.is_first)
         self.samples = RoutingSamples(folder.path / "routing_samples")
         self.enabled = settings.monitor
         self._sampling = False
         # Taken in this step, if it will be logged.
         self._grad_norms: dict[str, Tensor] = {}
         self._micro: list[dict[str, Tensor]] = []
+        # Of this step's micro-batches in this process.
+        self._maxvio_micro_L: Tensor | None = None
         self._bias_before_LE = self._bias_LE()
         # Learning rates of the last step, and those of single experts since the last line.
         self._lr_by_role: dict[str, float] = {}
@@ -78,8 +88,9 @@ class RouterMonitor:
         if not self.enabled or not routings:
             return
         counts_LE = torch.stack([r.counts_E for r in routings])
-        self._add("maxvio_micro_L", metrics.maxvio_L(counts_LE))
-        self._counts["micro_batches"] += 1
+        maxvio_L = metrics.maxvio_L(counts_LE)
+        self._maxvio_micro_L = maxvio_L if self._maxvio_micro_L is None else self._maxvio_micro_L + maxvio_L
+        self._counts["micro_batches"] += self.ranks.size
         if self._sampling:
             self._micro.append(_distribution(routings))
 
@@ -93,7 +104,10 @@ class RouterMonitor:
     @torch.no_grad()
     def add_step(self, load_LE: Tensor) -> None:
         """A step ended with these loads of its global batch."""
-        if self.enabled:
+        if self.enabled and self._maxvio_micro_L is not None:
+            summed = self.ranks.sum({"maxvio_micro_L": self._maxvio_micro_L})
+            self._maxvio_micro_L = None
+            self._add("maxvio_micro_L", summed["maxvio_micro_L"])
             self._add("load_LE", load_LE)
             self._add("measures_ML", torch.stack([measure(load_LE) for measure in LOAD_MEASURES.values()]))
             self._counts["steps"] += 1
@@ -133,7 +147,8 @@ class RouterMonitor:
         """From the micro-batches of the logged step, which have one size: their means are the step's."""
         if not self._micro:
             return {}
-        mean = {name: torch.stack([m[name] for m in self._micro]).mean(dim=0) for name in self._micro[0]}
+        own = {name: torch.stack([m[name] for m in self._micro]).mean(dim=0) for name in self._micro[0]}
+        mean = self.ranks.mean(own)
         batch_entropy_L = metrics.entropy(mean["prob_LE"])
         found = {
             "token_entropy_L": mean["token_entropy_L"],
@@ -195,7 +210,7 @@ class RouterMonitor:
 
     def log_saturation(self, step: int) -> None:
         """Write how much of each evaluation point's routing equals that of `step`, the last one."""
-        if not self.enabled or step not in self.samples.steps():  # a model without a router has none
+        if not self.log_file.writes or step not in self.samples.steps():  # a model without a router has none
             return
         final_LTK = self.samples.read(step)
         for earlier in self.samples.steps():
@@ -209,7 +224,8 @@ class RouterMonitor:
         if self.enabled:
             self.log_file.truncate_after(step)
             self.log_file.drop(None, "saturation")
-            self.samples.truncate_after(step)
+            if self.log_file.writes:
+                self.samples.truncate_after(step)
 
     def state_dict(self) -> dict[str, Any]:
         """The open interval; empty when monitoring is off."""

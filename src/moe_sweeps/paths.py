@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from moe_sweeps.errors import ConfigError
@@ -9,6 +10,13 @@ from moe_sweeps.errors import ConfigError
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONF = REPOSITORY / "conf"
 SWEEPS = REPOSITORY / "sweeps"
+# Set for workers that import a snapshot of the sources: there relative folders start, not at the snapshot.
+HOME_VARIABLE = "MOE_SWEEPS_HOME"
+
+
+def home() -> Path:
+    """Where relative folders start: the repository, also for a worker that imports a snapshot of it."""
+    return Path(os.environ.get(HOME_VARIABLE) or REPOSITORY)
 
 
 def resolve(folder: str) -> Path:
@@ -16,4 +24,4 @@ def resolve(folder: str) -> Path:
     if not folder:
         raise ConfigError("paths", folder, "an empty name is not a folder", "Unset MOE_SWEEPS_RUNS or give it a value.")
     path = Path(folder).expanduser()
-    return path if path.is_absolute() else REPOSITORY / path
+    return path if path.is_absolute() else home() / path

@@ -18,14 +18,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import time
 import traceback
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
-from enum import StrEnum
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,60 +33,19 @@ import yaml
 from filelock import FileLock, Timeout
 
 from moe_sweeps.errors import RunBusyError, RunFolderError
-from moe_sweeps.files import read_json, write_atomic, write_json
+from moe_sweeps.files import disk_full_is_said, read_json, remove_leftovers, write_atomic, write_json
+from moe_sweeps.status import FINISHED, SETTLED, Failure, State, Status
+
+__all__ = ["FINISHED", "SETTLED", "Failure", "MetricsLog", "RunDir", "State", "Status", "failure_signature"]
 
 
-class State(StrEnum):
-    """What a run is doing, or how it ended."""
-
-    planned = "planned"
-    queued = "queued"
-    running = "running"
-    done = "done"
-    failed = "failed"
-    diverged = "diverged"  # the loss became NaN or infinite: an outcome
-    preempted = "preempted"  # stopped from outside with its state saved; it goes on when started again
-    cancelled = "cancelled"
-
-
-# A run in one of these states has its result; starting it again trains nothing.
-FINISHED = frozenset({State.done, State.diverged})
-
-
-@dataclass(slots=True)
-class Failure:
-    """Why a run failed. Failures with equal signatures have the same cause."""
-
-    type: str
-    message: str
-    signature: str
-
-
-@dataclass(slots=True)
-class Status:
-    """The content of status.json. Times are seconds since the epoch."""
-
-    state: State = State.planned
-    attempt: int = 0
-    step: int = 0
-    total_steps: int = 0
-    tokens_per_step: int = 0
-    tokens_per_second: float | None = None
-    loss: float | None = None
-    maxvio: float | None = None
-    heartbeat: float = field(default_factory=time.time)
-    host: str | None = None
-    pid: int | None = None
-    slurm_job_id: str | None = None
-    failure: Failure | None = None
-    collapsed: bool = False  # the router has collapsed at some step; see health.py
-
-    @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> Status:
-        known = {f.name for f in fields(cls)}
-        values = {k: v for k, v in content.items() if k in known}
-        failure = values.pop("failure", None)
-        return cls(**{**values, "state": State(values["state"])}, failure=Failure(**failure) if failure else None)
+# Another process that only looks whether a run is in use holds its lock for an instant; a worker waits that out.
+PROBE_SECONDS = 1.0
+# Space that a training run keeps, so that its end can be recorded on a disk that is full.
+RESERVED_BYTES = 32 * 1024
+CANCEL_REQUEST = "cancel.json"
+TRACEBACK_MARK = "--- "  # at the beginning of each traceback in traceback.txt
+MOVE_AWAY = "Move the folder away; the run is then trained again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +70,9 @@ class RunDir:
             if existing is not None:
                 existing.require_identity(identity)
                 return existing
-            draft = cls(root / f".{run_id}.{uuid.uuid4().hex[:8]}.tmp")
+            for left_over in root.glob(".*-draft"):  # of a process that was killed; the lock says that none is at work
+                shutil.rmtree(left_over)
+            draft = cls(root / f".{run_id}.{uuid.uuid4().hex[:8]}-draft")
             draft.checkpoints.mkdir(parents=True)
             draft.write_config(config)
             write_atomic(draft.path / "overrides.yaml", yaml.safe_dump(overrides), durable=True)
@@ -159,7 +120,33 @@ class RunDir:
         return self._read("provenance.json")
 
     def status(self) -> Status:
-        return Status.from_dict(self._read("status.json"))
+        """What status.json says.
+
+        Raises:
+            RunFolderError: it is missing or damaged.
+        """
+        try:
+            return Status.from_dict(self._read("status.json"))
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunFolderError(
+                f"{self.path / 'status.json'} is not a run's status: {error!r}. {MOVE_AWAY}"
+            ) from error
+
+    def checkpoint_step(self) -> int:
+        """Step of the newest complete checkpoint; 0 without one."""
+        return max((int(p.stem.removeprefix("step-")) for p in self.checkpoints.glob("step-*.json")), default=0)
+
+    def last_traceback(self) -> str | None:
+        """The traceback of the last failure, None if there was none."""
+        path = self.path / "traceback.txt"
+        if not path.exists():
+            return None
+        return path.read_text(errors="replace").rpartition(TRACEBACK_MARK)[2].partition("\n")[2].strip()
+
+    @property
+    def cancel_requested(self) -> bool:
+        """Whether somebody asked for this run to be cancelled, and it is not settled yet."""
+        return (self.path / CANCEL_REQUEST).exists()
 
     def summary(self) -> dict[str, Any] | None:
         """Final numbers, or None before the run has ended."""
@@ -169,8 +156,7 @@ class RunDir:
         try:
             return dict(read_json(self.path / name))
         except (OSError, ValueError) as error:
-            fix = "Move the folder away; the run is then trained again."
-            raise RunFolderError(f"{self.path / name} cannot be read: {error}. {fix}") from error
+            raise RunFolderError(f"{self.path / name} cannot be read: {error}. {MOVE_AWAY}") from error
 
     def require_identity(self, identity: dict[str, Any]) -> None:
         """Raise RunFolderError unless this folder holds exactly `identity`."""
@@ -195,23 +181,60 @@ class RunDir:
     def update_provenance(self, **changes: Any) -> None:
         write_json(self.path / "provenance.json", self.provenance() | changes)
 
-    def record_failure(self, error: BaseException) -> Failure:
-        """Append the traceback to traceback.txt and return the failure for status.json."""
+    def record_failure(self, error: BaseException, who: str = "") -> Failure:
+        """Append the traceback to traceback.txt and return the failure for status.json.
+
+        `who` names the process where several train the run.
+        """
         text = "".join(traceback.format_exception(error))
-        with (self.path / "traceback.txt").open("a") as file:
-            file.write(f"--- {time.strftime('%Y-%m-%dT%H:%M:%S%z')} {socket.gethostname()} pid {os.getpid()}\n{text}\n")
-        return Failure(type(error).__name__, str(error), failure_signature(error))
+        head = f"{TRACEBACK_MARK}{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {socket.gethostname()} pid {os.getpid()} {who}"
+        with suppress(OSError), (self.path / "traceback.txt").open("a") as file:  # the disk may be what failed
+            file.write(f"{head.rstrip()}\n{text}\n")
+        message = f"{who}: {error}" if who else str(error)
+        return Failure(type(error).__name__, message, failure_signature(error))
+
+    def request_cancel(self) -> None:
+        """Ask whoever trains this run, on whatever host, to save its state and stop; the next heartbeat sees it."""
+        by = {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}
+        write_json(self.path / CANCEL_REQUEST, by)
+
+    def drop_cancel_request(self) -> None:
+        (self.path / CANCEL_REQUEST).unlink(missing_ok=True)
+
+    def settle_cancel_request(self, status: Status) -> bool:
+        """Make a run that nobody trains cancelled if that was asked for. The caller holds the lock."""
+        asked = self.cancel_requested
+        if asked and status.state not in FINISHED:
+            status.state = State.cancelled
+            self.write_status(status)
+        self.drop_cancel_request()
+        return asked
+
+    def remove_leftovers(self) -> None:
+        """Remove what killed workers were writing. The caller holds the lock."""
+        remove_leftovers(self.path)
+        remove_leftovers(self.checkpoints)
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def reserved_space(self) -> Iterator[None]:
+        """Keep some space until the block ends, so that how it ended can be recorded on a disk that is full."""
+        file = self.path / ".reserve"
+        write_atomic(file, os.urandom(RESERVED_BYTES))  # random, because some file systems compress
+        try:
+            yield
+        finally:
+            file.unlink(missing_ok=True)
+
+    @contextmanager
+    def lock(self, wait: float = 0.0) -> Iterator[None]:
         """Hold the run. The lock ends with the process that holds it, however that process ends.
 
         Raises:
-            RunBusyError: another worker holds it.
+            RunBusyError: another worker holds it, and did so for `wait` seconds.
         """
         lock = FileLock(self.path / ".lock")
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=wait)
         except Timeout:
             holder = self.status()
             where = f"process {holder.pid} on {holder.host}" if holder.pid else "another process"
@@ -233,35 +256,43 @@ class RunDir:
 
 
 class MetricsLog:
-    """metrics.jsonl or routing.jsonl: appended line by line, cut back when a run goes on from a checkpoint."""
+    """metrics.jsonl or routing.jsonl: appended line by line, cut back when a run goes on from a checkpoint.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Of the processes that train one run one alone `writes`; the log of the others changes no file.
+    """
+
+    def __init__(self, path: Path, writes: bool = True) -> None:
+        self.path, self.writes = path, writes
 
     def append(self, record: dict[str, Any]) -> None:
         """Add one record; it has at least "step" and "split"."""
-        with self.path.open("a") as file:
-            file.write(json.dumps(record, allow_nan=False) + "\n")
+        if not self.writes:
+            return
+        line = json.dumps(record, allow_nan=False) + "\n"
+        with disk_full_is_said(self.path, len(line)), self.path.open("a") as file:
+            file.write(line)
 
     def sync(self) -> None:
         """Wait until what was appended is on disk."""
-        if self.path.exists():
+        if self.writes and self.path.exists():
             with self.path.open("rb") as file:
                 os.fsync(file.fileno())
 
     def truncate_after(self, step: int) -> None:
         """Drop records of later steps, and a line that a crash cut short."""
-        kept = [line for line, record in self._lines() if record["step"] <= step]
-        write_atomic(self.path, "".join(kept))
+        self._keep([line for line, record in self._lines() if record["step"] <= step])
 
     def drop(self, step: int | None, split: str) -> None:
         """Drop the records of one step (None: of all) and split, which are about to be written again."""
-        kept = [line for line, r in self._lines() if r["split"] != split or step not in (None, r["step"])]
-        write_atomic(self.path, "".join(kept))
+        self._keep([line for line, r in self._lines() if r["split"] != split or step not in (None, r["step"])])
 
     def records(self) -> list[dict[str, Any]]:
         """All complete records in order."""
         return [record for _, record in self._lines()]
+
+    def _keep(self, lines: list[str]) -> None:
+        if self.writes:
+            write_atomic(self.path, "".join(lines))
 
     def _lines(self) -> Iterator[tuple[str, dict[str, Any]]]:
         if not self.path.exists():

@@ -15,8 +15,9 @@ from moe_sweeps.balancing import Balancer
 from moe_sweeps.checkpoint import Checkpoints
 from moe_sweeps.config.groups import MoEExpertsConfig
 from moe_sweeps.config.schema import RunConfig
-from moe_sweeps.data.batches import TrainBatches, batch_order_digest
+from moe_sweeps.data.batches import Batch, TrainBatches, batch_order_digest
 from moe_sweeps.data.memmap import TokenData
+from moe_sweeps.distributed import ALONE, Ranks
 from moe_sweeps.errors import ConfigError, Diverged, Interrupted
 from moe_sweeps.evaluate import Evaluation, Validation
 from moe_sweeps.gradients import Gradients
@@ -28,7 +29,7 @@ from moe_sweeps.model.transformer import Transformer, build_model, weights_diges
 from moe_sweeps.monitor import RouterMonitor
 from moe_sweeps.optim.build import state_bytes
 from moe_sweeps.optim.stepper import Stepper
-from moe_sweeps.randomness import random_state, restore_random_state
+from moe_sweeps.randomness import gather_random_states, restore_random_state, seed_streams
 from moe_sweeps.run_report import Clock, costs, outcome
 from moe_sweeps.rundir import RunDir
 from moe_sweeps.stopwatch import StepTimer
@@ -40,23 +41,32 @@ class Trainer:
     """One run's model, optimizer, balancer and data, and the loop over them."""
 
     def __init__(
-        self, run: RunConfig, folder: RunDir, data: TokenData, device: torch.device, observer: Observer
+        self,
+        run: RunConfig,
+        folder: RunDir,
+        data: TokenData,
+        device: torch.device,
+        observer: Observer,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.run, self.folder, self.data, self.device = run, folder, data, device
+        ranks.require_even_split(run.trainer.batch_size, run.trainer.micro_batch_size)
+        self.run, self.folder, self.data, self.device, self.ranks = run, folder, data, device, ranks
         self.compute = Compute.of(run.trainer.precision, device)
-        self.model: Transformer = build_model(run, data.vocab_size).to(device)
-        self.balancer = build_balancer(run).to(device)
-        self.stepper = Stepper(run, self.model)
+        boundary_id = data.end_of_text_id if run.data.mask_documents else None
+        self.model: Transformer = build_model(run, data.vocab_size, boundary_id).to(device)
+        self.balancer = build_balancer(run, ranks).to(device)
+        self.stepper = Stepper(run, self.model, ranks)
         self.batches = TrainBatches(data.train, run.trainer.seq_len, run.trainer.batch_size, run.effective_data_seed)
         self.checkpoints = Checkpoints(folder.checkpoints, run.trainer.keep_checkpoints)
-        self.monitor = RouterMonitor(run.trainer, folder, self.model, self.balancer)
+        self.monitor = RouterMonitor(run.trainer, folder, self.model, self.balancer, ranks)
         self.timer = StepTimer(device, run.trainer.time_every)
-        self.gradients = Gradients(run, self.model, self.balancer, self.monitor, self.compute, self.timer)
-        self.validation = Validation(run.trainer, data, self.model, self.balancer, self.compute)
-        self.journal = Journal(folder, self.validation, self.monitor, observer, self.compute)
+        self.gradients = Gradients(run, self.model, self.balancer, self.monitor, self.compute, self.timer, ranks)
+        self.validation = Validation(run.trainer, data, self.model, self.balancer, self.compute, ranks)
+        self.journal = Journal(folder, self.validation, self.monitor, observer, self.compute, ranks)
         self.health = collapse_watch(run, device)
         self.clock = Clock()
         self.step = 0
+        self._saved_step: int | None = None
 
     # --- the loop -------------------------------------------------------------------------------------------------
 
@@ -77,7 +87,7 @@ class Trainer:
                 self._require_finite(values)
             self.clock.train_seconds += time.perf_counter() - started
             self._after_step(values)
-            if should_stop():
+            if self.ranks.any(should_stop()):
                 self.save()
                 raise Interrupted(f"stopped after step {self.step} of {self.run.trainer.steps}; its state is saved")
         return self._finish()
@@ -87,7 +97,7 @@ class Trainer:
         progress = self.step / self.run.trainer.steps
         self.monitor.begin_step(self.step + 1)
         self.timer.begin_step(self.step + 1)
-        found = self.gradients.accumulate(self.batches.batch(self.step), progress=progress)
+        found = self.gradients.accumulate(self._own_batch(), progress=progress)
         with self.timer.part("optimizer"):
             rates = self.stepper.step(self.step, found.load_LE)
         self.monitor.add_rates(rates)
@@ -97,6 +107,10 @@ class Trainer:
             self.monitor.add_step(found.load_LE)
             values["maxvio_batch"] = maxvio(found.load_LE)
         return values
+
+    def _own_batch(self) -> Batch:
+        """This process's slice of the step's global batch."""
+        return self.batches.batch(self.step, self.ranks.share_of(self.run.trainer.batch_size))
 
     def _require_finite(self, values: dict[str, Tensor]) -> None:
         if not math.isfinite(values["loss"].item()) or not math.isfinite(values["grad_norm"].item()):
@@ -136,28 +150,35 @@ class Trainer:
 
     def _start_or_resume(self) -> None:
         found = self.checkpoints.load_latest(self.device)
+        self.ranks.require_agreement("the last intact checkpoint", -1 if found is None else found[0])
         if found is None:
             self._start()
         else:
-            self._load(*found)
+            with self.checkpoints.explaining(found[0]):
+                self._load(*found)
             log.info("resumed after step %d of %d", self.step, self.run.trainer.steps)
         self.journal.truncate_after(self.step)
 
     def _start(self) -> None:
-        order = batch_order_digest(self.batches, self.data.fingerprint)
-        self.folder.update_provenance(pairing={"initial_weights": weights_digest(self.model), "batches": order})
-        torch.manual_seed(self.run.seed)
+        if self.ranks.is_first:
+            order = batch_order_digest(self.batches, self.data.fingerprint)
+            self.folder.update_provenance(pairing={"initial_weights": weights_digest(self.model), "batches": order})
+        seed_streams(self.run.seed, self.ranks)
 
     def save(self) -> None:
         """Write a checkpoint of everything that the rest of the run depends on."""
-        if self.step in self.checkpoints.steps():
+        if self._saved_step == self.step:
             return
         self.clock.lap()
         self.journal.sync()
-        self.checkpoints.save(self.step, self.state_dict())
+        state = self.state_dict()
+        if self.ranks.is_first:
+            self.checkpoints.save(self.step, state)
+        self.ranks.meet()  # a process that ended now could make the launcher end the one that writes
+        self._saved_step = self.step
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain containers alone, so that it loads without unpickling code."""
+        """Tensors and plain containers alone, so that it loads without unpickling code; all processes must ask."""
         return self.journal.state_dict() | {
             "step": self.step,
             "model": self.model.state_dict(),
@@ -166,7 +187,7 @@ class Trainer:
             "health": self.health.state_dict(),
             "clock": self.clock.state_dict(),
             "timer": self.timer.state_dict(),
-            "random": random_state(self.device),
+            "random": gather_random_states(self.device, self.ranks),
             "autocast": self.compute.autocast,
         }
 
@@ -177,6 +198,9 @@ class Trainer:
             raise ConfigError(
                 "engine.device", self.device.type, rule, "Go on where it began, or set trainer.precision."
             )
+        # Before there could be several processes the state stood there by itself.
+        random = [state["random"]] if isinstance(state["random"], dict) else state["random"]
+        self.ranks.require_size(len(random))
         self.model.load_state_dict(state["model"])
         self.stepper.load_state_dict(state["stepper"])
         self.balancer.load_state_dict(state["balancer"])
@@ -184,8 +208,8 @@ class Trainer:
         self.health.load_state_dict(state["health"])
         self.clock.load_state_dict(state["clock"])
         self.timer.load_state_dict(state["timer"])
-        restore_random_state(state["random"], self.device)
-        self.step = step
+        restore_random_state(random[self.ranks.rank], self.device)
+        self.step = self._saved_step = step
 
     def _finish(self) -> dict[str, Any]:
         self.save()  # a run that was stopped early has not saved its last step yet
@@ -208,11 +232,13 @@ class Trainer:
         return found | self.timer.means() | {"optimizer_state_bytes": state_bytes(self.stepper.optimizer)}
 
 
-def build_balancer(run: RunConfig) -> Balancer:
+def build_balancer(run: RunConfig, ranks: Ranks = ALONE) -> Balancer:
     """The balancer of a run; the do-nothing one for a model without experts."""
     if not isinstance(run.experts, MoEExpertsConfig):
         return Balancer()
-    return run.balancer.build(run, run.model.layers, run.experts.num_experts)
+    balancer = run.balancer.build(run, run.model.layers, run.experts.num_experts)
+    balancer.ranks = ranks
+    return balancer
 
 
 def collapse_watch(run: RunConfig, device: torch.device) -> CollapseWatch:

@@ -13,9 +13,12 @@ from moe_sweeps.config.compose import from_dict, option_file, option_help, to_di
 from moe_sweeps.config.registry import REGISTRY
 from moe_sweeps.identity import run_id
 
+# What an option does not work without.
+NEEDS = {("data", "text"): ["data.files=README.md"]}
+
 
 def composes_and_survives_freezing(group: str, option: str) -> None:
-    run = compose_run(f"{group}={option}")
+    run = compose_run(f"{group}={option}", *NEEDS.get((group, option), []))
     assert from_dict(to_dict(run)) == run
 
 

@@ -6,38 +6,19 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from helpers import TINY, compose_run
+from processes import start, train, wait_until
 
 from moe_sweeps.freeze import freeze
-from moe_sweeps.paths import REPOSITORY
 from moe_sweeps.rundir import RunDir, State
 
 pytestmark = pytest.mark.usefixtures("real_data")
 DEMO = ["-m", "balancer=aux,lossfree", "aux.coef=0.1,0.2,0.6", *TINY]
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, str(REPOSITORY / "train.py"), *arguments]
-
-
-def train(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"COLUMNS": "160"}
-    return subprocess.run(
-        command(*arguments), capture_output=True, text=True, timeout=240, env=environment, check=False
-    )
-
-
-def start(*arguments: str) -> subprocess.Popen[str]:
-    """The command in a process group of its own."""
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command(*arguments), stdout=pipe, stderr=pipe, text=True, start_new_session=True)
 
 
 def attempts(runs: Path) -> list[int]:
@@ -118,7 +99,7 @@ def test_ctrl_c_twice_and_the_same_line_again(folders: Path) -> None:
     """Ctrl-C reaches the whole process group, as in a terminal; an impatient second one loses nothing."""
     line = ["-m", *TINY, "seed=0,1", "trainer.steps=400", "trainer.checkpoint_every=1000", "launch.workers=2"]
     process = start(*line)
-    _wait_until(lambda: sum(_lines(f) for f in RunDir.all(folders)) > 20)
+    wait_until(lambda: sum(_lines(f) for f in RunDir.all(folders)) > 20)
     for _ in range(2):
         os.killpg(process.pid, signal.SIGINT)
         time.sleep(0.05)
@@ -139,23 +120,49 @@ def test_ctrl_c_twice_and_the_same_line_again(folders: Path) -> None:
 
 
 def test_two_shells_train_every_run_once(folders: Path) -> None:
+    """Started at the same moment: one trains, the other follows, and both end with the table."""
     line = ["-m", *TINY, "seed=0,1,2"]
     both = [start(*line) for _ in "ab"]
+    said = []
     for process in both:
-        _, errors = process.communicate(timeout=240)
+        output, errors = process.communicate(timeout=240)
         assert process.returncode == 0, errors
+        assert "runs 3 done of 3" in output
+        said.append("another process runs this sweep; following it" in output)
+    assert sorted(said) == [False, True]
     assert [f.status().state for f in RunDir.all(folders)] == [State.done] * 3
     assert attempts(folders) == [1] * 3
 
 
-def test_a_killed_worker_is_seen(folders: Path) -> None:
+def test_a_follower_takes_over_when_the_driver_is_killed(folders: Path) -> None:
+    """Its worker goes on without it, and is neither disturbed nor doubled."""
+    line = ["-m", *TINY, "seed=0,1", "trainer.steps=300", "launch.workers=1"]
+    driver = start(*line)
+    wait_until(lambda: any(_lines(f) > 5 for f in RunDir.all(folders)))
+    follower = start(*line)
+    assert follower.stdout is not None
+    said = iter(follower.stdout.readline, "")
+    assert any("following it" in sentence for sentence in said)
+    driver.kill()
+    driver.communicate()
+    output, errors = follower.communicate(timeout=240)
+    assert follower.returncode == 0, errors
+    assert "the process that ran this sweep is gone; going on here" in output
+    assert [f.status().state for f in RunDir.all(folders)] == [State.done] * 2
+    assert attempts(folders) == [1] * 2
+
+
+def test_a_run_whose_worker_keeps_dying_is_given_up(folders: Path) -> None:
     line = ["-m", *TINY, "seed=0", "trainer.steps=100000", "trainer.checkpoint_every=100000"]
-    process = start(*line)
-    _wait_until(lambda: any(_lines(f) > 5 for f in RunDir.all(folders)))
-    os.kill(RunDir.all(folders)[0].status().pid or 0, signal.SIGKILL)
+    process = start(*line, "launch.max_attempts_without_progress=2")
+    for attempt in (1, 2):
+        wait_until(lambda n=attempt: _is_training(RunDir.all(folders), n))  # type: ignore[misc]
+        os.kill(RunDir.all(folders)[0].status().pid or 0, signal.SIGKILL)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "ended by SIGKILL without a traceback" in output
+    assert "running (attempt 2)" in output
+    assert "failed: 1 run, died: SIGKILL" in output
+    assert "2 attempts in a row reached no new checkpoint" in output
     assert RunDir.all(folders)[0].status().state is State.failed
 
 
@@ -174,13 +181,10 @@ def _records(folder: RunDir) -> list[dict[str, object]]:
     return [json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()]
 
 
+def _is_training(folders: list[RunDir], attempt: int) -> bool:
+    return any((s := folder.status()).attempt == attempt and s.step > 0 for folder in folders)
+
+
 def _lines(folder: RunDir) -> int:
     path = folder.path / "metrics.jsonl"
     return path.read_text().count("\n") if path.exists() else 0
-
-
-def _wait_until(condition: object, seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)

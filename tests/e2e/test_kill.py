@@ -1,4 +1,4 @@
-"""SIGKILL at ten random steps: the run started again ends as if nothing had happened, bit for bit."""
+"""SIGKILL at random moments, to one run or to a whole sweep: started again, all ends as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from typing import Any
 import pytest
 import torch
 from helpers import TINY, compose_run, records, without_times
+from processes import kill_everything, train, wait_until
+from processes import start as start_line
 
 from moe_sweeps.checkpoint import Checkpoints
 from moe_sweeps.data.memmap import TokenData
 from moe_sweeps.freeze import freeze
 from moe_sweeps.rundir import RunDir, State
-from moe_sweeps.sweep.local import work
+from moe_sweeps.sweep.follow import read_row
+from moe_sweeps.sweep.process import work
 
 KILLS = 10
 LINE = [*TINY, "balancer=lossfree", "trainer.steps=120", "trainer.log_every=1", "trainer.checkpoint_every=7"]
@@ -85,3 +88,74 @@ def test_ten_kills_change_nothing(folders: Path, real_data: TokenData, monkeypat
     assert [m["step"] for m in metrics if m["split"] == "train"] == list(range(1, 121))
     for name, tensor in expected[2].items():
         assert torch.equal(tensor, weights[name]), (name, steps)
+
+
+def sweep_results(runs: Path) -> dict[str, Any]:
+    """Per run id: summary, metrics and routing log, and the bytes of the final weights."""
+    found = {}
+    for folder in RunDir.all(runs):
+        summary, metrics, weights, routing = result(folder)
+        found[folder.run_id] = (summary, metrics, routing, {k: v.numpy().tobytes() for k, v in weights.items()})
+    return found
+
+
+def killed_sweep(line: list[str], runs: Path, kills: int, longest: float) -> None:
+    """Type `line`, kill all its processes after a random time of training, `kills` times; then let it end."""
+    for _ in range(kills):
+        process = start_line(*line)
+        wait_until(lambda: any(read_row("", f).state == State.running for f in RunDir.all(runs)))
+        time.sleep(random.uniform(0, longest))
+        assert process.poll() is None, f"the sweep was over before it could be killed: {process.communicate()}"
+        assert kill_everything(runs) >= 1
+        process.communicate()
+        wait_until(lambda: kill_everything(runs) == 0)
+    done = train(*line)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def check_sweep(line: list[str], runs: Path, undisturbed: Path, num_runs: int) -> None:
+    found = sweep_results(runs)
+    assert len(found) == num_runs
+    assert [folder.status().state for folder in RunDir.all(runs)] == [State.done] * num_runs
+    assert found == sweep_results(undisturbed)
+    for _, metrics, _, _ in found.values():
+        steps = [m["step"] for m in metrics if m["split"] == "train"]
+        assert steps == list(range(4, steps[-1] + 1, 4))
+    assert not [p for p in runs.rglob("*") if p.name.endswith((".tmp", "-draft", ".reserve"))]
+    attempts = [folder.status().attempt for folder in RunDir.all(runs)]
+    assert sum(attempts) > num_runs  # some were killed and went on
+    again = train(*line)
+    assert f"already done: {num_runs}, to run: 0" in again.stdout
+    assert [folder.status().attempt for folder in RunDir.all(runs)] == attempts
+
+
+def undisturbed_sweep(line: list[str], runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("MOE_SWEEPS_RUNS", str(runs))
+        done = train(*line)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.usefixtures("real_data")
+def test_a_sweep_killed_twice(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = ["-m", *TINY, "balancer=aux,lossfree", "trainer.steps=160", "launch.workers=2"]
+    undisturbed_sweep(line, folders.parent / "undisturbed", monkeypatch)
+    killed_sweep(line, folders, kills=2, longest=1.0)
+    check_sweep(line, folders, folders.parent / "undisturbed", 2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_sweep_of_twelve_killed_five_times(folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beginning with a kill while the data are prepared, and with workers that import a snapshot of the sources."""
+    monkeypatch.setenv("MOE_SWEEPS_DATA", str(tmp_path / "data"))
+    line = ["-m", *TINY, "balancer=aux,lossfree", "aux.coef=0.1,0.2,0.6", "seed=0,1,2", "launch.snapshot=true"]
+    line += ["trainer.steps=400", "launch.workers=2"]
+    process = start_line(*line)
+    wait_until(lambda: any((tmp_path / "data").glob("*.partial")))
+    time.sleep(random.uniform(0, 10))
+    assert kill_everything(folders) >= 1
+    process.communicate()
+    killed_sweep(line, folders, kills=5, longest=12.0)
+    undisturbed_sweep(line, folders.parent / "undisturbed", monkeypatch)
+    check_sweep(line, folders, folders.parent / "undisturbed", 12)

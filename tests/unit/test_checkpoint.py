@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
-from moe_sweeps.checkpoint import Checkpoints
+from moe_sweeps.checkpoint import ROOM_FOR_LOGS, Checkpoints
+from moe_sweeps.errors import DiskFull
 
 CPU = torch.device("cpu")
 
@@ -79,7 +81,28 @@ def test_pickled_code_is_not_run(tmp_path: Path) -> None:
 def test_a_failed_write_keeps_the_earlier_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoints = saved(tmp_path, 1)
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DiskFull, match=r"needs [\d,]+ bytes and [\d,]+ are free"):
         checkpoints.save(2, {"x": torch.zeros(3)})
     assert checkpoints.steps() == [1]
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused_before_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = saved(tmp_path, 1)
+    before = sorted(tmp_path.iterdir())
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=ROOM_FOR_LOGS))
+    with pytest.raises(DiskFull) as caught:
+        checkpoints.save(2, {"x": torch.zeros(3)})
+    assert caught.value.folder == tmp_path
+    assert caught.value.free == ROOM_FOR_LOGS < caught.value.needed
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_the_state_of_a_worker_killed_before_the_stamp_is_removed(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, 1)
+    (tmp_path / "step-00000002.pt").write_bytes(b"no stamp")
+    checkpoints.save(3, {"x": torch.zeros(3)})
+    assert [p.name for p in sorted(tmp_path.glob("*.pt"))] == ["step-00000001.pt", "step-00000003.pt"]

@@ -110,6 +110,12 @@ def test_nothing_about_routing_counts_for_a_dense_model() -> None:
     assert canonical_form(compose_run("experts=dense", "lr_split=static", "lr_split.dense=0.5")) != plain
 
 
+def test_shampoos_start_is_its_frequency_however_it_is_written() -> None:
+    ids = {run_id(compose_run("optimizer=shampoo", *line)) for line in ([], ["optimizer.start_step=100"])}
+    assert len(ids) == 1
+    assert run_id(compose_run("optimizer=shampoo", "optimizer.start_step=200")) not in ids
+
+
 def test_an_arm_is_a_run_without_its_seed() -> None:
     first, second = (identity(compose_run(f"seed={s}")) for s in (0, 1))
     assert first["arm"] == second["arm"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from moe_sweeps.balancing import LossFree, Quantile, aux_loss, z_loss
 from moe_sweeps.config.groups import TrainerConfig
 from moe_sweeps.data.batches import TrainBatches, val_batches
 from moe_sweeps.data.memmap import TokenData
-from moe_sweeps.errors import ConfigError, Diverged
+from moe_sweeps.errors import ConfigError, Diverged, RunFolderError
 from moe_sweeps.freeze import freeze
 from moe_sweeps.model.precision import Compute
 from moe_sweeps.model.transformer import build_model
@@ -126,6 +127,16 @@ def test_the_counting_pass_finds_the_step_s_picks_and_leaves_no_trace(folders: P
     hook.remove()
 
 
+def test_masked_documents_train_on_the_same_batches_with_another_loss(folders: Path, real_data: TokenData) -> None:
+    plain = trainer(compose_run(*TINY), real_data)
+    line = [*TINY, "data.mask_documents=true"]
+    assert trainer(compose_run(*line), real_data).model.boundary_id == real_data.end_of_text_id
+    in_first_batch = int(plain.batches.batch(0)[0][0, 3])
+    data = dataclasses.replace(real_data, meta=real_data.meta | {"end_of_text_id": in_first_batch})
+    losses = [t._train_step()["loss"].item() for t in (plain, trainer(compose_run(*line), data))]
+    assert losses[0] != losses[1]
+
+
 def test_one_micro_batch_needs_no_counting_pass(folders: Path, real_data: TokenData) -> None:
     ours = trainer(compose_run(*TINY, "balancer=aux", "aux.scope=global", "trainer.micro_batch_size=4"), real_data)
     assert ours.gradients.step_load(ours.batches.batch(0)) is None
@@ -135,6 +146,9 @@ def test_one_micro_batch_needs_no_counting_pass(folders: Path, real_data: TokenD
 RESUMED = [
     ["balancer=lossfree", "router=sigmoid", "balancer.update_every=micro_step", "balancer.decay_fraction=0.5"],
     ["experts=dense"],
+    ["optimizer=shampoo", "optimizer.precondition_frequency=3"],
+    ["optimizer=muon"],
+    ["optimizer=soap", "optimizer.precondition_frequency=3"],
     ["router.noise=learned", "router.input_jitter=0.1", "router.input_dropout=0.1", "router.clip_norm=0.1"],
 ]
 
@@ -175,6 +189,27 @@ def test_a_run_does_not_change_its_precision_on_the_way(folders: Path, real_data
     second.compute = Compute(CPU, autocast=True)
     with pytest.raises(ConfigError, match="the run began in float32, and on cpu it would go on in bfloat16"):
         second.train(never)
+
+
+def test_a_checkpoint_of_other_code_is_refused_with_the_way_out(folders: Path, real_data: TokenData) -> None:
+    first = trainer(compose_run(*TINY), real_data)
+    state = first.state_dict()
+    narrow = state["model"] | {"final_norm.weight": torch.zeros(3)}
+    for broken, what in (({"health"}, "lacks 'health'"), (set(), r"does not fit: .*size mismatch")):
+        content = {k: v for k, v in state.items() if k not in broken}
+        first.checkpoints.save(1, content if broken else state | {"model": narrow})
+        with pytest.raises(
+            RunFolderError, match=rf"(?s)step-00000001\.pt is intact, but .*other code, and {what}.*delete"
+        ):
+            trainer(compose_run(*TINY), real_data).train(never)
+
+
+def test_a_checkpoint_from_before_there_were_several_processes_goes_on(folders: Path, real_data: TokenData) -> None:
+    first = trainer(compose_run(*TINY), real_data)
+    state = first.state_dict()
+    first.checkpoints.save(0, state | {"random": state["random"][0]})
+    second = trainer(compose_run(*TINY), real_data)
+    assert second.train(never)["tokens"] == 24 * 4 * 32
 
 
 @pytest.mark.parametrize("infra", INFRA_CHANGES)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from helpers import TINY, compose_run
 
+from moe_sweeps import worker
 from moe_sweeps.data.memmap import TokenData
 from moe_sweeps.errors import ConfigError, RunBusyError
 from moe_sweeps.freeze import freeze
 from moe_sweeps.provenance import source_hash
 from moe_sweeps.results.frame import load_runs
-from moe_sweeps.rundir import RunDir, State
+from moe_sweeps.rundir import RunDir, State, Status
 from moe_sweeps.trainer import Trainer
 from moe_sweeps.worker import run_worker
 
@@ -147,3 +149,58 @@ def test_the_threads_of_the_first_attempt_count(folders: Path, real_data: TokenD
     assert folder.config()["launch"]["threads"] == 1
     freeze(compose_run(*line, "launch.threads=2"), [], command="test")
     assert folder.config()["launch"]["threads"] == 2
+
+
+def test_a_request_to_cancel_stops_after_the_step_and_saves(folders: Path, real_data: TokenData) -> None:
+    folder = freeze(compose_run(*TINY, "trainer.steps=100000", "trainer.checkpoint_every=100000"), [], command="test")
+
+    class Cancel(StopAfter):
+        def logged(self, step: int, values: dict[str, float], tokens_per_second: float) -> None:
+            if step == self.step:
+                folder.request_cancel()
+
+    assert run_worker(folder, Cancel(8, signal.SIGTERM)) is State.cancelled
+    status = folder.status()
+    assert status.state is State.cancelled
+    assert (folder.checkpoints / f"step-{status.step:08d}.json").exists()
+    assert not folder.cancel_requested
+    assert run_worker(folder) is State.cancelled  # it stays so
+    assert folder.status().attempt == 1
+
+
+def test_a_run_that_was_cancelled_while_it_waited_never_begins(folder: RunDir) -> None:
+    folder.request_cancel()
+    assert run_worker(folder) is State.cancelled
+    assert folder.status().attempt == 0
+
+
+def test_the_heart_beats_during_a_long_step(folder: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "STATUS_SECONDS", 0.05)
+    beats = []
+
+    class Slow(StopAfter):
+        def logged(self, step: int, values: dict[str, float], tokens_per_second: float) -> None:
+            if step == 8:
+                for _ in range(3):
+                    time.sleep(0.2)
+                    beats.append(folder.status().heartbeat)
+
+    run_worker(folder, Slow(8, signal.SIGTERM))
+    assert len(set(beats)) == 3
+
+
+def test_a_death_is_counted_by_the_next_attempt_and_its_leftovers_are_removed(folder: RunDir) -> None:
+    folder.write_status(Status(State.running, attempt=1, total_steps=24, pid=4_000_000, host="here"))
+    for left_over in (folder.path / ".status.json.1.a.tmp", folder.checkpoints / ".step-00000005.pt.1.a.tmp"):
+        left_over.write_text("half")
+    assert run_worker(folder) is State.done
+    status = folder.status()
+    assert (status.attempt, status.deaths, status.started_step) == (2, 1, 0)
+    assert not list(folder.path.rglob("*.tmp"))
+    assert not (folder.path / ".reserve").exists()
+
+
+def test_changed_code_stands_in_the_status(folder: RunDir) -> None:
+    folder.update_provenance(source_hash="older")
+    run_worker(folder)
+    assert folder.status().code_changed

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from moe_sweeps.config.groups import MoEExpertsConfig
 from moe_sweeps.config.registry import DENSE_HAS_NO_ROUTER, Component, Unread, component
+from moe_sweeps.distributed import ALONE, Ranks
 from moe_sweeps.errors import ConfigError
 from moe_sweeps.model.router import Routing
 
@@ -37,7 +38,13 @@ class BalancerConfig(Component):
 
 
 class Balancer(nn.Module):
-    """Base class and `balancer=none`: no loss, no steering, no state."""
+    """Base class and `balancer=none`: no loss, no steering, no state.
+
+    Whatever state a balancer has must stay the same in every process of a run. What follows from `load_LE` does, for
+    that is summed over all of them; what follows from a process's own `Routing` records needs `ranks`.
+    """
+
+    ranks: Ranks = ALONE  # the processes that train the run together; set by whoever builds the balancer
 
     @property
     def needs_step_load(self) -> bool:

@@ -20,7 +20,8 @@ class ExpertChoiceConfig(BalancerConfig):
     """Each expert takes its C = kT/E best tokens of the micro-batch (arXiv 2202.09368). NOT causal in training.
 
     Whether an expert takes a token depends on the tokens after it, so that training losses leak the future. Evaluation
-    is causal: there tokens choose their k best experts, as with every other balancer. `Router` does both.
+    is causal: there tokens choose their k best experts, as with every other balancer. `Router` does both. A micro-batch
+    is that of one process, so the number of processes changes nothing as long as `trainer.micro_batch_size` stays.
     """
 
     EXPERTS_CHOOSE: ClassVar[bool] = True

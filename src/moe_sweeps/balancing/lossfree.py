@@ -42,7 +42,7 @@ class UpdateEvery(Enum):
     """When the bias moves, and by which counts."""
 
     step = "step"  # once per optimizer step, by the counts of its whole global batch
-    micro_step = "micro_step"  # after every micro-batch, by its own counts on its own rank: the talk
+    micro_step = "micro_step"  # after every micro-batch, by its own counts on the first rank: the talk
 
 
 @component("balancer", "lossfree")
@@ -79,7 +79,7 @@ class LossFree(Balancer):
 
     def observe(self, routings: Sequence[Routing], *, progress: float = 0.0) -> None:
         if self.config.update_every is UpdateEvery.micro_step:
-            self._move(stack_counts(routings), progress)
+            self._move(self.ranks.from_first(stack_counts(routings)), progress)
 
     def update(self, load_LE: Tensor, *, progress: float = 0.0) -> None:
         if self.config.update_every is UpdateEvery.step:

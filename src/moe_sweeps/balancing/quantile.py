@@ -42,8 +42,9 @@ class Quantile(Balancer):
     """Top-k ranks s - beta; beta moves once per optimizer step, by the scores of its whole global batch.
 
     A step is routed by the thresholds of the steps before it, so a token's experts never depend on later tokens. Until
-    `update`, the scores of the step's micro-batches are kept: T*E float32 per layer. The thresholds are float64: scores
-    lie so close around them that float32 moves a token or two of 20,480 across.
+    `update`, the scores of the step's micro-batches are kept: T*E float32 per layer. Every process of a run then
+    gathers those of all others. The thresholds are float64: scores lie so close around them that float32 moves a token
+    or two of 20,480 across.
     """
 
     beta_LE: Tensor
@@ -66,7 +67,7 @@ class Quantile(Balancer):
     @torch.no_grad()
     def update(self, load_LE: Tensor, *, progress: float = 0.0) -> None:
         for beta_E, parts in zip(self.beta_LE, zip(*self._seen, strict=True), strict=True):
-            scores_TE = torch.cat(parts).to(beta_E.dtype)
+            scores_TE = torch.cat(self.ranks.gather(torch.cat(parts))).to(beta_E.dtype)
             beta_E.copy_(quantile_thresholds(scores_TE, beta_E, self._top_k, self.config.iterations))
         self._seen = []
 

@@ -9,38 +9,31 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
+from moe_sweeps.cli.follow import make_console
 from moe_sweeps.cli.planning import add_commands as add_planning_commands
 from moe_sweeps.cli.roots import runs_root
+from moe_sweeps.cli.runs import add_commands as add_run_commands
 from moe_sweeps.cli.tables import add_arguments as add_table_arguments
 from moe_sweeps.cli.tables import run as run_tables
 from moe_sweeps.errors import MoeSweepsError
 from moe_sweeps.paths import resolve
 
-REFUSED = 2
+REFUSED, STOPPED = 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script; returns the exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parse(argv)
     command: Callable[[argparse.Namespace, Console], int] = arguments.command
     try:
-        return command(arguments, Console())
+        return command(arguments, make_console())
     except MoeSweepsError as error:
         notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", []))
         print(f"error: {error}{notes}", file=sys.stderr)
         return REFUSED
-
-
-def status(arguments: argparse.Namespace, console: Console) -> int:
-    """The state of every run, from its folder."""
-    from moe_sweeps.cli.views import print_failures, status_table
-    from moe_sweeps.rundir import RunDir
-
-    rows = [(folder.path.name, folder) for folder in RunDir.all(runs_root())]
-    if not rows:
-        raise MoeSweepsError(f"there are no runs in {runs_root()}. Start one: python train.py scale=smoke")
-    console.print(status_table(rows, most=len(rows)))
-    return 1 if print_failures(console, rows) else 0
+    except KeyboardInterrupt:
+        print("\nstopped; runs that were training here have saved their state", file=sys.stderr)
+        return STOPPED
 
 
 def tables(arguments: argparse.Namespace, console: Console) -> int:
@@ -91,8 +84,18 @@ def prepare_data(arguments: argparse.Namespace, console: Console) -> int:
     from moe_sweeps.data.prepare import prepared
     from moe_sweeps.sweep.grid import single
 
-    run = compose(single([f"data={arguments.data}", *arguments.overrides]))
-    data = prepared(run.data, resolve(run.paths.data))
+    settings = [f"data={arguments.data}", *arguments.overrides]
+    settings += [f"data.max_tokens={arguments.max_tokens}"] if arguments.max_tokens else []
+    settings += [f"data.workers={arguments.workers}"] if arguments.workers else []
+    run = compose(single(settings))
+    try:
+        data = prepared(run.data, resolve(run.paths.data), asked_for=True)
+    except KeyboardInterrupt:
+        print("\nstopped; the same line typed again goes on where it stopped", file=sys.stderr)
+        return STOPPED
+    if data.meta.get("subset"):
+        documents = data.meta["subset"]["documents"]
+        console.print(f"a subset: the first {documents:,} documents of {arguments.data}", highlight=False)
     splits: tuple[SplitName, ...] = ("train", "val")
     for split in splits:
         for domain, start, end in data.domain_spans(split):
@@ -101,14 +104,37 @@ def prepare_data(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def doctor(arguments: argparse.Namespace, console: Console) -> int:
+    """What of this machine a run needs, what is wrong with it, and how to put it right."""
+    from moe_sweeps.cli.doctor import examine, print_findings
+
+    return print_findings(console, examine(runs_root(), resolve(os.environ.get("MOE_SWEEPS_DATA") or "data")))
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Options may stand before, between and after the overrides, which argparse does not allow in a subcommand."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and (not hasattr(arguments, "overrides") or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        arguments.overrides = [*arguments.overrides, *rest]
+    return arguments
+
+
+def _number(text: str) -> int:
+    """A count such as 500000, 10M or 1.5G."""
+    scale = {"k": 10**3, "M": 10**6, "G": 10**9, "B": 10**9}.get(text[-1:], 1)
+    return int(float(text[:-1]) * scale) if scale > 1 else int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="moe-sweeps", description="Everything around training: plans, what runs are doing, tables, pictures, data."
     )
     commands = parser.add_subparsers(required=True, metavar="command")
     add_planning_commands(commands)
-    one = commands.add_parser("status", help="the state of every run, and why failed ones failed")
-    one.set_defaults(command=status)
+    add_run_commands(commands)
     one = commands.add_parser("tables", help="write and show the ablation tables, as make tables does")
     add_table_arguments(one)
     one.set_defaults(command=tables)
@@ -118,9 +144,13 @@ def _parser() -> argparse.ArgumentParser:
     one = commands.add_parser("explain", help="parameter groups of a run, or the runs behind a cell of a table")
     one.add_argument("run", nargs="+", help="a run, overrides as for python train.py, or TABLE:ROW,COLUMN")
     one.set_defaults(command=explain)
+    one = commands.add_parser("doctor", help="check this machine: Python, torch, devices, SLURM, disk, data, trackers")
+    one.set_defaults(command=doctor)
     data = commands.add_parser("data", help="prepared data").add_subparsers(required=True, metavar="action")
     one = data.add_parser("prepare", help="prepare a data set now: moe-sweeps data prepare corpus")
     one.add_argument("data", nargs="?", default="corpus")
+    one.add_argument("--max-tokens", type=_number, help="a labelled subset of the first documents: 10M, 1G, 500000")
+    one.add_argument("--workers", type=int, help="threads that encode; default: one a core")
     one.add_argument("overrides", nargs="*")
     one.set_defaults(command=prepare_data)
     return parser

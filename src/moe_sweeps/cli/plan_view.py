@@ -7,12 +7,12 @@ from collections import Counter
 from rich.console import Console
 from rich.markup import escape
 
-from moe_sweeps.rundir import FINISHED
-from moe_sweeps.sweep.budget import duration
+from moe_sweeps.rundir import SETTLED, State
 from moe_sweeps.sweep.claims import bound
 from moe_sweeps.sweep.cost import PlanCost, RunCost, count_text, flops_text, size_text
 from moe_sweeps.sweep.detect import LEVEL, MOST_SEEDS, NOISE_SWEEP, POWER, Noise, Spread, seeds_needed
 from moe_sweeps.sweep.estimate import tokens_of
+from moe_sweeps.sweep.follow import duration
 from moe_sweeps.sweep.grid import Grid
 from moe_sweeps.sweep.plan import Plan, done_by
 
@@ -110,10 +110,12 @@ def _left(plan: Plan) -> str:
     done = done_by(plan)
     others = Counter(name for name in done.values() if name)
     by = f" ({', '.join(f'{n} by {escape(name)}' for name, n in others.items())})" if others else ""
-    todo = [p for p in plan.runs.values() if p.state not in FINISHED]
+    todo = [p for p in plan.runs.values() if p.state not in SETTLED]
+    cancelled = sum(1 for p in plan.runs.values() if p.state is State.cancelled)
     started = sum(1 for p in todo if p.folder is not None and p.folder.status().step > 0)
     resume = f" ({started} of them go on from where they stopped)" if started else ""
-    return f"  already done: {len(done)}{by}, to run: {len(todo)}{resume}"
+    left_out = f", cancelled: {cancelled} (moe-sweeps retry --cancelled brings them back)" if cancelled else ""
+    return f"  already done: {len(done)}{by}, to run: {len(todo)}{resume}{left_out}"
 
 
 def _cost(cost: PlanCost) -> list[str]:

@@ -10,4 +10,4 @@ from moe_sweeps.paths import resolve
 
 def runs_root() -> Path:
     """$MOE_SWEEPS_RUNS, or runs/ in the repository."""
-    return resolve(os.environ.get("MOE_SWEEPS_RUNS", "runs"))
+    return resolve(os.environ.get("MOE_SWEEPS_RUNS") or "runs")

@@ -12,15 +12,15 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
 
 from moe_sweeps.paths import resolve
-from moe_sweeps.results import render_costs
-from moe_sweeps.results.tables import marks
-from moe_sweeps.results.terminal import print_claims, print_sheet, print_table
-from moe_sweeps.results.write import NothingToRead, Written, write_tables
+
+if TYPE_CHECKING:
+    from moe_sweeps.results.write import Written
 
 WIDTH_WITHOUT_TERMINAL = 100
 
@@ -34,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """The command, from its parsed arguments."""
+    # pandas takes longer to import than most commands take; only this one needs it.
+    from moe_sweeps.results.write import NothingToRead, write_tables
+
     try:
         written = write_tables(args.runs, args.reports, only=args.sweep, latest=args.latest)
     except NothingToRead as error:
@@ -68,6 +71,9 @@ def _console() -> Console:
 
 
 def _show(written: Written, console: Console, *, costs: bool) -> None:
+    from moe_sweeps.results import render_costs
+    from moe_sweeps.results.terminal import print_claims, print_sheet, print_table
+
     for found in reversed(written.evidence):  # the newest last, where the reader looks
         print_table(found.table, console)
         if costs and found.costs is not None:
@@ -96,6 +102,8 @@ def _show(written: Written, console: Console, *, costs: bool) -> None:
 
 def unfinished(written: Written) -> list[str]:
     """Rows that rest on fewer seeds than planned or on several versions, and what could not be read."""
+    from moe_sweeps.results.tables import marks
+
     rows = [
         f"{table.title}: {arm.label}: {arm.done} of {len(arm.runs)} seeds; {', '.join(found)}"
         for table in written.tables

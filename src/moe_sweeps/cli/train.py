@@ -6,28 +6,35 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import yaml
 from rich.console import Console
 from rich.logging import RichHandler
 
+from moe_sweeps.cli.follow import SweepView, exit_code, make_console, print_failures
 from moe_sweeps.cli.planning import costs, require_budget, show
-from moe_sweeps.cli.views import SweepView, TrainingBar, print_failures, print_summary
+from moe_sweeps.cli.select import run_label
+from moe_sweeps.cli.slurm import submit_plan
+from moe_sweeps.cli.views import TrainingBar, print_summary
 from moe_sweeps.config.compose import compose, option_help, options, to_dict
+from moe_sweeps.config.groups import SlurmConfig
 from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.data.batches import TrainBatches, val_batches
 from moe_sweeps.data.prepare import prepared
+from moe_sweeps.distributed import ALONE, Ranks
 from moe_sweeps.errors import MoeSweepsError
-from moe_sweeps.freeze import default_threads, freeze
+from moe_sweeps.freeze import default_threads, freeze, snapshot_of
 from moe_sweeps.hardware import resolve_device
 from moe_sweeps.paths import SWEEPS, resolve
 from moe_sweeps.provenance import command_line
+from moe_sweeps.results.manifest import load_manifest
 from moe_sweeps.rundir import FINISHED, RunDir, State
-from moe_sweeps.sweep.budget import duration
 from moe_sweeps.sweep.estimate import Estimator
 from moe_sweeps.sweep.file import load_sweep
+from moe_sweeps.sweep.follow import duration
 from moe_sweeps.sweep.grid import single
-from moe_sweeps.sweep.local import LocalSweep
+from moe_sweeps.sweep.local import LocalSweep, drive
 from moe_sweeps.sweep.plan import Plan, make_plan, unread_settings, write_manifest
 from moe_sweeps.worker import run_worker
 
@@ -38,53 +45,81 @@ EXAMPLES = """examples:
       one proxy run with loss-free balancing
   python train.py -m balancer=aux,lossfree aux.coef=0.1,0.2,0.6 seed=0,1,2
       a sweep with three seeds: 18 combinations, 12 distinct runs
+  python -m torch.distributed.run --nproc-per-node 2 train.py trainer.micro_batch_size=4
+      one run in two processes, each with half of every batch
   python train.py -m sweep=aux_coef scale=smoke
       the grid of sweeps/aux_coef.yaml; what is typed beside it wins
 """
-OK, FAILED, REFUSED, STOPPED = 0, 1, 2, 130
+OK, REFUSED, STOPPED = 0, 2, 130
+BRING_BACK = "`moe-sweeps retry --cancelled {}` goes on with it."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the process's exit code."""
     arguments = _parser().parse_intermixed_args(argv)
-    console = Console()
+    ranks, console = ALONE, make_console()
     try:
+        ranks = Ranks.from_environment()
+        console.quiet = not ranks.is_first
         if arguments.cfg:
             console.out(yaml.safe_dump(to_dict(compose(single(arguments.overrides))), sort_keys=False), end="")
             return OK
-        if arguments.multirun:
-            return sweep(console, arguments.overrides, arguments.budget)
-        return train_one(console, arguments.overrides)
+        if not arguments.multirun:
+            return train_one(console, arguments.overrides, ranks)
+        if ranks.size > 1:
+            raise MoeSweepsError(f"-m starts processes of its own, and this one is {ranks}. Leave the launcher out.")
+        return sweep(console, arguments.overrides, arguments.budget)
     except MoeSweepsError as error:
         notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", []))
-        print(f"error: {error}{notes}", file=sys.stderr)
+        who = f"{ranks}: " if ranks.size > 1 else ""
+        print(f"{who}error: {error}{notes}", file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt:
         print("\nstopped; the same line typed again goes on where it stopped", file=sys.stderr)
         return STOPPED
 
 
-def train_one(console: Console, overrides: Sequence[str]) -> int:
-    """Train one run in this process, with a progress bar."""
+def train_one(console: Console, overrides: Sequence[str], ranks: Ranks = ALONE) -> int:
+    """Train one run in this process, or in this and its fellow `ranks`, with a progress bar on the first."""
     handler = RichHandler(console=console, show_path=False, show_time=False, show_level=False)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     settings = single(overrides)
     run = compose(settings)
     for key, why in unread_settings(run, settings).items():
         logging.warning("%s is not read by this run: it has %s, and %s would read it", key, why.by, why.reader)
-    _check_machine_and_data([run])
-    folder = freeze(run, overrides, command=command_line())
-    state = folder.status().state
-    if state in FINISHED:
-        console.print(f"{folder.path.name} is already {state}; nothing to train", highlight=False)
-    else:
-        estimate = Estimator(resolve(run.paths.runs), default_threads(1)).estimate(run)
-        console.print(f"training takes {duration(estimate.seconds)} ({estimate.source})", highlight=False)
-        state = _train_with_bar(console, folder)
+    ranks.require_even_split(run.trainer.batch_size, run.trainer.micro_batch_size)
+    if ranks.is_first:
+        _check_machine_and_data([run])
+    with ranks.joined() as joined:
+        folder = _frozen_by_first(run, overrides, joined)
+        state = _train_unless_settled(console, run, folder, joined)
     if state is State.preempted:
         raise KeyboardInterrupt
+    if state is State.cancelled:
+        raise MoeSweepsError(f"the run was cancelled; its state is saved. {BRING_BACK.format(folder.run_id)}")
     print_summary(console, folder, folder.summary() or {}, state)
     return OK
+
+
+def _frozen_by_first(run: RunConfig, overrides: Sequence[str], ranks: Ranks) -> RunDir:
+    path = ""
+    if ranks.is_first:
+        path = str(freeze(run, overrides, command=command_line(), workers=ranks.local_size).path)
+    return RunDir(Path(ranks.word_of_first("run folder", path)))
+
+
+def _train_unless_settled(console: Console, run: RunConfig, folder: RunDir, ranks: Ranks) -> State:
+    state = folder.status().state
+    if ranks.any(state is State.cancelled):
+        raise MoeSweepsError(f"{folder.path.name} was cancelled. {BRING_BACK.format(folder.run_id)}")
+    if ranks.any(state in FINISHED):
+        console.print(f"{folder.path.name} is already {state}; nothing to train", highlight=False)
+        return state
+    if snapshot_of(folder) is not None and ranks.size == 1:
+        return _train_from_snapshot(console, folder)
+    estimate = Estimator(resolve(run.paths.runs), default_threads(ranks.local_size)).estimate(run)
+    console.print(f"training takes {duration(estimate.seconds)} ({estimate.source})", highlight=False)
+    return _train_with_bar(console, folder, ranks)
 
 
 def sweep(console: Console, overrides: Sequence[str], budget: str | None = None) -> int:
@@ -94,22 +129,28 @@ def sweep(console: Console, overrides: Sequence[str], budget: str | None = None)
         OverBudget: it takes longer than `budget`; nothing was started.
     """
     plan = make_plan(overrides)
-    cost, estimator = costs(plan)
+    launch = next(iter(plan.runs.values())).run.launch
+    # A login node is no place to train a probe on.
+    cost, estimator = costs(plan, probing=not isinstance(launch, SlurmConfig))
     show(console, plan, cost)
     if budget:
         require_budget(plan, cost, budget, overrides, estimator)
     cost.require_disk()
     todo, workers = [r.planned for r in cost.runs], cost.workers
+    if isinstance(launch, SlurmConfig):
+        _check_data([p.run for p in todo])
+        return submit_plan(console, plan, launch, estimator)
     _check_machine_and_data([p.run for p in todo])
     folders = {run_id: p.frozen(command_line(), workers) for run_id, p in plan.runs.items()}
-    write_manifest(plan, command_line())
-    rows = [(plan.runs[run_id].label, folder) for run_id, folder in folders.items()]
+    path = write_manifest(plan, command_line())
+    manifest = load_manifest(path)
+    view = SweepView(console, [(run_label(manifest, run_id), folder) for run_id, folder in folders.items()], workers)
     if todo:
-        with SweepView(console, rows) as view:
-            LocalSweep([folders[p.run_id] for p in todo], workers).run(view.tick)
+        with view:
+            drive(path.parent, list(folders.values()), workers, view.tick, view.say)
     _show_table(console, plan)
-    print_failures(console, rows)
-    return OK if all(folder.status().state in FINISHED for _, folder in rows) else FAILED
+    print_failures(console, view.rows)
+    return exit_code(view.rows)
 
 
 def _show_table(console: Console, plan: Plan) -> None:
@@ -122,25 +163,41 @@ def _show_table(console: Console, plan: Plan) -> None:
 
 
 def _check_machine_and_data(runs: Sequence[RunConfig]) -> None:
-    """Refuse what this machine or the text cannot do before any run has a folder; prepare the data on first use."""
-    for run in {repr((r.engine, r.data, r.trainer)): r for r in runs}.values():
+    """Refuse what this machine or the text cannot do before any run has a folder."""
+    for run in {r.engine.device: r for r in runs}.values():
         resolve_device(run.engine.device)
+    _check_data(runs)
+
+
+def _check_data(runs: Sequence[RunConfig]) -> None:
+    """Refuse what the text is too short for; prepare it on first use."""
+    for run in {repr((r.data, r.trainer)): r for r in runs}.values():
         data = prepared(run.data, resolve(run.paths.data))
         TrainBatches(data.train, run.trainer.seq_len, run.trainer.batch_size, data_seed=0)
         val_batches(data.val, run.trainer.seq_len, run.trainer.eval_batch_size)
 
 
-def _train_with_bar(console: Console, folder: RunDir) -> State:
+def _train_with_bar(console: Console, folder: RunDir, ranks: Ranks) -> State:
     status = folder.status()
     bar = TrainingBar(console, status.total_steps, completed=status.step)
     try:
         with bar.progress:
-            return run_worker(folder, bar)
+            return run_worker(folder, bar if ranks.is_first else None, ranks)
     except MoeSweepsError:
         raise
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
+        failure = folder.status().failure  # of several processes that of the first one to fail
+        reason = f"{failure.type}: {failure.message}" if failure else f"{type(error).__name__}: {error}"
         raise MoeSweepsError(f"the run failed: {reason}\n  see {folder.path / 'traceback.txt'}") from error
+
+
+def _train_from_snapshot(console: Console, folder: RunDir) -> State:
+    """This process has imported the sources of now, so a worker of its own trains from the snapshot."""
+    with SweepView(console, [(folder.path.name, folder)], workers=1) as view:
+        LocalSweep([folder], workers=1).run(view.tick)
+    if print_failures(console, view.rows):
+        raise MoeSweepsError(f"the run failed; see {folder.path / 'traceback.txt'}")
+    return folder.status().state
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,30 +1,16 @@
-"""What a person sees in the terminal while planning and training."""
+"""What a person sees in the terminal while planning, and while one run trains in this process."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.live import Live
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from moe_sweeps.rundir import RunDir, State, Status
-from moe_sweeps.sweep.budget import duration
-
-MOST_ROWS = 24
-STATE_STYLE = {
-    State.done: "green",
-    State.running: "cyan",
-    State.failed: "bold red",
-    State.diverged: "magenta",
-    State.preempted: "yellow",
-    State.cancelled: "yellow",
-}
+from moe_sweeps.cli.follow import STATE_STYLE
+from moe_sweeps.rundir import RunDir, State
 
 
 class TrainingBar:
@@ -61,71 +47,6 @@ class _Steps(ProgressColumn):
         return Text(f"step {int(task.completed):>6}/{int(task.total or 0)}")
 
 
-class SweepView:
-    """Follows the runs of a sweep: a live table in a terminal, elsewhere a line whenever a run changes its state."""
-
-    def __init__(self, console: Console, rows: Sequence[tuple[str, RunDir]]) -> None:
-        self.console, self.rows = console, rows
-        self._live = Live(console=console, refresh_per_second=2) if console.is_terminal else None
-        self._seen = {folder: folder.status().state for _, folder in rows}
-
-    def __enter__(self) -> SweepView:
-        if self._live:
-            self._live.start()
-        self.tick()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.tick()
-        if self._live:
-            self._live.stop()
-        self.console.print()
-
-    def tick(self) -> None:
-        """Read the status files and show what they say."""
-        if self._live:
-            self._live.update(status_table(self.rows))
-            return
-        for label, folder in self.rows:
-            status = folder.status()
-            if status.state is not self._seen[folder]:
-                self._seen[folder] = status.state
-                step, loss, *_ = _progress(status)
-                self.console.print(f"{escape(label)}: {status.state}, step {step}, loss {loss}", highlight=False)
-
-
-def status_table(rows: Sequence[tuple[str, RunDir]], most: int = MOST_ROWS) -> Table:
-    """The live table: a row a run with its state, progress, last loss and MaxVio, speed and time left.
-
-    Of a long sweep only the runs that train or failed have a row; the title counts all.
-    """
-    states = [folder.status().state for _, folder in rows]
-    counts = ", ".join(f"{n} {state}" for state, n in Counter(states).items())
-    if len(rows) > most:
-        shown = (State.running, State.failed)
-        rows = [row for row, state in zip(rows, states, strict=True) if state in shown][-most:]
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", title=counts, title_justify="left")
-    table.add_column("run", no_wrap=True)
-    table.add_column("state")
-    for name in ("step", "loss", "MaxVio", "tokens/s", "left"):
-        table.add_column(name, justify="right")
-    for label, folder in rows:
-        status = folder.status()
-        table.add_row(escape(label), Text(status.state, STATE_STYLE.get(status.state, "dim")), *_progress(status))
-    return table
-
-
-def print_failures(console: Console, rows: Sequence[tuple[str, RunDir]]) -> int:
-    """List failed runs with their message and the place of the traceback; returns how many there are."""
-    failed = [(label, f, s.failure) for label, f in rows if (s := f.status()).state is State.failed]
-    for label, folder, failure in failed:
-        reason = f"{failure.type}: {failure.message}" if failure else "no reason was recorded"
-        console.print(f"[bold red]failed[/] {escape(label)}: {escape(reason)}", highlight=False, soft_wrap=True)
-        trace = folder.path / "traceback.txt"
-        console.print(f"       see {trace if trace.exists() else folder.log}", highlight=False, soft_wrap=True)
-    return len(failed)
-
-
 def print_summary(console: Console, folder: RunDir, summary: dict[str, Any], state: State) -> None:
     """The short summary that ends one run."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
@@ -134,20 +55,6 @@ def print_summary(console: Console, folder: RunDir, summary: dict[str, Any], sta
     console.print(Text(state, STATE_STYLE.get(state, "")))
     console.print(table)
     console.print(f"run folder: {folder.path}", highlight=False, soft_wrap=True)
-
-
-def _progress(status: Status) -> tuple[str, str, str, str, str]:
-    number = "-" if status.loss is None else f"{status.loss:.4f}"
-    maxvio = "-" if status.maxvio is None else f"{status.maxvio:.2f}"
-    speed = "-" if status.tokens_per_second is None else f"{status.tokens_per_second:,.0f}"
-    return f"{status.step}/{status.total_steps}", number, maxvio, speed, _time_left(status)
-
-
-def _time_left(status: Status) -> str:
-    if status.state is not State.running or not status.tokens_per_second:
-        return ""
-    tokens = (status.total_steps - status.step) * status.tokens_per_step
-    return duration(tokens / status.tokens_per_second).removeprefix("about ")
 
 
 def _summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ beside that behaviour. Everything here is plain data.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
 
@@ -190,6 +190,38 @@ class LaunchConfig(Component):
     kind: str = "local"
     workers: int | None = knob(None, ge=1)
     threads: int | None = knob(None, ge=1)
+    # Train from a copy of the sources as they were at submission, so that they can be edited meanwhile.
+    snapshot: bool = knob(False, neutral=False)
+    # A run whose worker keeps dying is given up after so many attempts in a row that reached no new checkpoint.
+    max_attempts_without_progress: int = knob(3, ge=1, neutral=3)
+
+
+@component("launch", "slurm")
+@dataclass(slots=True)
+class SlurmConfig(LaunchConfig):
+    """Runs as SLURM jobs, an array for all that ask alike. null means: decided from the run, or left to SLURM."""
+
+    kind: str = "slurm"
+    snapshot: bool = True  # jobs may start days after the sources were edited
+    nodes: int = knob(1, ge=1)
+    tasks_per_node: int = knob(1, ge=1)
+    cpus_per_task: int | None = knob(None, ge=1)
+    gpus_per_node: int | None = knob(None, ge=0)
+    mem_gb: int | None = knob(None, ge=1)
+    minutes: int | None = knob(None, ge=1)
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    exclude: str | None = None
+    sbatch: list[str] = field(default_factory=list)  # more options of sbatch: "mail-type=END"
+    srun: list[str] = field(default_factory=list)  # more options of srun: "--container-image=..."
+    setup: list[str] = field(default_factory=list)  # shell lines before training: "module load cuda"
+    pack: int = knob(1, ge=1)  # runs that share one job, side by side
+    max_parallel: int | None = knob(None, ge=1)  # jobs of one array that run at the same time
+    signal_seconds: int = knob(90, ge=1)  # the warning that SLURM gives before the time limit
+    wait: bool = False
+    dry_run: bool = False
 
 
 @dataclass(slots=True)

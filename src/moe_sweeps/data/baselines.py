@@ -52,7 +52,7 @@ class _Pairs:
 
     @classmethod
     def of(cls, tokens: Tokens) -> _Pairs:
-        ids = tokens.astype(np.int64)
+        ids = tokens[:].astype(np.int64)
         return cls(ids[:-1], ids[1:])
 
     def where(self, mask: Bools) -> _Pairs:

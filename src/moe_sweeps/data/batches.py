@@ -43,9 +43,9 @@ class TrainBatches:
                 "Use a smaller batch, shorter sequences or more text."
             )
 
-    def batch(self, step: int) -> Batch:
-        """(inputs_BS, targets_BS), int64, of the step with this number, counted from 0."""
-        return _gather(self.tokens, self.window_ids(step), self.seq_len)
+    def batch(self, step: int, rows: slice = slice(None)) -> Batch:
+        """(inputs_BS, targets_BS), int64, of the step with this number, counted from 0; `rows`: only those of it."""
+        return _gather(self.tokens, self.window_ids(step)[rows], self.seq_len)
 
     def window_ids(self, step: int) -> Ids:
         """Windows (B,) of one step; a batch may take its first rows from one epoch and the rest from the next."""
@@ -85,17 +85,19 @@ def batch_order_digest(batches: TrainBatches, fingerprint: str, steps: int = 100
     return digest.hexdigest()[:16]
 
 
-def val_batches(tokens: Tokens, seq_len: int, batch_size: int, max_windows: int | None = None) -> Iterator[Batch]:
+def val_batches(
+    tokens: Tokens, seq_len: int, batch_size: int, max_windows: int | None = None, part: slice = slice(None)
+) -> Iterator[Batch]:
     """(inputs_BS, targets_BS) over all windows in order; the last batch may have fewer rows.
 
     With `max_windows` that many (or all, if there are fewer), evenly spaced over the whole set: its beginning would be
-    one domain alone. Raises `DataError`, at once, when there is no window.
+    one domain alone. `part`: only these of the chosen windows. Raises `DataError`, at once, when there is no window.
     """
     n_windows = window_count(tokens, seq_len)
     if n_windows == 0:
         rule = f"the {len(tokens):,} validation tokens are fewer than one sequence and its last target need"
         raise DataError(f"trainer.seq_len={seq_len} is refused: {rule}. Use shorter sequences or more text.")
-    chosen = chosen_windows(n_windows, max_windows)
+    chosen = chosen_windows(n_windows, max_windows)[part]
     return (_gather(tokens, chosen[i : i + batch_size], seq_len) for i in range(0, len(chosen), batch_size))
 
 
@@ -117,9 +119,10 @@ def window_domains(data: TokenData, split: SplitName, seq_len: int) -> Ids:
 
 
 def _gather(tokens: Tokens, windows_B: Ids, seq_len: int) -> Batch:
-    index_BS = windows_B[:, None] * seq_len + np.arange(seq_len)
-    return _tensor(tokens[index_BS]), _tensor(tokens[index_BS + 1])
+    starts_B = (windows_B * seq_len).tolist()
+    ids_BS = np.stack([tokens[start : start + seq_len + 1] for start in starts_B]).astype(np.int64)
+    return _tensor(ids_BS[:, :-1]), _tensor(ids_BS[:, 1:])
 
 
-def _tensor(ids: Tokens) -> Tensor:
-    return torch.from_numpy(ids.astype(np.int64))
+def _tensor(ids: Ids) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(ids))

@@ -1,9 +1,12 @@
-"""Prepared tokens on disk: one memory map a split, and a meta file that says what they are."""
+"""Prepared tokens on disk: memory maps of both splits, and a meta file that says what they are."""
 
 from __future__ import annotations
 
+import bisect
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,12 +19,45 @@ META_FILE = "meta.json"
 TOKENIZER_FILE = "tokenizer.json"
 
 SplitName = Literal["train", "val"]
-Tokens = npt.NDArray[np.unsignedinteger[Any]]
+TokenArray = npt.NDArray[np.unsignedinteger[Any]]
+
+
+class Shards:
+    """Several memory maps read as one sequence of ids."""
+
+    def __init__(self, parts: Sequence[TokenArray]) -> None:
+        self._parts = parts
+        self._ends = list(accumulate(len(part) for part in parts))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self._parts[0].dtype
+
+    def __getitem__(self, span: slice) -> TokenArray:
+        """A contiguous range of ids; a copy where it lies in more than one shard. The step must be 1."""
+        start, stop, step = span.indices(len(self))
+        assert step == 1, "shards are read in contiguous ranges"
+        found: list[TokenArray] = []
+        shard = bisect.bisect_right(self._ends, start)
+        while start < stop:
+            first = self._ends[shard] - len(self._parts[shard])
+            end = min(stop, self._ends[shard])
+            found.append(self._parts[shard][start - first : end - first])
+            start, shard = end, shard + 1
+        if len(found) == 1:
+            return found[0]
+        return np.concatenate(found) if found else self._parts[0][:0]
+
+
+Tokens = TokenArray | Shards
 
 
 @dataclass(frozen=True, slots=True)
 class TokenData:
-    """Tokens of one prepared folder. `train` (N,) and `val` (M,) are read-only memory maps of ids."""
+    """Tokens of one prepared folder. `train` (N,) and `val` (M,) are read-only ids, mapped from its files."""
 
     folder: Path
     meta: dict[str, Any]
@@ -50,8 +86,13 @@ class TokenData:
         return list(self.meta["domains"])
 
     @property
+    def end_of_text_id(self) -> int:
+        """The id that closes every document."""
+        return int(self.meta["end_of_text_id"])
+
+    @property
     def tokenizer_path(self) -> Path:
-        return self.folder / TOKENIZER_FILE
+        return self.folder / str(self.meta.get("tokenizer_file", TOKENIZER_FILE))
 
     def tokens(self, split: SplitName) -> Tokens:
         return self.train if split == "train" else self.val
@@ -75,18 +116,24 @@ def _read_meta(folder: Path) -> dict[str, Any]:
 
 
 def _map(folder: Path, meta: dict[str, Any], split: SplitName) -> Tokens:
+    """The maps of a split, whose sizes are checked against meta.json."""
     try:
-        entry = meta["splits"][split]
-        path, count, dtype = folder / entry["file"], int(entry["tokens"]), np.dtype(meta["dtype"])
-    except (KeyError, TypeError, ValueError) as error:
+        entry, dtype = meta["splits"][split], np.dtype(meta["dtype"])
+        files = [(folder / part["file"], int(part["tokens"])) for part in entry.get("files", [entry])]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"splits.{split} in {folder / META_FILE} is damaged ({error!r}). {_fix(folder)}") from error
+    parts = [_map_file(path, count, dtype, split) for path, count in files]
+    return parts[0] if len(parts) == 1 else Shards(parts)
+
+
+def _map_file(path: Path, count: int, dtype: np.dtype[Any], split: SplitName) -> TokenArray:
     expected, actual = count * dtype.itemsize, path.stat().st_size if path.is_file() else None
     if actual is None or actual != expected or not count:
         found = "is missing" if actual is None else f"has {actual:,} bytes"
         rule = f"splits.{split} in {META_FILE} says {count:,} tokens of {dtype.itemsize} bytes, {expected:,} bytes"
-        raise DataError(f"{path} {found}: {rule}. {_fix(folder)}")
+        raise DataError(f"{path} {found}: {rule}. {_fix(path.parent)}")
     return np.memmap(path, dtype=dtype, mode="r")
 
 
 def _fix(folder: Path) -> str:
-    return f"Delete {folder}; it is prepared again on the next run."
+    return f"Delete {folder}; it is prepared again on the next run, or by moe-sweeps data prepare."

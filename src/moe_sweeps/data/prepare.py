@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from tokenizers import Tokenizer
 
 from moe_sweeps.data import corpus, tokenizer
-from moe_sweeps.data.config import CorpusConfig, DataConfig
+from moe_sweeps.data.config import CorpusConfig, DataConfig, EncodedConfig
 from moe_sweeps.data.corpus import Document
 from moe_sweeps.data.memmap import META_FILE, TOKENIZER_FILE, TokenData
 from moe_sweeps.data.split import Split, split_documents
@@ -31,31 +31,64 @@ PREPARATION_VERSION = 1
 DTYPE = np.dtype("<u2")
 
 
-def prepared(config: DataConfig, root: Path, progress: bool = True) -> TokenData:
+def prepared(config: DataConfig, root: Path, progress: bool = True, *, asked_for: bool = False) -> TokenData:
     """The prepared data of `config` below `root`, prepared now if it is not there yet.
 
     Any number of processes may call this at once: one prepares, the others wait for it. With `progress` a bar is drawn
-    on stderr. Raises `DataError` when text is missing or the folder is damaged.
+    on stderr. Raises `DataError` when text is missing, the folder is damaged, or the data are so large that they are
+    prepared only when they are `asked_for`.
     """
     folder = root / folder_name(config)
     if not _is_complete(folder):
+        if not (config.ON_FIRST_USE or asked_for):
+            _refuse_incomplete(config, folder)
         console = Console(stderr=True, quiet=not progress)
         with _only_process(folder, console):
             if not _is_complete(folder):
-                _prepare(_corpus_config(config), folder, console)
-    return TokenData.open(folder)
+                _prepare(config, folder, console)
+    data = TokenData.open(folder)
+    _require_same_text(config, data)
+    return data
 
 
 def folder_name(config: DataConfig) -> str:
     """The folder is the identity: the same name means the same config and the same version of this code."""
-    content = json.dumps([asdict(config), PREPARATION_VERSION], sort_keys=True)
-    return f"{config.kind}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+    version = PREPARATION_VERSION
+    if isinstance(config, EncodedConfig):
+        from moe_sweeps.data.bulk import BULK_VERSION as version  # noqa: N811
+    content = json.dumps([config.preparation(), version], sort_keys=True)
+    label = "-subset" if isinstance(config, EncodedConfig) and config.max_tokens else ""
+    return f"{config.kind}{label}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
 
-def _corpus_config(config: DataConfig) -> CorpusConfig:
-    if not isinstance(config, CorpusConfig):
-        raise DataError(f"data={config.kind} has no preparation. Use data=corpus.")
-    return config
+def prepare_command(config: DataConfig) -> str:
+    """What to type to prepare the data of `config`."""
+    defaults = type(config)()
+    changed = {f.name: getattr(config, f.name) for f in fields(config)}
+    changed = {name: value for name, value in changed.items() if value != getattr(defaults, name)}
+    settings = [f"data.{name}={getattr(value, 'name', value)}" for name, value in changed.items()]
+    return " ".join(["moe-sweeps data prepare", config.kind, *settings])
+
+
+def _refuse_incomplete(config: DataConfig, folder: Path) -> None:
+    from moe_sweeps.data.bulk import how_far
+
+    assert isinstance(config, EncodedConfig)
+    state = how_far(_partial(folder), config)
+    fix = f"Run: {prepare_command(config)} (interrupt it when you like; it goes on where it stopped)"
+    raise DataError(f"data={config.kind} is not prepared in {folder}: {state}. {fix}.")
+
+
+def _require_same_text(config: DataConfig, data: TokenData) -> None:
+    """Local files that are here must be those that were prepared; prepared data whose files lie elsewhere are fine."""
+    if not isinstance(config, EncodedConfig) or "source" not in data.meta:
+        return
+    from moe_sweeps.data.bulk import source_stamps
+
+    stamps = source_stamps(config)
+    if stamps is not None and stamps != data.meta["source"]:
+        rule = f"its files changed after they were prepared in {data.folder}"
+        raise DataError(f"data={config.kind} is refused: {rule}. Delete that folder, or bring the files back.")
 
 
 def _is_complete(folder: Path) -> bool:
@@ -81,16 +114,27 @@ def _only_process(folder: Path, console: Console) -> Iterator[None]:
         lock.release()
 
 
-def _prepare(config: CorpusConfig, folder: Path, console: Console) -> None:
+def _prepare(config: DataConfig, folder: Path, console: Console) -> None:
     """Build beside `folder` and rename: what lies at the final name is complete. The caller holds the lock."""
-    partial = folder.with_name(f"{folder.name}.partial")
-    for left_over in (partial, folder):
-        shutil.rmtree(left_over, ignore_errors=True)
-    partial.mkdir()
+    partial = _partial(folder)
+    shutil.rmtree(folder, ignore_errors=True)
     console.print(f"preparing {folder} (once)")
-    with _progress_bar(console) as bar:
-        _build(config, partial, bar)
+    if isinstance(config, EncodedConfig):
+        from moe_sweeps.data.bulk import prepare_bulk
+
+        prepare_bulk(config, partial, console)
+    elif isinstance(config, CorpusConfig):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        with _progress_bar(console) as bar:
+            _build(config, partial, bar)
+    else:
+        raise DataError(f"data={config.kind} has no preparation. Use data=corpus.")
     partial.replace(folder)
+
+
+def _partial(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.partial")
 
 
 def _build(config: CorpusConfig, folder: Path, bar: Progress) -> None:
@@ -121,7 +165,7 @@ def _ids(bpe: Tokenizer, document: Document) -> npt.NDArray[np.uint16]:
 def _meta(config: CorpusConfig, bpe: Tokenizer, tokenizer_json: bytes, split: Split) -> dict[str, Any]:
     return {
         "preparation_version": PREPARATION_VERSION,
-        "config": asdict(config),
+        "config": config.preparation(),
         "sources": corpus.source_versions(),
         "dtype": DTYPE.str,
         "vocab_size": bpe.get_vocab_size(),

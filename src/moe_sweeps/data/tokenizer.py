@@ -29,7 +29,7 @@ def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    with _one_thread():
+    with one_thread():
         tokenizer.train_from_iterator(texts, trainer)
     if (size := tokenizer.get_vocab_size()) < vocab_size:
         rule = f"the training text has pieces for no more than {size} tokens"
@@ -39,7 +39,7 @@ def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 def encode(tokenizer: Tokenizer, text: str) -> list[int]:
     """Ids of one document, closed by the id of `END_OF_TEXT`."""
-    with _one_thread():
+    with one_thread():
         [encoding] = tokenizer.encode_batch_fast([text], add_special_tokens=False)
     return [*encoding.ids, end_of_text_id(tokenizer)]
 
@@ -69,7 +69,7 @@ def _literal(tokenizer: Tokenizer) -> Tokenizer:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Keep the library from starting threads, unless the user chose otherwise.
 
     They would take the cores from runs beside this one, and the library prints a warning at every later fork of a

@@ -45,9 +45,12 @@ class ModelOutput:
 class Transformer(nn.Module):
     """Decoder with rotary positions, RMSNorm before each sub-layer, no biases, and the embedding as output head."""
 
-    def __init__(self, run: RunConfig, vocab_size: int) -> None:
+    def __init__(self, run: RunConfig, vocab_size: int, end_of_text_id: int | None = None) -> None:
         super().__init__()
         self.config = run.model
+        if run.data.mask_documents and end_of_text_id is None:
+            raise ValueError("data.mask_documents needs the id that ends a document")
+        self.boundary_id = end_of_text_id if run.data.mask_documents else None
         # Built around an empty tensor: the default constructor would fill it from the global random state.
         table_VD = torch.empty(vocab_size, run.model.width)
         self.embedding = nn.Embedding.from_pretrained(table_VD, freeze=False)
@@ -79,9 +82,10 @@ class Transformer(nn.Module):
         """What the last layer leaves in the residual stream (B, S, D), and the routings, one per MoE layer."""
         x_BSD = self.embedding(tokens_BS)
         rotary = rotary_tables(tokens_BS.shape[1], self.config, x_BSD)
+        mask_BSS = None if self.boundary_id is None else document_mask(tokens_BS, self.boundary_id)
         routings: list[Routing] = []
         for i, layer in enumerate(self.layers):
-            x_BSD, routing = layer(x_BSD, rotary, partial(ranking, i) if ranking else None)
+            x_BSD, routing = layer(x_BSD, rotary, partial(ranking, i) if ranking else None, mask_BSS)
             routings += [routing] if routing else []
         return x_BSD, tuple(routings)
 
@@ -122,10 +126,10 @@ class Layer(nn.Module):
             raise TypeError(f"no feed-forward network is known for {type(run.experts).__name__}")
 
     def forward(
-        self, x_BSD: Tensor, rotary: tuple[Tensor, Tensor], ranking: Ranking | None
+        self, x_BSD: Tensor, rotary: tuple[Tensor, Tensor], ranking: Ranking | None, mask_BSS: Tensor | None = None
     ) -> tuple[Tensor, Routing | None]:
         """The layer's output (B, S, D), and its routing if it has a router."""
-        x_BSD = x_BSD + self.attention(self.attention_norm(x_BSD), rotary)
+        x_BSD = x_BSD + self.attention(self.attention_norm(x_BSD), rotary, mask_BSS)
         normed_BSD = self.ffn_norm(x_BSD)
         if hasattr(self, "ffn"):
             return x_BSD + self.ffn(normed_BSD), None
@@ -142,12 +146,16 @@ class Attention(nn.Module):
         self.qkv_QD = nn.Parameter(torch.empty(3 * config.width, config.width))
         self.out_DD = nn.Parameter(torch.empty(config.width, config.width))
 
-    def forward(self, x_BSD: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, x_BSD: Tensor, rotary: tuple[Tensor, Tensor], mask_BSS: Tensor | None = None) -> Tensor:
+        """`mask_BSS`: True where position s may attend to the second S; None: to itself and all before it."""
         qkv_BSQ = F.linear(x_BSD, self.qkv_QD)
         heads_BSNC = (*x_BSD.shape[:2], -1, self.head_dim)
         q_BNSC, k_BNSC, v_BNSC = (part.view(heads_BSNC).transpose(1, 2) for part in qkv_BSQ.chunk(3, dim=-1))
         q_BNSC, k_BNSC = rotate(q_BNSC, rotary), rotate(k_BNSC, rotary)
-        y_BNSC = F.scaled_dot_product_attention(q_BNSC, k_BNSC, v_BNSC, is_causal=True)
+        if mask_BSS is None:
+            y_BNSC = F.scaled_dot_product_attention(q_BNSC, k_BNSC, v_BNSC, is_causal=True)
+        else:
+            y_BNSC = F.scaled_dot_product_attention(q_BNSC, k_BNSC, v_BNSC, attn_mask=mask_BSS.unsqueeze(1))
         return F.linear(y_BNSC.transpose(1, 2).flatten(2), self.out_DD)
 
 
@@ -176,6 +184,18 @@ class RMSNorm(nn.Module):
         return F.rms_norm(wide, self.weight.shape, self.weight.to(wide.dtype), self.eps)
 
 
+def document_mask(tokens_BS: Tensor, end_of_text_id: int) -> Tensor:
+    """bool (B, S, S): True where a position may attend to another, of its own document and not after it.
+
+    `end_of_text_id` belongs to the document that it closes. Rotary positions count from the window's start: only their
+    differences enter, so a document's place in the window changes nothing.
+    """
+    ends_BS = tokens_BS == end_of_text_id
+    document_BS = ends_BS.cumsum(dim=1) - ends_BS.long()
+    same_BSS = document_BS.unsqueeze(2) == document_BS.unsqueeze(1)
+    return same_BSS.tril()
+
+
 def rotary_tables(seq_len: int, config: ModelConfig, like: Tensor) -> tuple[Tensor, Tensor]:
     """cos and sin (S, C) of position * theta^(-2j/C); both halves of C have the same angles, as in LLaMA."""
     exponents = torch.arange(0, config.head_dim, 2, device=like.device, dtype=torch.float32) / config.head_dim
@@ -191,9 +211,12 @@ def rotate(x_BNSC: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     return (x_BNSC * cos_SC + torch.cat((-second, first), dim=-1) * sin_SC).to(x_BNSC.dtype)
 
 
-def build_model(run: RunConfig, vocab_size: int) -> Transformer:
-    """The model that `run` describes, on the CPU, with the weights that `run.seed` gives."""
-    model = Transformer(run, vocab_size)
+def build_model(run: RunConfig, vocab_size: int, end_of_text_id: int | None = None) -> Transformer:
+    """The model that `run` describes, on the CPU, with the weights that `run.seed` gives.
+
+    `end_of_text_id` is what `data.mask_documents` tells documents apart by.
+    """
+    model = Transformer(run, vocab_size, end_of_text_id)
     model.init_weights(run.seed)
     return model
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from moe_sweeps.config.registry import Component, component, knob
 from moe_sweeps.optim.groups import ParamGroup
+from moe_sweeps.optim.ranks import ALONE, Ranks
 
 
 @dataclass(slots=True)
@@ -23,7 +24,8 @@ class OptimizerConfig(Component):
     base_lr: float = knob(1e-3, gt=0)
     weight_decay: float = knob(0.1, ge=0)
 
-    def build(self, groups: Sequence[ParamGroup]) -> torch.optim.Optimizer:
+    def build(self, groups: Sequence[ParamGroup], ranks: Ranks = ALONE) -> torch.optim.Optimizer:
+        """The optimizer of `groups`. Some share their work among `ranks`; all leave the same bits on each."""
         raise NotImplementedError
 
 
@@ -37,7 +39,7 @@ class AdamWConfig(OptimizerConfig):
     beta2: float = knob(0.95, ge=0, lt=1)
     eps: float = knob(1e-8, gt=0)
 
-    def build(self, groups: Sequence[ParamGroup]) -> torch.optim.Optimizer:
+    def build(self, groups: Sequence[ParamGroup], ranks: Ranks = ALONE) -> torch.optim.Optimizer:
         params = [group.as_torch(self.base_lr, self.weight_decay) for group in groups]
         # The fused kernel makes one pass over the state where the plain one makes a dozen.
         return torch.optim.AdamW(params, lr=self.base_lr, betas=(self.beta1, self.beta2), eps=self.eps, fused=True)

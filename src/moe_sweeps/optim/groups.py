@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from moe_sweeps.errors import MoeSweepsError
 from moe_sweeps.optim.lr_split import LrSplitConfig, Role
@@ -21,6 +21,9 @@ ROLE_PATTERNS: dict[Role, str] = {
     Role.norm: r"norm\.weight$",
 }
 DECAYED_ROLES = frozenset({Role.expert, Role.router, Role.dense})
+# A parameter's name ends in its axes. Rows of several matrices that are stored as one: gate and up; query, key, value.
+FUSED_ROWS = {"H": 2, "Q": 3}
+STACK_AXIS = "E"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,23 @@ def role_of(name: str) -> Role:
         found = ", ".join(r.value for r in roles) or "none"
         raise MoeSweepsError(f"parameter {name} must have exactly one role, and matches {found}; see ROLE_PATTERNS")
     return roles[0]
+
+
+def matrices(name: str, tensor: Tensor) -> list[Tensor]:
+    """Views of the matrices in a parameter (or in its gradient), each (N, out, in), or (1, dim) of a vector.
+
+    A stack of experts is E matrices, and projections that are stored as one are cut at their seams: what an optimizer
+    of matrices must see. `layers.0.moe.experts.up_EHD` (E, 2F, D) gives gates (E, F, D) and ups (E, F, D).
+
+    Raises:
+        MoeSweepsError: three dimensions that are no stack of experts, or more.
+    """
+    found = re.search(r"_([A-Z]+)$", name)
+    axes = found.group(1) if found else ""
+    if tensor.dim() > 3 or (tensor.dim() == 3 and not axes.startswith(STACK_AXIS)):
+        raise MoeSweepsError(f"parameter {name} of shape {tuple(tensor.shape)} is neither a matrix nor a stack of them")
+    stack = tensor if tensor.dim() == 3 else tensor.unsqueeze(0)
+    return list(stack.chunk(FUSED_ROWS.get(axes[-2:-1], 1), dim=1))
 
 
 def parameter_groups(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from moe_sweeps.optim.expert_steps import ExpertSteps
 from moe_sweeps.optim.groups import ParamGroup, expected_roles, parameter_groups
 from moe_sweeps.optim.lr_split import LoadBasedConfig, LrSplitConfig, Ratios, Role
+from moe_sweeps.optim.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     from moe_sweeps.config.schema import RunConfig
@@ -32,10 +33,10 @@ class AppliedRates:
 class Stepper:
     """Takes the steps of one run. State: the optimizer's, and the moving average of a load-based split."""
 
-    def __init__(self, run: RunConfig, model: nn.Module) -> None:
+    def __init__(self, run: RunConfig, model: nn.Module, ranks: Ranks = ALONE) -> None:
         self.run = run
         split, groups = groups_of(run, model)
-        self.optimizer: torch.optim.Optimizer = run.optimizer.build(groups)
+        self.optimizer: torch.optim.Optimizer = run.optimizer.build(groups, ranks)
         self.ratios = split.ratios(run)
         self._expert_steps = None
         if isinstance(split, LoadBasedConfig) and self.ratios is not None:

@@ -17,7 +17,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from moe_sweeps.errors import RunFolderError
-from moe_sweeps.results.frame import Loaded, Problem
+from moe_sweeps.results.frame import Loaded
+from moe_sweeps.results.problem import Problem
 from moe_sweeps.rundir import MetricsLog, RunDir
 
 KEYS = ("run_id", "split", "step")

@@ -27,6 +27,7 @@ import yaml
 
 from moe_sweeps.errors import RunFolderError
 from moe_sweeps.files import read_json
+from moe_sweeps.results.problem import Problem
 from moe_sweeps.rundir import RunDir, State, Status
 
 METRICS = ("val_loss", "val_perplexity", "val_accuracy", "val_maxvio_global", "train_maxvio_batch")
@@ -38,16 +39,6 @@ _PROVENANCE = (*_VERSIONS, "pairing.initial_weights", "pairing.batches", "git.co
 _FIXED = _IDENTITY + _STATUS + _FAILURE + _PROVENANCE
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C loader is about eight times as fast
 _RUN_FOLDER = re.compile(r".+-[0-9a-f]{12}")
-
-
-class Problem(NamedTuple):
-    """Something under the runs folder that could not be read, and why."""
-
-    path: Path
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
 
 
 class Loaded(NamedTuple):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from moe_sweeps.files import read_json
-from moe_sweeps.results.frame import Problem
+from moe_sweeps.results.problem import Problem
 
 
 @dataclass(frozen=True, slots=True)

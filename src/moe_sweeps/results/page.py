@@ -13,11 +13,11 @@ from pathlib import Path
 
 from moe_sweeps.results.charts import CHARTS
 from moe_sweeps.results.evidence import Evidence
-from moe_sweeps.results.frame import Problem
 from moe_sweeps.results.lineage import reproduce
 from moe_sweeps.results.notes import caption, facts, legend, warning
 from moe_sweeps.results.outcomes import ENDED, ArmRun
 from moe_sweeps.results.page_parts import CSS, JS
+from moe_sweeps.results.problem import Problem
 from moe_sweeps.results.sheets import NOTHING, Cell, Sheet
 from moe_sweeps.results.tables import Arm, Table
 

@@ -10,13 +10,14 @@ from moe_sweeps.files import write_atomic
 from moe_sweeps.results import render_costs
 from moe_sweeps.results.csv_file import csv_text, sheet_csv
 from moe_sweeps.results.evidence import Evidence, gather
-from moe_sweeps.results.frame import Problem, load_runs
+from moe_sweeps.results.frame import load_runs
 from moe_sweeps.results.latex import latex
 from moe_sweeps.results.manifest import Manifest, load_manifests
 from moe_sweeps.results.markdown import markdown, sheet_markdown
 from moe_sweeps.results.noise import Noise
 from moe_sweeps.results.outside import outside_manifest
 from moe_sweeps.results.page import html_page
+from moe_sweeps.results.problem import Problem
 from moe_sweeps.results.recommend import recommendations
 from moe_sweeps.results.scorecard import claims_markdown
 from moe_sweeps.results.sheets import Sheet

@@ -10,6 +10,7 @@ from moe_sweeps.errors import ConfigError, MoeSweepsError
 from moe_sweeps.hardware import available_cores
 from moe_sweeps.sweep.cost import PlanCost, plan_cost
 from moe_sweeps.sweep.estimate import Estimator, wall_time
+from moe_sweeps.sweep.follow import duration
 from moe_sweeps.sweep.plan import Plan, make_plan
 
 UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "min": 60.0, "s": 1.0}
@@ -30,13 +31,6 @@ def parse_duration(text: str) -> float:
     if not seconds or "".join(n + u for n, u in parts) != re.sub(r"\s+", "", text):
         raise ConfigError("--budget", text, "it must be a time above 0", "Write 90s, 30m, 2h, 1h30m or 1d.")
     return seconds
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: 45 s, 3.2 min, 5.1 h."""
-    if seconds < 90:
-        return f"about {seconds:.0f} s"
-    return f"about {seconds / 60:.1f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
 
 
 def require_budget(plan: Plan, cost: PlanCost, budget: str, arguments: Sequence[str], estimator: Estimator) -> None:

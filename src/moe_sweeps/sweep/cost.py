@@ -11,7 +11,7 @@ from pathlib import Path
 
 from moe_sweeps.errors import ConfigError
 from moe_sweeps.model.sizes import Sizes, sizes
-from moe_sweeps.rundir import FINISHED
+from moe_sweeps.rundir import SETTLED
 from moe_sweeps.sweep.estimate import Estimate, Estimator, tokens_of, wall_time
 from moe_sweeps.sweep.plan import Plan, PlannedRun
 
@@ -79,7 +79,7 @@ class PlanCost:
 
 def plan_cost(plan: Plan, estimator: Estimator, workers: int) -> PlanCost:
     """The cost of what a plan still has to run."""
-    todo = [p for p in plan.runs.values() if p.state not in FINISHED]
+    todo = [p for p in plan.runs.values() if p.state not in SETTLED]
     return PlanCost(tuple(_run_cost(p, estimator) for p in todo), workers, _free(plan.runs_root))
 
 

@@ -1,31 +1,56 @@
 """Runs of a sweep on this machine: one process a run, a few at a time, each isolated from the others' crashes.
 
-Workers are forked from a server that has imported torch once, so that a run starts without importing it again.
+One process drives a sweep. Whoever types the same line meanwhile follows, and takes over when the driver is gone.
 """
 
 from __future__ import annotations
 
 import logging
-import multiprocessing
-import os
 import signal
-import sys
+import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing.connection import wait
-from multiprocessing.context import ForkServerContext
-from multiprocessing.forkserver import ensure_running
-from multiprocessing.process import BaseProcess
+from pathlib import Path
 from types import FrameType
 
-from moe_sweeps.errors import RunBusyError
-from moe_sweeps.rundir import Failure, RunDir, State
+from filelock import FileLock, Timeout
 
-POLL_SECONDS = 0.5
+from moe_sweeps.errors import DiskFull, MoeSweepsError, RunBusyError
+from moe_sweeps.rundir import SETTLED, Failure, RunDir, State, Status
+from moe_sweeps.sweep.process import BUSY, Worker, start
+
+log = logging.getLogger(__name__)
+UNKNOWN = 255  # exit code of a worker whose server was killed, so that nobody saw how it ended
+POLL_SECONDS = 0.25
 STOP_SECONDS = 60.0
-BUSY = 75  # exit code of a worker that found its run in other hands
+Tick = Callable[[], None]
+
+
+def drive(sweep_folder: Path, runs: Sequence[RunDir], workers: int, tick: Tick, said: Callable[[str], None]) -> None:
+    """Train what is missing of `runs`; follow instead while another process does so for the same sweep.
+
+    `tick` is called a few times a second, `said` gets a sentence when this process follows or takes over.
+
+    Raises:
+        KeyboardInterrupt: the process was asked to stop, and its workers have saved their state and ended.
+    """
+    lock, retry_failed = FileLock(sweep_folder / ".lock"), True
+    while True:
+        try:
+            with lock.acquire(timeout=0):
+                todo = [run for run in runs if _is_missing(run, retry_failed)]
+                if todo and not retry_failed:
+                    said("the process that ran this sweep is gone; going on here")
+                LocalSweep(todo, workers).run(tick)
+                return
+        except Timeout:
+            if retry_failed:
+                said("another process runs this sweep; following it (Ctrl-C leaves it alone)")
+            retry_failed = False  # what fails from now on has just been tried
+            time.sleep(POLL_SECONDS)
+            tick()
 
 
 @dataclass(slots=True)
@@ -34,22 +59,21 @@ class LocalSweep:
 
     waiting: list[RunDir]
     workers: int
-    active: dict[RunDir, BaseProcess] = field(default_factory=dict)
+    active: dict[RunDir, Worker] = field(default_factory=dict)
     elsewhere: list[RunDir] = field(default_factory=list)
     stopping: bool = False
 
-    def run(self, tick: Callable[[], None]) -> None:
-        """Train everything; `tick` is called about twice a second.
+    def run(self, tick: Tick) -> None:
+        """Train everything; `tick` is called a few times a second.
 
         Raises:
             KeyboardInterrupt: the process was asked to stop, and the workers have saved their state and ended.
         """
         with self._stop_on_signals():
             try:
-                context = _forkserver()
                 while (self.waiting or self.active or self.elsewhere) and not self.stopping:
-                    self._fill(context)
-                    wait([p.sentinel for p in self.active.values()], timeout=POLL_SECONDS)
+                    self._fill()
+                    self._wait()
                     self._collect()
                     tick()
             finally:
@@ -65,10 +89,10 @@ class LocalSweep:
         deadline = time.monotonic() + STOP_SECONDS
         for folder, process in self.active.items():
             process.join(max(0.0, deadline - time.monotonic()))
-            if process.is_alive():
+            if process.exitcode is None:
                 process.kill()
                 process.join()
-                record_death(folder, process, State.preempted)
+                self._settle(folder, process, give_up=False)
         self.active.clear()
 
     @contextmanager
@@ -85,71 +109,100 @@ class LocalSweep:
             for s, handler in before.items():
                 signal.signal(s, handler)
 
-    def _fill(self, context: ForkServerContext) -> None:
-        while self.waiting and len(self.active) < self.workers:
+    def _fill(self) -> None:
+        while self.waiting and self._in_use() < self.workers and not self.stopping:
             folder = self.waiting.pop(0)
-            process = context.Process(target=work, args=(folder,), name=folder.path.name)
-            process.start()
-            self.active[folder] = process
+            if not _is_missing(folder, retry_failed=True):
+                continue  # cancelled or finished by another process while it waited here
+            try:
+                self.active[folder] = start(folder)
+            except (MoeSweepsError, OSError) as error:
+                _record_no_start(folder, error)
+
+    def _in_use(self) -> int:
+        """Workers of this machine that train one of our runs, those of a driver that was killed among them."""
+        return len(self.active) + sum(run.status().host == socket.gethostname() for run in self.elsewhere)
+
+    def _wait(self) -> None:
+        """Until a worker ends or the poll interval is over."""
+        deadline = time.monotonic() + POLL_SECONDS
+        while time.monotonic() < deadline and not self.stopping:
+            if any(process.exitcode is not None for process in self.active.values()):
+                return
+            time.sleep(POLL_SECONDS / 10)
 
     def _collect(self) -> None:
         for folder, process in list(self.active.items()):
             if process.exitcode is None:
                 continue
+            process.join()
             del self.active[folder]
-            if process.exitcode == BUSY:
-                self.elsewhere.append(folder)
-            elif process.exitcode:
-                record_death(folder, process, State.failed)
+            if process.exitcode and not self._settle(folder, process):
+                self.waiting.insert(0, folder)
         for folder in list(self.elsewhere):
             if not folder.is_locked():
                 # Its other worker is gone: finished, or not, which a worker of ours finds out.
                 self.elsewhere.remove(folder)
-                self.waiting.append(folder)
+                if _is_missing(folder, retry_failed=False):
+                    self.waiting.append(folder)
+
+    def _settle(self, folder: RunDir, process: Worker, give_up: bool = True) -> bool:
+        """See to a run whose worker ended with an error; False when it is to be gone on with."""
+        try:
+            if process.exitcode == BUSY:
+                raise RunBusyError("its worker found it in other hands")
+            return record_death(folder, process, give_up)
+        except RunBusyError:
+            self.elsewhere.append(folder)
+        except (MoeSweepsError, OSError) as error:
+            log.error("%s: its worker ended, and that could not be recorded: %s", folder.path.name, error)
+        return True
 
 
-def _forkserver() -> ForkServerContext:
-    """The server that workers are forked from. It and they ignore Ctrl-C, which a terminal sends to all of them."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["moe_sweeps.worker", "moe_sweeps.cli.train"])
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        ensure_running()
-    finally:
-        signal.signal(signal.SIGINT, before)
-    return context
+def record_death(folder: RunDir, process: Worker, give_up: bool = True) -> bool:
+    """Make a worker that ended without a word (SIGKILL, out of memory, no start at all) visible in its run's status.
+
+    Returns whether the run is over for now. A run whose worker was killed is not, until with `give_up` it has died
+    `launch.max_attempts_without_progress` times in a row without a new checkpoint.
+
+    Raises:
+        RunBusyError: another worker trains the run.
+    """
+    with folder.lock():
+        status = folder.status()
+        if not _died_without_a_word(status, process):
+            return True
+        status.count_death(folder.checkpoint_step())
+        code, limit = process.exitcode or 0, folder.config()["launch"].get("max_attempts_without_progress", 3)
+        killed = code < 0 or code == UNKNOWN
+        cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        message = f"the worker process ended by {cause} without a traceback; see {folder.log}"
+        if status.deaths > 1:
+            message += f" ({status.deaths} attempts in a row reached no new checkpoint)"
+        status.state = State.failed if not killed or (give_up and status.deaths >= limit) else State.preempted
+        status.failure = Failure("WorkerDied", message, f"died: {cause}")
+        folder.write_status(status)
+        return status.state is State.failed
 
 
-def work(folder: RunDir) -> None:
-    """The body of a worker process: train one run with all output going to its log."""
-    with folder.log.open("a", buffering=1) as file:
-        os.dup2(file.fileno(), sys.stdout.fileno())
-        os.dup2(file.fileno(), sys.stderr.fileno())
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True)
-    from moe_sweeps.worker import run_worker
-
-    try:
-        run_worker(folder)
-    except RunBusyError as error:
-        logging.info("%s", error)
-        os._exit(BUSY)
-    except Exception:
-        logging.exception("the run failed")
-        sys.exit(1)
+def _died_without_a_word(status: Status, process: Worker) -> bool:
+    """False for a worker that said itself how it ended, and where another worker went on."""
+    if status.state is State.running:
+        return status.pid == process.pid
+    never_began = status.state is State.planned or (status.state is State.preempted and status.failure is not None)
+    return never_began and bool(process.exitcode)
 
 
-def record_death(folder: RunDir, process: BaseProcess, state: State) -> None:
-    """Make a worker that ended without a word (SIGKILL, out of memory, no start at all) visible in its run's status."""
+def _record_no_start(folder: RunDir, error: Exception) -> None:
     try:
         with folder.lock():
             status = folder.status()
-            its_own = status.state is State.running and status.pid == process.pid
-            if not its_own and status.state is not State.planned:
-                return  # it said itself how it ended, or another worker went on
-            code = process.exitcode or 0
-            cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            message = f"the worker process ended by {cause} without a traceback; see {folder.log}"
-            status.state, status.failure = state, Failure("WorkerDied", message, f"died: {cause}")
+            status.state, status.failure = State.failed, folder.record_failure(error)
             folder.write_status(status)
-    except RunBusyError:
-        return
+    except (RunBusyError, DiskFull, OSError) as second:
+        log.error("%s: %s (%s)", folder.path.name, error, second)
+
+
+def _is_missing(run: RunDir, retry_failed: bool) -> bool:
+    state = run.status().state
+    return state not in SETTLED and (retry_failed or state is not State.failed)

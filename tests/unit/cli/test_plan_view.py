@@ -9,6 +9,7 @@ from helpers import TINY
 from rich.console import Console
 
 from moe_sweeps.cli.plan_view import print_plan
+from moe_sweeps.rundir import State, Status
 from moe_sweeps.sweep.cost import PlanCost, plan_cost
 from moe_sweeps.sweep.estimate import Estimator
 from moe_sweeps.sweep.plan import Plan, make_plan
@@ -48,3 +49,11 @@ def test_a_disk_that_is_too_small_stands_out(folders: Path) -> None:
     plan = make_plan(TINY)
     cost = plan_cost(plan, Estimator(folders), 1)
     assert "of checkpoints, only 10 B free" in printed(plan, PlanCost(cost.runs, 1, free_disk=10))
+
+
+def test_a_plan_says_what_was_cancelled(folders: Path) -> None:
+    line = "balancer=aux,lossfree"
+    folder = next(iter(make_plan([*TINY, line]).runs.values())).frozen("test", workers=1)
+    folder.write_status(Status(State.cancelled))
+    shown = planned(folders, line, workers=1)
+    assert "already done: 0, to run: 1, cancelled: 1 (moe-sweeps retry --cancelled brings them back)" in shown

@@ -136,9 +136,9 @@ def test_a_thousand_combinations_are_planned_in_five_seconds(folders: Path) -> N
         (folders / f"other-{i:012x}").mkdir()
     axes = ["balancer=aux,lossfree,none,aux_lossfree,quantile", "router=topk_softmax,softmax_topk", "experts=e8,e16"]
     line = [*TINY, *axes, "aux.coef=range(0.01,0.11,0.02)", "seed=range(0,10)"]
-    started = time.perf_counter()
+    started = time.process_time()
     plan = make_plan(line)
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     assert len(plan.requests) == 5 * 2 * 2 * 5 * 10
     assert len(plan.runs) == 2 * 2 * 10 * (5 + 1 + 1 + 5 + 1)
     assert seconds < 5

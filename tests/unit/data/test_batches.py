@@ -12,7 +12,7 @@ from moe_sweeps.data.batches import (
     window_domains,
     window_order,
 )
-from moe_sweeps.data.memmap import SplitName, TokenData
+from moe_sweeps.data.memmap import Shards, SplitName, TokenData
 from moe_sweeps.errors import DataError
 
 # Token i is i, so a batch shows where it was read. 100 tokens make 24 windows of 4 with their targets.
@@ -157,3 +157,24 @@ def test_a_part_of_the_validation_set_is_spread_over_all_of_it() -> None:
     assert starts == [0, 20, 50, 70]
     whole = [int(x[0]) for inputs, _ in val_batches(tokens, 10, 3, max_windows=99) for x in inputs]
     assert whole == list(range(0, 100, 10))
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_gathered_ranks_have_the_global_batch_also_after_a_resume(ranks: int) -> None:
+    tokens = np.arange(1003, dtype=np.uint16)
+    whole = TrainBatches(tokens, seq_len=10, batch_size=8, data_seed=5)
+    for step in (0, 11, 12, 13, 250):  # 100 windows: an epoch ends within step 12
+        fresh = TrainBatches(tokens, seq_len=10, batch_size=8, data_seed=5)  # what a resumed process has
+        size = 8 // ranks
+        parts = [fresh.batch(step, slice(rank * size, rank * size + size)) for rank in range(ranks)]
+        for side in (0, 1):
+            assert torch.equal(torch.cat([part[side] for part in parts]), whole.batch(step)[side])
+
+
+def test_shards_give_the_batches_of_one_map() -> None:
+    tokens = np.arange(1003, dtype=np.uint16)
+    shards = Shards([tokens[:300], tokens[300:301], tokens[301:900], tokens[900:]])
+    ours = TrainBatches(shards, seq_len=10, batch_size=8, data_seed=5)
+    theirs = TrainBatches(tokens, seq_len=10, batch_size=8, data_seed=5)
+    for step in range(14):
+        assert all(torch.equal(a, b) for a, b in zip(ours.batch(step), theirs.batch(step), strict=True))

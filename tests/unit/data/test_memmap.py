@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moe_sweeps.data.memmap import TokenData
+from moe_sweeps.data.memmap import Shards, TokenData
 from moe_sweeps.errors import DataError
 
 
@@ -35,8 +35,8 @@ def write(folder: Path, dtype: str = "<u2") -> Path:
 @pytest.mark.parametrize("dtype", ["<u2", "<u4"])
 def test_open_maps_what_meta_describes(dtype: str, tmp_path: Path) -> None:
     data = TokenData.open(write(tmp_path / "data", dtype))
-    assert data.train.tolist() == list(range(100))
-    assert data.val.tolist() == list(range(7, 17))
+    assert data.train[:].tolist() == list(range(100))
+    assert data.val[:].tolist() == list(range(7, 17))
     assert data.train.dtype == np.dtype(dtype)
     assert (data.vocab_size, data.fingerprint, data.domains) == (100, "f00", ["a", "b"])
     assert data.domain_spans("train") == [("a", 0, 60), ("b", 60, 100)]
@@ -48,7 +48,7 @@ def test_open_maps_what_meta_describes(dtype: str, tmp_path: Path) -> None:
 def test_tokens_cannot_be_changed(tmp_path: Path) -> None:
     data = TokenData.open(write(tmp_path / "data"))
     with pytest.raises(ValueError, match="read-only"):
-        data.train[0] = 1
+        data.train[:][0] = 1
 
 
 @pytest.mark.parametrize(("split", "size"), [("train", 198), ("train", 202), ("val", 0), ("val", 19)])
@@ -94,3 +94,12 @@ def test_an_empty_split_is_refused(tmp_path: Path) -> None:
     os.truncate(folder / "val.bin", 0)
     with pytest.raises(DataError, match=r"val\.bin"):
         TokenData.open(folder)
+
+
+@pytest.mark.parametrize("span", [(0, 0), (0, 4), (3, 5), (4, 6), (2, 10), (9, 10), (0, 10), (7, 99), (5, 3)])
+def test_shards_read_as_one_sequence(span: tuple[int, int]) -> None:
+    whole = np.arange(10, dtype=np.uint16)
+    shards = Shards([whole[:4], whole[4:5], whole[5:]])
+    assert len(shards) == 10
+    assert shards[slice(*span)].tolist() == whole[slice(*span)].tolist()
+    assert shards[slice(*span)].dtype == shards.dtype == np.uint16

@@ -49,7 +49,7 @@ def documents_of(data: TokenData, split: SplitName) -> list[str]:
     bpe = tokenizer.load(data.tokenizer_path)
     ends = np.flatnonzero(data.tokens(split) == data.meta["end_of_text_id"])
     assert ends[-1] == len(data.tokens(split)) - 1
-    return [bpe.decode(part[part != 0].tolist()) for part in np.split(data.tokens(split), ends + 1)[:-1]]
+    return [bpe.decode(part[part != 0].tolist()) for part in np.split(data.tokens(split)[:], ends + 1)[:-1]]
 
 
 def test_tokens_decode_to_exactly_the_documents_of_each_side(tiny_data: TokenData, tiny_corpus: list[Document]) -> None:
@@ -96,7 +96,7 @@ def test_second_call_reads_what_the_first_prepared(
     monkeypatch.setattr(corpus, "documents", lambda: pytest.fail("prepared twice"))
     again = prepared(tiny_config, tiny_data.folder.parent)
     assert again.fingerprint == tiny_data.fingerprint
-    assert np.array_equal(again.train, tiny_data.train)
+    assert np.array_equal(again.train[:], tiny_data.train[:])
 
 
 def test_preparing_elsewhere_gives_the_same_fingerprint_and_files(
@@ -193,7 +193,7 @@ def test_a_config_that_is_not_of_the_corpus_is_refused(tmp_path: Path) -> None:
 def test_real_corpus(real_data: TokenData, tmp_path: Path) -> None:
     assert real_data.domains == ["wikipedia", "bible", "python"]
     assert real_data.vocab_size == 2048
-    assert int(real_data.train.max()) == 2047
+    assert int(real_data.train[:].max()) == 2047
     assert 3e6 < len(real_data.train) < 4.5e6
     for train, val in zip(real_data.domain_spans("train"), real_data.domain_spans("val"), strict=True):
         tokens = {"train": train[2] - train[1], "val": val[2] - val[1]}
@@ -216,4 +216,4 @@ def test_real_meta_is_plain_json(real_data: TokenData) -> None:
 
 def test_prepared_folder_can_be_copied(tiny_data: TokenData, tmp_path: Path) -> None:
     copy = shutil.copytree(tiny_data.folder, tmp_path / "copy")
-    assert np.array_equal(TokenData.open(copy).val, tiny_data.val)
+    assert np.array_equal(TokenData.open(copy).val[:], tiny_data.val[:])

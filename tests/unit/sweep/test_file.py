@@ -47,6 +47,8 @@ def test_every_sweep_file_says_what_it_is_for_and_plans(folders: Path, name: str
         ("num_experts_x_aux", 2 * 2 + 2),
         ("lossfree_vs_aux", 3),
         ("aux_coef", 5 + 1),
+        ("load_based_lr", 2 * (1 + 3 + 2)),
+        ("shampoo", 2 * 2),
         ("gating", 2 * (2 + 1)),
         ("expert_lr_at_scale", 2 * 2),
         ("router_learning", 12),

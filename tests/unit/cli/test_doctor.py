@@ -1,0 +1,85 @@
+"""The doctor: what is fine, what is absent, what is wrong, and what it says to do."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from moe_sweeps.cli import doctor
+from moe_sweeps.cli.doctor import Finding, Mark
+from moe_sweeps.data.memmap import TokenData
+
+
+def test_report_and_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    fine, wrong = Finding("disk", Mark.fine, "much"), Finding("data", Mark.wrong, "none", "Get some.")
+    assert doctor.print_findings(Console(width=80), [fine]) == 0
+    assert doctor.print_findings(Console(width=80), [fine, wrong]) == 1
+    shown = capsys.readouterr().out
+    assert "!!  data      none\n              Get some.\n1 to put right" in shown
+
+
+def test_this_machine_has_what_the_project_needs() -> None:
+    for check in (doctor.python, doctor.packages, doctor.devices):
+        assert [f.mark for f in check()] == [Mark.fine]
+
+
+def test_package_of_the_wrong_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"torch": "1.0", "filelock": None}
+    version = doctor._version
+    monkeypatch.setattr(doctor, "_version", lambda name: found.get(name, version(name)))
+    [finding] = doctor.packages()
+    assert finding.mark is Mark.wrong
+    assert "torch is 1.0, and " in finding.text
+    assert "filelock is not installed" in finding.text
+    assert "pip install -e ." in finding.fix
+
+
+def test_data_complete_damaged_and_partial(tmp_path: Path, real_data: TokenData) -> None:
+    [absent] = doctor.prepared_data(tmp_path)
+    assert absent.mark is Mark.absent
+    (tmp_path / "corpus-1").symlink_to(real_data.folder)
+    (tmp_path / "corpus-2").mkdir()
+    (tmp_path / "fineweb_edu-3.partial").mkdir()
+    findings = list(doctor.prepared_data(tmp_path))
+    assert [f.mark for f in findings] == [Mark.fine, Mark.wrong, Mark.wrong]
+    assert real_data.fingerprint[:12] in findings[0].text
+    assert "goes on where it stopped" in findings[2].fix
+
+
+@pytest.mark.parametrize(
+    ("script", "mark", "text"),
+    [
+        (None, Mark.absent, "no sbatch"),
+        ("echo 'debug* up 4'", Mark.fine, "partitions: debug* up 4"),
+        ("echo gone >&2; exit 1", Mark.wrong, "sinfo fails: gone"),
+    ],
+)
+def test_slurm(script: str | None, mark: Mark, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("sbatch", "sinfo") if script else ():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin" if script else str(tmp_path))
+    [finding] = doctor.slurm()
+    assert finding.mark is mark
+    assert text in finding.text
+
+
+def test_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=10**9)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    [finding] = doctor.disk({"data": tmp_path / "not" / "there"})
+    assert finding.mark is Mark.wrong
+    assert "1 GB free" in finding.text
+    assert "MOE_SWEEPS_DATA" in finding.fix
+
+
+def test_a_check_that_fails_is_a_finding() -> None:
+    def broken() -> None:
+        raise np.exceptions.AxisError("odd")
+
+    [finding] = doctor._guarded("Hub", broken)  # type: ignore[arg-type]
+    assert finding == Finding("Hub", Mark.wrong, "the check itself failed: AxisError: odd")
