@@ -22,7 +22,7 @@ from moe_sweeps.paths import resolve
 if TYPE_CHECKING:
     from moe_sweeps.results.write import Written
 
-WIDTH_WITHOUT_TERMINAL = 100
+WIDTH_WITHOUT_TERMINAL = 140
 
 
 def main(argv: Sequence[str] | None = None) -> int:

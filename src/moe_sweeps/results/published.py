@@ -67,11 +67,19 @@ def published_key(row: Mapping[str, Any]) -> dict[str, Any]:
         "balancer": "aux" if balancer == "none" else balancer,
         "aux_coef": {"aux": row.get("aux.coef"), "none": 0.0}.get(str(balancer)),
         "bias_update_rate": row.get("balancer.rate") if balancer == "lossfree" else None,
-        "lr_scaling": split if split in _LOAD_BASED else "none",
+        "lr_scaling": _scaling(row) if split in _LOAD_BASED else "none",
         "optimizer": row.get("optimizer"),
         "lr": rates["dense"] * PUBLISHED_BASE_LR,
         "expert_lr": rates["expert"] * PUBLISHED_BASE_LR,
     }
+
+
+def _scaling(row: Mapping[str, Any]) -> str:
+    """The load-based split as published; one that is changed in any way, a control above all, was not published."""
+    plain = {"sqrt": False, "min_ratio": 0.0, "max_ratio": None, "ema": 0.0, "control": "none", "scale_decay": True}
+    own = {key: row.get(f"lr_split.{key}") for key in plain}
+    changed = [key for key, value in own.items() if not pd.isna(value) and value != plain[key]]
+    return f"{row['lr_split']} with {', '.join(changed)}" if changed else str(row["lr_split"])
 
 
 def _agrees(column: str, theirs: Any, ours: Any) -> bool:

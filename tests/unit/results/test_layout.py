@@ -158,6 +158,10 @@ def test_the_published_run_that_corresponds_is_found(
 
 
 def test_an_arm_that_was_not_published_has_no_value() -> None:
+    by_load = LOSSFREE | {"lr_split": "batch_fraction", "lr_split.control": "none"}
+    assert published_values(by_load, ["load_based_lr"])
+    assert published_values(by_load | {"lr_split.control": "shuffled"}, ["load_based_lr"]) == []
+    assert published_values(by_load | {"lr_split.sqrt": True}, ["load_based_lr"]) == []
     assert published_values(AUX_ROW | {"aux.coef": 0.05}, ["aux_coef"]) == []
     assert published_values(AUX_ROW | {"experts.num_experts": 4}, ["aux_coef"]) == []
     assert published_key(LOSSFREE)["aux_coef"] is None
