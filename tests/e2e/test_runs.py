@@ -154,11 +154,18 @@ def test_a_disk_that_fills_up_while_a_run_trains(small_disk: Path, real_data: To
 
 
 def test_the_command_says_that_the_disk_is_full(small_disk: Path) -> None:
+    """A sweep whose measured checkpoints will not fit is refused; a run that finds out on the way says so."""
     fill(small_disk, leave=700_000)
-    done = train("-m", *TINY)
-    assert done.returncode == 1
-    assert "failed: 1 run, DiskFull in files.py" in done.stdout
-    assert "the disk or the quota is full" in done.stdout
+    refused = train("-m", *TINY)
+    assert refused.returncode == 2
+    assert "checkpoints would take" in refused.stderr
+    assert states(small_disk) == []
+    failed = train(*TINY)
+    assert failed.returncode != 0
+    assert "the disk or the quota is full" in failed.stderr
+    status = manage("status")
+    assert status.returncode == 1
+    assert "failed: 1 run, DiskFull in files.py" in status.stdout
     (small_disk / "ballast").unlink()
     retried = manage("retry")
     assert retried.returncode == 0, retried.stdout + retried.stderr

@@ -57,10 +57,23 @@ def report(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def explain(arguments: argparse.Namespace, console: Console) -> int:
-    """The parameter groups of a run that exists, or of one that a command line describes."""
+    """The parameter groups of a run that exists or that a command line describes, or the runs behind a table's cell."""
+    from moe_sweeps.results.lineage import is_cell
+
+    if len(arguments.run) == 1 and is_cell(arguments.run[0]):
+        return explain_cell(arguments.run[0], console)
     from moe_sweeps.cli.explain import configured_run, print_explanation
 
     print_explanation(console, configured_run(arguments.run, runs_root()))
+    return 0
+
+
+def explain_cell(word: str, console: Console) -> int:
+    """What a number of a table rests on: TABLE:ROW,COLUMN."""
+    from moe_sweeps.results.lineage import find_cell, lineage
+
+    for line in lineage(find_cell(word, runs_root())):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     return 0
 
 
@@ -128,8 +141,8 @@ def _parser() -> argparse.ArgumentParser:
     one = commands.add_parser("report", help="pictures of one run: load, balance, bias, specialisation, norms, loss")
     one.add_argument("run", help="a run folder, a run id, or a beginning of one")
     one.set_defaults(command=report)
-    one = commands.add_parser("explain", help="parameter groups: role, size, learning rate, schedule, decay")
-    one.add_argument("run", nargs="+", help="a run folder or run id, or overrides as for python train.py")
+    one = commands.add_parser("explain", help="parameter groups of a run, or the runs behind a cell of a table")
+    one.add_argument("run", nargs="+", help="a run, overrides as for python train.py, or TABLE:ROW,COLUMN")
     one.set_defaults(command=explain)
     one = commands.add_parser("doctor", help="check this machine: Python, torch, devices, SLURM, disk, data, trackers")
     one.set_defaults(command=doctor)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ from moe_sweeps.paths import resolve
 if TYPE_CHECKING:
     from moe_sweeps.results.write import Written
 
-WIDTH_WITHOUT_TERMINAL = 100
+WIDTH_WITHOUT_TERMINAL = 140
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,24 +72,45 @@ def _console() -> Console:
 
 def _show(written: Written, console: Console, *, costs: bool) -> None:
     from moe_sweeps.results import render_costs
-    from moe_sweeps.results.render import print_table
+    from moe_sweeps.results.terminal import print_claims, print_sheet, print_table
 
-    both = zip(written.tables, written.costs, strict=True)
-    for table, cost in reversed(list(both)):  # the newest last, where the reader looks
-        print_table(table, console)
-        if costs and cost is not None:
-            console.print(render_costs.terminal(cost))
+    for found in reversed(written.evidence):  # the newest last, where the reader looks
+        print_table(found.table, console)
+        if costs and found.costs is not None:
+            console.print(render_costs.terminal(found.costs))
+        if found.verdicts:
+            print_claims(found.verdicts, console)
+    if written.summary is not None:
+        print_sheet(written.summary, console)
     if written.problems:
         console.print(Text("Could not be read, and is in no number:", style="bold red"))
         for problem in written.problems:
             console.print(Text(f"  {problem}"))
-    for path in written.paths:
-        console.print(Text(f"wrote {path}", style="dim"), soft_wrap=True)
+    page = next(path for path in written.paths if path.name == "index.html")
+    folders = Counter(path.parent for path in written.paths)
+    for folder, files in folders.items():
+        console.print(Text(f"wrote {files} files to {folder}", style="dim"), soft_wrap=True)
+    console.print(Text(f"all on one page: {page}", style="bold"), soft_wrap=True)
     if not written.clean:
         consequence = (
             "allowed by ALLOW_PARTIAL=1" if _partial_is_allowed() else "exit code 1; ALLOW_PARTIAL=1 allows it"
         )
-        console.print(Text(f"Not everything is final ({consequence}).", style="yellow"))
+        console.print(Text(f"Not everything is final ({consequence}):", style="yellow"))
+        for line in unfinished(written):
+            console.print(Text(f"  {line}", style="yellow"), soft_wrap=True)
+
+
+def unfinished(written: Written) -> list[str]:
+    """Rows that rest on fewer seeds than planned or on several versions, and what could not be read."""
+    from moe_sweeps.results.tables import marks
+
+    rows = [
+        f"{table.title}: {arm.label}: {arm.done} of {len(arm.runs)} seeds; {', '.join(found)}"
+        for table in written.tables
+        for arm in table.arms
+        if (found := marks(table, arm)) and not (arm.complete and table.one_version)
+    ]
+    return [*rows, *map(str, written.problems)]
 
 
 if __name__ == "__main__":

@@ -155,7 +155,7 @@ def sweep(console: Console, overrides: Sequence[str], budget: str | None = None)
 
 def _show_table(console: Console, plan: Plan) -> None:
     # pandas and scipy take longer to import than a plan does, so they come when there is a table to make.
-    from moe_sweeps.results.render import print_table
+    from moe_sweeps.results.terminal import print_table
     from moe_sweeps.results.write import write_tables
 
     for table in write_tables(plan.runs_root, plan.reports_root, only=plan.sweep_id).tables:

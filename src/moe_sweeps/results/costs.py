@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from moe_sweeps.results.frame import Loaded, load_curves
+from moe_sweeps.results.columns import Metric
+from moe_sweeps.results.curves import load_curves
+from moe_sweeps.results.frame import Loaded
 from moe_sweeps.results.stats import Estimate, estimate
-from moe_sweeps.results.tables import Arm, Metric, Table
+from moe_sweeps.results.tables import Arm, Table
 
 REFERENCE_STEPS = 50_000  # of one of the talk's runs
 
@@ -48,7 +50,7 @@ class CostTable:
 
     table: Table
     cells: dict[str, dict[str, Estimate]]
-    baseline: Arm  # what `relative` is relative to: the first arm with a time
+    baseline: Arm  # what `relative` is relative to: that of the table, or the first arm with a time
     steps: int | None  # where losses are compared at equal steps
     seconds: float | None  # and at equal time
     hosts: tuple[str, ...]
@@ -59,7 +61,8 @@ def cost_table(table: Table, runs: Loaded) -> CostTable | None:
     done = {run.run_id for arm in table.arms for run in arm.runs if run.outcome == "done"}
     frame = runs.frame.loc[runs.frame["run_id"].isin(done)]
     rows: dict[str, dict[str, Any]] = {str(row["run_id"]): _plain(row) for row in frame.to_dict("records")}
-    baseline = next((arm for arm in table.arms if _values(arm, rows, "seconds_per_step")), None)
+    first = sorted(table.arms, key=lambda arm: arm.arm != table.baseline)  # the table's baseline before any other
+    baseline = next((arm for arm in first if _values(arm, rows, "seconds_per_step")), None)
     if baseline is None:
         return None
     points = evaluations(list(frame["folder"]))

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ import yaml
 from moe_sweeps.errors import RunFolderError
 from moe_sweeps.files import read_json
 from moe_sweeps.results.problem import Problem
-from moe_sweeps.rundir import MetricsLog, RunDir, State, Status
+from moe_sweeps.rundir import RunDir, State, Status
 
 METRICS = ("val_loss", "val_perplexity", "val_accuracy", "val_maxvio_global", "train_maxvio_batch")
 _IDENTITY = ("run_id", "arm", "folder")
@@ -59,21 +59,6 @@ def load_runs(root: Path) -> Loaded:
             problems.append(Problem(folder, _reason(folder, error)))
     rows, doubles = _without_doubles(rows)
     return Loaded(_frame(rows), problems + doubles)
-
-
-def load_curves(folders: Iterable[Path | str]) -> Loaded:
-    """The metrics.jsonl of `folders`, one row per record: run_id, split, step, and a column per metric."""
-    records: list[dict[str, Any]] = []
-    problems: list[Problem] = []
-    for folder in map(Path, folders):
-        run_id = RunDir(folder).run_id
-        try:
-            records += [{"run_id": run_id, **record} for record in MetricsLog(folder / "metrics.jsonl").records()]
-        except (OSError, ValueError, TypeError, RunFolderError) as error:
-            problems.append(Problem(folder, str(error)))
-    frame = pd.DataFrame(records)
-    keys = ["run_id", "split", "step"]
-    return Loaded(frame.reindex(columns=keys + [c for c in frame.columns if c not in keys]), problems)
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

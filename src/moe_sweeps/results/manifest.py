@@ -41,6 +41,18 @@ class Manifest:
     axes: dict[str, list[str]] = field(default_factory=dict)
     created: str = ""
     command: str = ""
+    file: dict[str, str] = field(default_factory=dict)  # of the sweep file: name, question, source, table
+    baseline: str | None = None  # arm id
+    expect: tuple[dict[str, Any], ...] = ()  # statements bound to arm ids; see claims.py
+
+    @property
+    def table(self) -> str:
+        """The name of the table that the sweep fills."""
+        return self.file.get("table") or self.name
+
+    @property
+    def question(self) -> str:
+        return self.file.get("question", "")
 
     @property
     def slug(self) -> str:
@@ -59,6 +71,9 @@ class Manifest:
             axes={k: [str(v) for v in values] for k, values in (content.get("axes") or {}).items()},
             created=datetime.fromisoformat(content["created"]).isoformat(),
             command=str(content.get("command") or ""),
+            file=_texts(content.get("file")),
+            baseline=content.get("baseline"),
+            expect=tuple(dict(statement) for statement in content.get("expect") or ()),
         )
 
 

@@ -11,10 +11,12 @@ from rich.padding import Padding
 from rich.table import Table as Grid
 from rich.text import Text
 
+from moe_sweeps.results.columns import Metric
 from moe_sweeps.results.costs import COSTS, CostTable
-from moe_sweeps.results.render import NOTHING, pipes
+from moe_sweeps.results.markdown import pipes
+from moe_sweeps.results.sheets import NOTHING, Cell, Sheet, text_cell
 from moe_sweeps.results.stats import CONFIDENCE
-from moe_sweeps.results.tables import Arm, Metric
+from moe_sweeps.results.tables import Arm
 
 # Half-widths stand beside these alone; the rest would not fit beside them, and costs.csv has all.
 WITH_INTERVAL = frozenset({"relative", "loss_at_steps", "loss_at_seconds"})
@@ -96,3 +98,16 @@ def _cell(costs: CostTable, arm: Arm, metric: Metric, plus_minus: str) -> str:
     if found.half_width is None or metric.column not in WITH_INTERVAL:
         return text
     return f"{text}{plus_minus}{found.half_width * metric.factor:.{metric.digits}f}"
+
+
+def cost_sheet(costs: CostTable) -> Sheet:
+    """A cost table as a sheet."""
+    names, rows = _names(costs), []
+    for arm in costs.table.arms:
+        texts, runs = _row(costs, arm, " ± "), tuple(run.run_id for run in arm.runs)
+        numbers = (
+            Cell(t, costs.cells[arm.arm][m.column].mean, runs) for t, m in zip(texts[names:], COSTS, strict=True)
+        )
+        rows.append((*map(text_cell, texts[:names]), *numbers))
+    numeric = tuple(place >= names for place in range(names + len(COSTS)))
+    return Sheet("costs", "Costs", tuple(_header(costs)), numeric, tuple(rows), tuple(notes_of(costs)))

@@ -9,68 +9,23 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
 
+from moe_sweeps.results.columns import METRICS, PRIMARY, Metric
+from moe_sweeps.results.compare import Comparison, Sample, compare, complete, differences, pooled_sd
+from moe_sweeps.results.definition import GENERIC, TableDefinition, load_definition
 from moe_sweeps.results.frame import Loaded
-from moe_sweeps.results.labels import SEED_KEYS, label_arms, spell, unread_knobs, varying_keys
-from moe_sweeps.results.manifest import Manifest, PlannedRun, Request
+from moe_sweeps.results.labels import label_arms
+from moe_sweeps.results.manifest import Manifest
+from moe_sweeps.results.merged import collapsed
+from moe_sweeps.results.noise import Floor, Noise
+from moe_sweeps.results.outcomes import ENDED, OUTCOMES, ArmRun, outcome
 from moe_sweeps.results.stats import Estimate, estimate
 
-STALE_AFTER = 300.0  # seconds without a heartbeat
 UNKNOWN = "unknown"
-
-# Every way in which a run can stand in a table, and what a reader should know about it.
-OUTCOMES = {
-    "done": "trained to the end",
-    "stopped": "collapsed and stopped there (trainer.stop_on_collapse); an outcome, and its numbers are in no mean",
-    "diverged": "the loss became NaN or infinite; this is an outcome, and its numbers are in no mean",
-    "failed": "ended with an error; traceback.txt in its folder says why",
-    "stale": f"says that it is running, but gave no sign of life for {STALE_AFTER / 60:.0f} minutes",
-    "running": "being trained now",
-    "queued": "waiting to be started",
-    "planned": "has a folder, but was never started",
-    "preempted": "stopped from outside with its state saved; it goes on when started again",
-    "cancelled": "stopped by its owner",
-    "missing": "has no folder",
-    "unreadable": "its folder is damaged or incomplete",
-}
-# Outcomes after which nothing is left to train.
-ENDED = frozenset({"done", "stopped", "diverged"})
-COLLAPSED = "the router sent nearly everything to the same experts for long; numbers of done runs stay in the mean"
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """A column of numbers: `factor` turns the stored unit into the one of the header."""
-
-    column: str
-    header: str
-    digits: int
-    factor: float = 1.0
-
-
-METRICS = (
-    Metric("val_loss", "val loss", 4),
-    Metric("val_perplexity", "perplexity", 2),
-    Metric("val_accuracy", "accuracy %", 2, factor=100.0),
-    Metric("val_maxvio_global", "MaxVio global", 3),
-    Metric("train_maxvio_batch", "MaxVio batch", 3),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class ArmRun:
-    """One planned run of an arm: how it stands, and why."""
-
-    run_id: str
-    folder: str
-    seed: int
-    outcome: str
-    detail: str
-    collapsed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +47,16 @@ class Arm:
     @property
     def done(self) -> int:
         return self.counts["done"]
+
+    @property
+    def rows(self) -> list[Mapping[str, Any]]:
+        """The frame's rows of its finished runs."""
+        return [run.row for run in self.runs if run.outcome == "done" and run.row is not None]
+
+    def sample(self, column: str) -> Sample:
+        """One number by seeds, and what the run of those seeds began with."""
+        rows = {(row.get("seed"), row.get("data_seed")): row for row in self.rows if row.get(column) is not None}
+        return Sample({s: row[column] for s, row in rows.items()}, {s: _start(row) for s, row in rows.items()})
 
     @property
     def router_collapsed(self) -> int:
@@ -119,6 +84,17 @@ class Table:
     scales: tuple[str, ...]
     tokens: tuple[int, ...]
     collapsed: tuple[str, ...]
+    baseline: str | None = None  # arm id
+    differences: dict[str, Comparison] = field(default_factory=dict)  # of the primary metric, by arm id
+    floor: Floor | None = None  # what seeds alone do to the primary metric
+    definition: TableDefinition = GENERIC
+
+    @property
+    def name(self) -> str:
+        return self.manifest.table
+
+    def arm(self, arm: str) -> Arm:
+        return next(a for a in self.arms if a.arm == arm)
 
     @property
     def title(self) -> str:
@@ -148,27 +124,61 @@ class Table:
         return self.one_version and all(arm.complete for arm in self.arms)
 
 
-def ablation_table(manifest: Manifest, runs: Loaded, *, now: float | None = None) -> Table:
+def ablation_table(manifest: Manifest, runs: Loaded, *, noise: Noise | None = None, now: float | None = None) -> Table:
     """The table of the sweep `manifest` from what `load_runs` read. `now` decides which runs are stale."""
     frame = runs.frame.loc[runs.frame["run_id"].isin(list(manifest.runs))]
     rows: dict[str, dict[str, Any]] = {row["run_id"]: _plain(row) for row in frame.to_dict("records")}
+    members = _members(manifest, rows, runs, time.time() if now is None else now)
+    labels = label_arms(manifest)
+    arms = tuple(_arm(arm, labels.text[arm], labels.settings[arm], found) for arm, found in members.items())
+    scales = _distinct(str(row["scale"]) for row in rows.values() if row["scale"] is not None)
+    tokens = tuple(sorted({int(row["tokens"]) for arm in arms for row in arm.rows if row["tokens"] is not None}))
+    floor = noise.floor(PRIMARY.column, scales, tokens) if noise else None
+    baseline = manifest.baseline if manifest.baseline in members else arms[0].arm if len(arms) > 1 else None
+    return Table(
+        manifest, arms, labels.axes, scales, tokens, collapsed(manifest, labels.text), baseline,
+        compare_arms(arms, baseline, PRIMARY, floor), floor, load_definition(manifest.table),
+    )  # fmt: skip
+
+
+def compare_arms(
+    arms: tuple[Arm, ...], baseline: str | None, metric: Metric, floor: Floor | None
+) -> dict[str, Comparison]:
+    """Every other arm minus the arm `baseline`, corrected as one family; arms without a value are left out."""
+    samples = {arm.arm: arm.sample(metric.column) for arm in arms}
+    if baseline is None or baseline not in samples:
+        return {}
+    base = samples[baseline]
+    by_id = {arm.arm: arm for arm in arms}
+    lost = {arm.arm: arm.counts["diverged"] + arm.counts["stopped"] for arm in arms}
+    raw = {
+        arm: replace(found, lost=lost[arm] + lost[baseline], mixed=mixed(by_id[arm], by_id[baseline]))
+        for arm, sample in samples.items()
+        if arm != baseline and (found := compare(sample, base, lower_is_better=metric.lower_is_better))
+    }
+    of_pairs = pooled_sd([differences(samples[arm], base) for arm, found in raw.items() if found.kind == "paired"])
+    of_runs = pooled_sd([list(sample.values.values()) for sample in samples.values()])
+    sd_pairs, sd_runs = (found[0] if found else None for found in (of_pairs, of_runs))
+    return complete(raw, sd_pairs, sd_runs, floor.difference if floor else None)
+
+
+def mixed(a: Arm, b: Arm) -> bool:
+    """Whether two arms together rest on more than one version of the code or of the data."""
+    return len({*a.code, *b.code}) > 1 or len({*a.data, *b.data}) > 1
+
+
+def _members(
+    manifest: Manifest, rows: Mapping[str, dict[str, Any]], runs: Loaded, now: float
+) -> dict[str, list[ArmRun]]:
     unreadable = {p.path.name.rsplit("-", 1)[-1]: p.reason for p in runs.problems}
-    now = time.time() if now is None else now
     members: dict[str, list[ArmRun]] = {}
     for run_id, planned in manifest.runs.items():
-        outcome, detail = _outcome(planned, rows.get(run_id), unreadable.get(run_id), now)
-        collapsed_router = outcome in ENDED and bool(rows[run_id].get("collapsed"))
-        run = ArmRun(run_id, planned.folder, planned.seed, outcome, detail, collapsed_router)
+        row = rows.get(run_id)
+        kind, detail = outcome(planned, row, unreadable.get(run_id), now)
+        collapsed_router = kind in ENDED and row is not None and bool(row.get("collapsed"))
+        run = ArmRun(run_id, planned.folder, planned.seed, kind, detail, collapsed_router, row)
         members.setdefault(planned.arm, []).append(run)
-    labels = label_arms(manifest)
-    arms = tuple(_arm(arm, labels.text[arm], labels.settings[arm], found, rows) for arm, found in members.items())
-    scales = _distinct(str(row["scale"]) for row in rows.values() if row["scale"] is not None)
-    tokens = {
-        int(row["tokens"])
-        for row in rows.values()
-        if row["state"] == "done" and not row.get("stopped_early") and row["tokens"] is not None
-    }
-    return Table(manifest, arms, labels.axes, scales, tuple(sorted(tokens)), collapsed(manifest, labels.text))
+    return members
 
 
 def marks(table: Table, arm: Arm) -> list[str]:
@@ -184,67 +194,19 @@ def marks(table: Table, arm: Arm) -> list[str]:
     return found
 
 
-def collapsed(manifest: Manifest, labels: Mapping[str, str]) -> tuple[str, ...]:
-    """One sentence for each arm that answers more than one combination of settings, seeds apart."""
-    combinations: dict[str, dict[str, Request]] = {}
-    for request in manifest.requested:
-        if request.run_id in manifest.runs:
-            settings = {k: v for k, v in request.overrides.items() if k not in SEED_KEYS}
-            combinations.setdefault(manifest.runs[request.run_id].arm, {})[spell(settings)] = request
-    unread = unread_knobs(manifest)
-    merged = {arm: list(found.values()) for arm, found in combinations.items() if len(found) > 1}
-    return tuple(_collapse(labels[arm], requests, unread[arm]) for arm, requests in merged.items())
-
-
-def _collapse(label: str, requests: list[Request], unread: dict[str, str]) -> str:
-    """Which combinations became the arm `label`, and why."""
-    varying = [k for k in varying_keys([r.overrides for r in requests]) if k not in SEED_KEYS]
-    if not set(varying) <= set(unread):
-        which = "; ".join(
-            spell({k: r.overrides[k] for k in varying if k in r.overrides}) or "defaults" for r in requests
-        )
-        return f"{label}: {len(requests)} combinations have the same meaning and are one arm ({which})"
-    values = {k: dict.fromkeys(r.overrides[k] for r in requests if k in r.overrides) for k in varying}
-    asked = " and ".join(f"{k}={','.join(found)}" for k, found in values.items())
-    reason = "; ".join(f"{k} is read by {unread[k]}" for k in varying)
-    return f"{label}: {len(requests)} combinations ({asked}) are one arm, because {reason}"
-
-
-def _arm(arm: str, label: str, settings: dict[str, str], runs: list[ArmRun], rows: Mapping[str, dict[str, Any]]) -> Arm:
-    done = [rows[run.run_id] for run in runs if run.outcome == "done"]
-    finished = [rows[run.run_id] for run in runs if run.outcome in ENDED]
+def _arm(arm: str, label: str, settings: dict[str, str], runs: list[ArmRun]) -> Arm:
+    done = [run.row for run in runs if run.outcome == "done" and run.row]
+    finished = [run.row for run in runs if run.outcome in ENDED and run.row]
     cells = {m.column: estimate([row[m.column] for row in done if row[m.column] is not None]) for m in METRICS}
     code = _distinct(row["source_hash"] or UNKNOWN for row in finished)
     data = _distinct(row["data_fingerprint"] or UNKNOWN for row in finished)
     return Arm(arm, label, settings, tuple(runs), cells, code, data)
 
 
-def _outcome(planned: PlannedRun, row: dict[str, Any] | None, unreadable: str | None, now: float) -> tuple[str, str]:
-    """How a planned run stands, and the detail worth showing."""
-    if unreadable is not None:
-        return "unreadable", unreadable
-    if row is None:
-        return "missing", ""
-    if row["arm"] != planned.arm:
-        return "unreadable", f"it belongs to arm {row['arm']}, but the sweep says {planned.arm}"
-    state, progress = row["state"], f"step {row['step']} of {row['total_steps']}"
-    if state == "running" and (silent := now - row["heartbeat"]) > STALE_AFTER:
-        return "stale", f"{progress}, silent for {_duration(silent)}"
-    if state == "failed":
-        return state, f"{progress}, {row['failure'] or 'no message'}"
-    if state == "done" and row.get("stopped_early"):
-        return "stopped", f"{progress}, collapsed at step {row['collapsed_at_step']:.0f}"
-    if state == "diverged":
-        step = row.get("diverged_at_step")
-        return state, progress if step is None else f"at step {step:.0f} of {row['total_steps']}"
-    return state, progress
-
-
-def _duration(seconds: float) -> str:
-    for unit, size in (("days", 86400), ("h", 3600)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds / 60:.0f} min"
+def _start(row: Mapping[str, Any]) -> tuple[Any, Any] | None:
+    """What must be equal for two runs to be a pair; None if it is not known."""
+    start = row.get("pairing.initial_weights"), row.get("pairing.batches")
+    return None if None in start else start
 
 
 def _plain(row: Mapping[Any, Any]) -> dict[str, Any]:

@@ -8,13 +8,20 @@ from pathlib import Path
 from moe_sweeps.errors import MoeSweepsError, nearest
 from moe_sweeps.files import write_atomic
 from moe_sweeps.results import render_costs
-from moe_sweeps.results.costs import CostTable, cost_table
+from moe_sweeps.results.csv_file import csv_text, sheet_csv
+from moe_sweeps.results.evidence import Evidence, gather
 from moe_sweeps.results.frame import load_runs
+from moe_sweeps.results.latex import latex
 from moe_sweeps.results.manifest import Manifest, load_manifests
+from moe_sweeps.results.markdown import markdown, sheet_markdown
+from moe_sweeps.results.noise import Noise
 from moe_sweeps.results.outside import outside_manifest
+from moe_sweeps.results.page import html_page
 from moe_sweeps.results.problem import Problem
-from moe_sweeps.results.render import csv_text, markdown
-from moe_sweeps.results.tables import Table, ablation_table
+from moe_sweeps.results.recommend import recommendations
+from moe_sweeps.results.scorecard import claims_markdown
+from moe_sweeps.results.sheets import Sheet
+from moe_sweeps.results.tables import Table
 from moe_sweeps.rundir import RunDir
 
 EXAMPLE = "python train.py -m balancer=aux,lossfree aux.coef=0.1,0.2,0.6 scale=smoke"
@@ -26,12 +33,16 @@ class NothingToRead(MoeSweepsError):
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Tables that were written, what their runs cost, the files, and what could not be read."""
+    """The evidence that was written, the summary of it, the files, and what could not be read."""
 
-    tables: list[Table]
-    costs: list[CostTable | None]  # one a table; None: no run has recorded any
+    evidence: list[Evidence]
+    summary: Sheet | None
     paths: list[Path]
     problems: list[Problem]
+
+    @property
+    def tables(self) -> list[Table]:
+        return [found.table for found in self.evidence]
 
     @property
     def clean(self) -> bool:
@@ -39,9 +50,11 @@ class Written:
 
 
 def write_tables(runs_root: Path, reports_root: Path, *, only: str | None = None, latest: bool = False) -> Written:
-    """Write table.md and table.csv of every sweep (or those called `only`, or the latest), and runs.csv of all runs.
+    """Write what every sweep found (or those called `only`, or the latest).
 
-    costs.md and costs.csv stand beside them where runs have recorded what they cost.
+    A folder a sweep: table.md, table.csv, table.tex, figures as PNG and SVG, and costs.md and costs.csv where runs have
+    recorded what they cost. For all together: index.html, claims.md, recommended.md and .csv, runs.csv; if only a part
+    was asked for, the page and its like stand in the sweep's folder, and those of all sweeps stay as they are.
     Runs that belong to no sweep get a table of their own unless one sweep was asked for; then problems of folders that
     are not part of it are left out, too.
 
@@ -59,11 +72,26 @@ def write_tables(runs_root: Path, reports_root: Path, *, only: str | None = None
     members = {run_id for manifest in chosen for run_id in manifest.runs}
     problems = damaged + [p for p in runs.problems if not restricted or RunDir(p.path).run_id in members]
     reports_root.mkdir(parents=True, exist_ok=True)
-    tables = [ablation_table(manifest, runs) for manifest in chosen]
-    costs = [cost_table(table, runs) for table in tables]
-    paths = [path for table, cost in zip(tables, costs, strict=True) for path in _write(table, cost, reports_root)]
-    write_atomic(reports_root / "runs.csv", runs.frame.to_csv(index=False, lineterminator="\n"))
-    return Written(tables, costs, [*paths, reports_root / "runs.csv"], problems)
+    noise = Noise.of(runs.frame, manifests)
+    evidence = [gather(manifest, runs, noise) for manifest in chosen]
+    summary = recommendations([found.table for found in evidence])
+    paths = [path for found in evidence for path in _write_sweep(found, reports_root / found.table.manifest.slug)]
+    for part in [[found] for found in evidence] if restricted else [evidence]:
+        folder = reports_root / part[0].table.manifest.slug if restricted else reports_root
+        paths += _write_all(folder, _together(part, problems, folder))
+    paths += _write_all(reports_root, {"runs.csv": runs.frame.to_csv(index=False, lineterminator="\n")})
+    return Written(evidence, summary, paths, problems)
+
+
+def _together(evidence: list[Evidence], problems: list[Problem], folder: Path) -> dict[str, str | bytes]:
+    """What is said about several sweeps at once, to be written to `folder`."""
+    summary = recommendations([found.table for found in evidence])
+    files: dict[str, str | bytes] = {"index.html": html_page(evidence, summary, problems, folder)}
+    if any(found.verdicts for found in evidence):
+        files["claims.md"] = claims_markdown([(found.table, found.verdicts) for found in evidence])
+    if summary is not None:
+        files |= {"recommended.md": sheet_markdown(summary), "recommended.csv": sheet_csv(summary)}
+    return files
 
 
 def _choose(manifests: list[Manifest], only: str | None, latest: bool, runs_root: Path) -> list[Manifest]:
@@ -80,12 +108,26 @@ def _choose(manifests: list[Manifest], only: str | None, latest: bool, runs_root
     return chosen[:1] if latest else chosen
 
 
-def _write(table: Table, costs: CostTable | None, reports_root: Path) -> list[Path]:
-    folder = reports_root / table.manifest.slug
+def _write_sweep(found: Evidence, folder: Path) -> list[Path]:
+    files: dict[str, str | bytes] = {
+        "table.md": markdown(found.table, list(found.figures)),
+        "table.csv": csv_text(found.table),
+        "table.tex": latex(found.table),
+    }
+    if found.costs is not None:
+        files |= {"costs.md": render_costs.markdown(found.costs), "costs.csv": render_costs.csv_text(found.costs)}
+    for sheet in found.sheets:
+        if sheet.slug == "published":
+            files["published.csv"] = sheet_csv(sheet)
+    files |= {f"{name}.{suffix}": data for name, both in found.figures.items() for suffix, data in both.items()}
+    for name in found.not_drawn:  # of an earlier report
+        for suffix in ("png", "svg"):
+            (folder / f"{name}.{suffix}").unlink(missing_ok=True)
+    return _write_all(folder, files)
+
+
+def _write_all(folder: Path, files: dict[str, str | bytes]) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
-    texts = {folder / "table.md": markdown(table), folder / "table.csv": csv_text(table)}
-    if costs is not None:
-        texts |= {folder / "costs.md": render_costs.markdown(costs), folder / "costs.csv": render_costs.csv_text(costs)}
-    for path, text in texts.items():
-        write_atomic(path, text)
-    return list(texts)
+    for name, content in files.items():
+        write_atomic(folder / name, content)
+    return [folder / name for name in files]

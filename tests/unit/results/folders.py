@@ -93,7 +93,7 @@ def make_messy_sweep(root: Path) -> Manifest:
         make_run(root, "aux", 0.2, seed, state="diverged", numbers=summary(99.0, diverged_at_step=37))
     make_run(root, "aux", 0.6, 0, state="running", heartbeat=NOW - 10)
     make_run(root, "aux", 0.6, 1, state="running", heartbeat=NOW - 4000)
-    make_run(root, "lossfree", None, 0)
+    make_run(root, "lossfree", None, 0, numbers=summary(3.0, collapsed=True, collapsed_at_step=12))
     make_run(root, "lossfree", None, 1, state="preempted")
     (make_run(root, "lossfree", None, 2).path / "status.json").write_text("")
     return make_manifest(root)

@@ -13,7 +13,8 @@ import pytest
 import yaml
 from unit.results.folders import CODE, DATA, NOW, arm_hash, make_run, run_hash, summary
 
-from moe_sweeps.results.frame import METRICS, flatten, load_curves, load_runs
+from moe_sweeps.results import load_curves, load_runs
+from moe_sweeps.results.frame import METRICS, flatten
 from moe_sweeps.rundir import Failure, MetricsLog, RunDir
 
 

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from unit.results.folders import DEMO_ARMS, NOW, make_manifest, make_messy_sweep, make_run, manifest_content, summary
 
+from moe_sweeps.results.columns import METRICS as COLUMNS
 from moe_sweeps.results.frame import METRICS, load_runs
 from moe_sweeps.results.manifest import Manifest
-from moe_sweeps.results.render import cell, markdown
-from moe_sweeps.results.tables import METRICS as COLUMNS
-from moe_sweeps.results.tables import OUTCOMES, Arm, Table, ablation_table, marks
+from moe_sweeps.results.markdown import markdown
+from moe_sweeps.results.outcomes import OUTCOMES
+from moe_sweeps.results.rows import cell
+from moe_sweeps.results.tables import Arm, Table, ablation_table, marks
 from moe_sweeps.rundir import State
 
 
@@ -223,6 +225,6 @@ def test_the_messy_sweep_shows_everything_as_what_it_is(tmp_path: Path) -> None:
         ["1 failed", "data da7ada+feedfe"],
         ["3 diverged", "data da7ada"],
         ["1 stale", "1 running", "1 missing"],
-        ["1 preempted", "1 unreadable", "data da7ada"],
+        ["1 preempted", "1 unreadable", "1 collapsed", "data da7ada"],
     ]
     assert [(arm.done, len(arm.runs)) for arm in table.arms] == [(2, 3), (0, 3), (0, 3), (1, 3)]

@@ -35,10 +35,12 @@ def test_a_clean_sweep_is_written_shown_and_ends_with_zero(runs: Path, capsys: p
     assert main([]) == 0
     reports = runs.parent / "reports"
     files = sorted(str(p.relative_to(reports)) for p in reports.rglob("*") if p.is_file())
-    assert files == ["demo-5eed5eed/table.csv", "demo-5eed5eed/table.md", "runs.csv"]
+    tables = [f"demo-5eed5eed/table.{suffix}" for suffix in ("csv", "md", "tex")]
+    figures = ["demo-5eed5eed/tradeoff.png", "demo-5eed5eed/tradeoff.svg"]  # no run of it has logged a curve
+    assert files == [*tables, *figures, "index.html", "runs.csv"]
     shown = capsys.readouterr().out
     assert "demo (5eed5eed)" in shown
-    assert f"wrote {reports / 'runs.csv'}" in shown
+    assert f"all on one page: {reports / 'index.html'}" in shown
 
 
 def test_runs_csv_is_the_whole_frame(runs: Path) -> None:
@@ -109,6 +111,25 @@ def test_one_sweep_is_judged_alone(runs: Path) -> None:
     written = write_tables(runs, runs.parent / "reports", latest=True)
     assert [table.manifest.name for table in written.tables] == ["later"]
     assert written.problems == []
+
+
+def test_one_sweep_leaves_the_page_of_all_alone(runs: Path) -> None:
+    make_clean_sweep(runs)
+    main([])
+    page = runs.parent / "reports" / "index.html"
+    before = page.read_text()
+    make_manifest(runs, manifest_content(1, DEMO_ARMS[1:2]), sweep_id="x", name="later")
+    main(["demo"])
+    assert page.read_text() == before
+    assert "demo (5eed5eed)" in (page.parent / "demo-5eed5eed" / "index.html").read_text()
+
+
+def test_what_is_not_final_is_listed(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_messy_sweep(runs)
+    assert main([]) == 1
+    shown = capsys.readouterr().out
+    assert "demo (5eed5eed): balancer=aux aux.coef=0.1: 2 of 3 seeds; 1 failed, data da7ada+feedfe" in shown
+    assert "demo (5eed5eed): balancer=lossfree: 1 of 3 seeds; 1 preempted, 1 unreadable" in shown
 
 
 def test_the_newest_sweep_is_shown_last(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,92 @@
+"""The numbers that the talk and its report published, for comparison with ours (reference/talk_results.csv).
+
+An arm of ours corresponds to a published run with the same experts, gate, balancer and its rate, optimizer and ratio of
+learning rates. Learning rates are compared as multiples of the base, which is PUBLISHED_BASE_LR there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from moe_sweeps.paths import REPOSITORY
+
+REFERENCE = REPOSITORY / "reference" / "talk_results.csv"
+PUBLISHED_BASE_LR = 1e-3
+# What all published runs share, and where ours may differ.
+SETTING = (
+    "The published runs have 24 layers of width 768 with 8 experts, FineWeb-Edu with the GPT-2 tokenizer, and one "
+    "seed; most likely 163,840 tokens an update for 50,000 updates. Losses of another size, text or tokenizer are on "
+    "another scale: compare orders and differences, never the numbers themselves."
+)
+_GATES = {"topk_softmax": "softmax", "softmax_topk": "softmax", "sigmoid": "sigmoid"}
+_LOAD_BASED = ("batch_fraction", "ideal_normalized")
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedValue:
+    """One published number; `precision` says whether it was printed or read off a chart."""
+
+    metric: str
+    value: float
+    source: str
+    precision: str
+
+
+@cache
+def load_published(path: Path = REFERENCE) -> pd.DataFrame:
+    """The reference file: a row a number, with experiment, source and precision."""
+    return pd.read_csv(path)
+
+
+def published_values(row: Mapping[str, Any], experiments: Sequence[str]) -> list[PublishedValue]:
+    """What was published for an arm whose frozen config is in `row`; empty if no published run corresponds to it."""
+    frame = load_published()
+    wanted = published_key(row)
+    found = frame.loc[frame["experiment"].isin(experiments)]
+    for column, value in wanted.items():
+        found = found.loc[[_agrees(column, theirs, value) for theirs in found[column]]]
+    fields = found[["metric", "value", "source", "precision"]].to_dict("list")
+    return [PublishedValue(*values) for values in zip(*fields.values(), strict=True)]
+
+
+def published_key(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Our settings by the names of the reference file; None where the setting has no part in the run."""
+    balancer, split = row.get("balancer"), row.get("lr_split")
+    rates = {role: float(row.get(f"lr_split.{role}") or 1.0) for role in ("dense", "expert")}
+    if split not in ("static", None):
+        rates = {"dense": 1.0, "expert": 1.0}  # load-based: the published expert rate is the base times the ratio
+    return {
+        "num_experts": row.get("experts.num_experts"),
+        "gating": _GATES.get(str(row.get("router"))),
+        "balancer": "aux" if balancer == "none" else balancer,
+        "aux_coef": {"aux": row.get("aux.coef"), "none": 0.0}.get(str(balancer)),
+        "bias_update_rate": row.get("balancer.rate") if balancer == "lossfree" else None,
+        "lr_scaling": _scaling(row) if split in _LOAD_BASED else "none",
+        "optimizer": row.get("optimizer"),
+        "lr": rates["dense"] * PUBLISHED_BASE_LR,
+        "expert_lr": rates["expert"] * PUBLISHED_BASE_LR,
+    }
+
+
+def _scaling(row: Mapping[str, Any]) -> str:
+    """The load-based split as published; one that is changed in any way, a control above all, was not published."""
+    plain = {"sqrt": False, "min_ratio": 0.0, "max_ratio": None, "ema": 0.0, "control": "none", "scale_decay": True}
+    own = {key: row.get(f"lr_split.{key}") for key in plain}
+    changed = [key for key, value in own.items() if not pd.isna(value) and value != plain[key]]
+    return f"{row['lr_split']} with {', '.join(changed)}" if changed else str(row["lr_split"])
+
+
+def _agrees(column: str, theirs: Any, ours: Any) -> bool:
+    if pd.isna(theirs):
+        return ours is None or column == "aux_coef"  # the report leaves the coefficient of some figures open
+    if ours is None:
+        return False
+    if isinstance(theirs, str):
+        return theirs == str(ours)
+    return abs(float(theirs) - float(ours)) <= 1e-9 * max(abs(float(theirs)), 1.0)

@@ -1,0 +1,56 @@
+"""The list of a table's arms as texts: titles, cells, marks."""
+
+from __future__ import annotations
+
+from moe_sweeps.results.columns import METRICS, Metric
+from moe_sweeps.results.outcomes import ENDED
+from moe_sweeps.results.sheets import NOTHING, Cell, Sheet, text_cell
+from moe_sweeps.results.tables import Arm, Table, marks
+
+
+def cell(table: Table, arm: Arm, metric: Metric, plus_minus: str = " ± ") -> str:
+    """Mean and half-width of the interval. A number over fewer runs than the row claims, or over one, says so."""
+    found = arm.cells[metric.column]
+    if found.mean is None:
+        outcomes = set(arm.counts)
+        alike = metric is METRICS[0] and len(outcomes) == 1 and outcomes <= ENDED - {"done"}
+        return outcomes.pop() if alike else NOTHING
+    text = f"{found.mean * metric.factor:.{metric.digits}f}"
+    if found.half_width is not None:
+        text += f"{plus_minus}{found.half_width * metric.factor:.{metric.digits}f}"
+    single = found.n == 1 and any(a.done > 1 for a in table.arms)
+    return text + (f"{plus_minus[0]}(n={found.n})" if single or found.n < arm.done else "")
+
+
+def header(table: Table) -> list[str]:
+    """Column titles; the last column is there only if some row has something to say in it."""
+    notes = ["notes"] if any(marks(table, arm) for arm in table.arms) else []
+    return [*(table.axes or ["arm"]), "seeds", *(m.header for m in METRICS), *notes]
+
+
+def row(table: Table, arm: Arm, plus_minus: str = " ± ") -> list[str]:
+    """The texts of one row, in the order of `header`."""
+    names = [arm.settings.get(axis, NOTHING) for axis in table.axes] or [arm.label]
+    numbers = [cell(table, arm, metric, plus_minus) for metric in METRICS]
+    notes = [f",{plus_minus[0]}".join(marks(table, arm))] if "notes" in header(table) else []
+    return [*names, f"{arm.done}/{len(arm.runs)}", *numbers, *notes]
+
+
+def arm_sheet(table: Table) -> Sheet:
+    """The list of the arms."""
+    titles, names = header(table), len(table.axes) or 1
+    numeric = tuple(names <= i < names + 1 + len(METRICS) for i in range(len(titles)))
+    return Sheet(
+        "arms", table.definition.title, tuple(titles), numeric, tuple(_cells(table, arm) for arm in table.arms)
+    )
+
+
+def _cells(table: Table, arm: Arm) -> tuple[Cell, ...]:
+    texts, names, runs = row(table, arm), len(table.axes) or 1, tuple(run.run_id for run in arm.runs)
+    seeds = Cell(texts[names], float(arm.done), runs, "" if arm.done == len(arm.runs) else "mark")
+    numbers = [
+        Cell(text, arm.cells[m.column].mean, runs, "mark" if text in ENDED else "")
+        for text, m in zip(texts[names + 1 :], METRICS, strict=False)
+    ]
+    notes = [Cell(text, text, runs, "mark") for text in texts[names + 1 + len(METRICS) :]]
+    return (*map(text_cell, texts[:names]), seeds, *numbers, *notes)
