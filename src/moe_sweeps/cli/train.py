@@ -85,6 +85,8 @@ def train_one(console: Console, overrides: Sequence[str], ranks: Ranks = ALONE) 
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     settings = single(overrides)
     run = compose(settings)
+    if isinstance(run.launch, SlurmConfig):
+        return sweep(console, overrides)  # of one run: a job, not this process, trains it
     for key, why in unread_settings(run, settings).items():
         logging.warning("%s is not read by this run: it has %s, and %s would read it", key, why.by, why.reader)
     ranks.require_even_split(run.trainer.batch_size, run.trainer.micro_batch_size)
