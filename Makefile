@@ -25,7 +25,7 @@ sweep: $(INSTALLED) ## run sweeps/NAME.yaml: make sweep NAME=aux_coef [ARGS="sca
 	$(BIN)/python train.py -m sweep=$(NAME) $(ARGS)
 
 test: $(INSTALLED) ## run the test suite
-	$(BIN)/python -m pytest -n 2 $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(TESTS)
 
 test-slow: $(INSTALLED) ## the tests that take minutes: a sweep of twelve runs, all its processes killed five times
 	$(BIN)/python -m pytest -m slow

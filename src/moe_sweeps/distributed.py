@@ -241,6 +241,13 @@ class Ranks:
 ALONE = Ranks()
 
 
+def lost_a_peer(error: BaseException) -> bool:
+    """Whether an error says that another process is gone, by its connections, rather than why."""
+    if isinstance(error, dist.DistError):
+        return True
+    return isinstance(error, RuntimeError) and bool(re.search(r"by peer|Broken pipe|gloo", str(error)))
+
+
 def expand_counts(text: str) -> list[int]:
     """SLURM's counts by node: "2(x3),1" is [2, 2, 2, 1]."""
     found: list[int] = []

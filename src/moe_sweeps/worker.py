@@ -23,7 +23,7 @@ import torch
 
 from moe_sweeps.config.compose import from_dict
 from moe_sweeps.data.prepare import prepared
-from moe_sweeps.distributed import ALONE, Ranks
+from moe_sweeps.distributed import ALONE, Ranks, lost_a_peer
 from moe_sweeps.errors import DiskFull, Diverged, Interrupted, RunBusyError
 from moe_sweeps.hardware import describe_machine, keep_freed_memory, resolve_device
 from moe_sweeps.journal import Observer
@@ -148,11 +148,20 @@ def _record_failure(follower: StatusObserver, error: BaseException, ranks: Ranks
     """
     folder, status = follower.folder, follower.status
     own = folder.record_failure(error, str(ranks) if ranks.size > 1 else "")
+    if ranks.size > 1 and ranks.told_failure() is None and lost_a_peer(error):
+        # Killed, or its node lost: nothing is wrong with the run, which goes on from its last checkpoint.
+        log.warning("another process of this run is gone without a word; it goes on when it is started again")
+        status.state, follower.writes = State.preempted, ranks.is_first or _is_still_this_attempt(folder, status)
+        return
     ranks.tell_failure(json.dumps(asdict(own)))
     told = ranks.told_failure()
     status.state, status.failure = State.failed, Failure(**json.loads(told)) if told else own
+    follower.writes = ranks.is_first or _is_still_this_attempt(folder, status)
+
+
+def _is_still_this_attempt(folder: RunDir, status: Status) -> bool:
     now = folder.status()
-    follower.writes = ranks.is_first or (now.attempt == status.attempt and now.state is State.running)
+    return now.attempt == status.attempt and now.state is State.running
 
 
 def _train(folder: RunDir, observer: StatusObserver, should_stop: StopFlag, ranks: Ranks) -> State:

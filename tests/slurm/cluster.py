@@ -126,7 +126,13 @@ class Cluster:
 
     def _step_daemons(self, node: str) -> list[int]:
         """slurmstepd's of a node: they are no children of its slurmd, but live in its UTS namespace."""
-        return [pid for pid in _processes() if _hostname_of(pid) == node]
+        return [pid for pid in _processes() if _hostname_of(pid) == node and self._is_ours(pid)]
+
+    def _is_ours(self, pid: int) -> bool:
+        """Another cluster on this machine has nodes of the same names."""
+        with contextlib.suppress(OSError):
+            return f"SLURM_CONF={self.conf}\0".encode() in Path(f"/proc/{pid}/environ").read_bytes()
+        return False
 
     def start_node(self, node: str) -> None:
         """(Re)start a node's daemon with a hostname of its own."""

@@ -11,6 +11,14 @@ from filelock import FileLock
 from slurm.cluster import Cluster, missing, start_cluster
 
 MAX_ARRAY_SIZE = 5
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All of these tests in one process of pytest-xdist: they share a cluster, and take its nodes away."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("slurm"))
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,6 @@ from moe_sweeps.sweep.slurm.records import Record, all_records
 CANONICAL = (*TINY, "balancer=aux,lossfree", "aux.coef=0.1,0.2,0.6")
 
 
-@pytest.mark.slow
 def test_canonical_line_is_one_array_of_four_with_the_results_of_this_machine(
     cluster: Cluster, folders: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -34,9 +33,8 @@ def test_canonical_line_is_one_array_of_four_with_the_results_of_this_machine(
     assert "nothing to submit" in submit(*CANONICAL)
 
 
-@pytest.mark.slow
 def test_more_runs_than_an_array_may_hold_and_several_in_a_job(cluster: Cluster, folders: Path) -> None:
-    output = submit(*LINE, "seed=range(12)", "trainer.steps=4", "launch.pack=2")
+    output = submit(*LINE, "seed=range(12)", "launch.pack=2")
     assert len(arrays(output)) == 2
     assert [[len(names) for names in r.jobs] for r in all_records(folders)] == [[2] * 5, [2]]
     wait_for(runs(folders), State.done)
@@ -58,7 +56,6 @@ def test_what_sbatch_refuses_is_said_in_its_words_and_leaves_nothing(
     assert {r.status().state for r in runs(folders)} == {State.planned}
 
 
-@pytest.mark.slow
 def test_a_launcher_that_died_half_way_is_gone_on_with(cluster: Cluster, folders: Path) -> None:
     """Before sbatch: a record and no job. During: a job in the queue whose number nobody noted. After: all is there."""
     for node in cluster.nodes:

@@ -14,7 +14,6 @@ from slurm.submitting import LINE, LONG, logs, result, run_of_seed, runs, submit
 
 from moe_sweeps.rundir import RunDir, State
 
-pytestmark = pytest.mark.slow
 PREEMPTED, KILLED, NODE_LOST, REQUEUED = range(4)
 
 
@@ -90,7 +89,8 @@ def assert_equal_up_to_the_order_of_sums(many: RunDir, one: RunDir) -> None:
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.keys() == theirs.keys()
         for key, value in theirs.items():
-            assert ours[key] == (value if exact.search(key) else pytest.approx(value, rel=1e-4)), key
+            # mutual_information is the small difference of two entropies of order 1, rounded in float32
+            assert ours[key] == (value if exact.search(key) else pytest.approx(value, rel=1e-4, abs=1e-6)), key
     biases = [name for name in own_weights if "bias" in name]
     assert biases
     assert all(weights[name] == own_weights[name] for name in biases)
