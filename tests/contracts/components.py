@@ -50,4 +50,6 @@ def neighbour(value: Any) -> Any:
         return next((member for member in type(value) if member is not value), None)
     if value is None or isinstance(value, str):
         return None
+    if isinstance(value, list):
+        return [*value, "another"]
     return value * 2 if value else 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,8 +37,11 @@ class StopAfter:
 
 
 @pytest.fixture
-def folder(folders: Path, real_data: TokenData) -> RunDir:
-    return freeze(compose_run(*TINY), [], command="test")
+def folder(folders: Path, real_data: TokenData) -> Iterator[RunDir]:
+    # A shell ignores SIGINT for what it starts in the background, and a worker honours that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield freeze(compose_run(*TINY), [], command="test")
+    signal.signal(signal.SIGINT, before)
 
 
 def test_a_finished_run_is_done_and_not_trained_again(folder: RunDir) -> None:
