@@ -6,13 +6,13 @@ Axes: B sequences, S positions, L MoE layers, E experts, T tokens, K picks per t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from moe_sweeps.balancing import Balancer
+from moe_sweeps.balancing import Balancer, balance_loss, z_loss
 from moe_sweeps.config.groups import TrainerConfig
 from moe_sweeps.data.batches import Batch, chosen_windows, val_batches, window_count, window_domains
 from moe_sweeps.data.memmap import TokenData
@@ -20,6 +20,7 @@ from moe_sweeps.distributed import ALONE, Ranks
 from moe_sweeps.load import DomainLoads, LoadCounter
 from moe_sweeps.metrics import maxvio
 from moe_sweeps.model.precision import Compute
+from moe_sweeps.model.router import Routing
 from moe_sweeps.model.transformer import LayerRanking, Transformer
 from moe_sweeps.routing_samples import sample_inputs_BS
 
@@ -33,11 +34,19 @@ class Evaluation:
     tokens: int
     load_LE: Tensor | None  # int64, picks over the whole pass; None without experts
     domain_load_DLE: Tensor | None = None  # int64, the same by domain; None unless it was asked for
+    probs_LE: Tensor | None = None  # float64, router probabilities summed over tokens
+    z_loss: float | None = None  # mean over tokens and layers of logsumexp(z)^2, without its coefficient
 
     def metrics(self) -> dict[str, float]:
         """The numbers by the names they have in metrics.jsonl and, with "val_" before them, in summary.json."""
         values = {"loss": self.loss, "perplexity": math.exp(min(self.loss, 700.0)), "accuracy": self.accuracy}
-        return values | ({} if self.load_LE is None else {"maxvio_global": maxvio(self.load_LE).item()})
+        return values | self._routing_metrics()
+
+    def _routing_metrics(self) -> dict[str, float]:
+        if self.load_LE is None or self.probs_LE is None or self.z_loss is None:
+            return {}
+        balance = balance_loss(counts_E=self.load_LE, probs_TE=self.probs_LE.unsqueeze(-2) / self.tokens).item()
+        return {"maxvio_global": maxvio(self.load_LE).item(), "load_balancing_loss": balance, "z_loss": self.z_loss}
 
 
 class Validation:
@@ -104,6 +113,7 @@ def evaluate(
     model.eval()
     load, device = LoadCounter(), compute.device
     loss = torch.zeros((), dtype=torch.float64, device=device)
+    router: dict[str, Tensor] = {}
     correct = torch.zeros((), dtype=torch.int64, device=device)
     tokens = torch.zeros((), dtype=torch.int64, device=device)
     for inputs_BS, targets_BS in batches:
@@ -113,10 +123,12 @@ def evaluate(
         correct += output.correct_BS.sum()
         tokens += targets_BS.numel()
         load.add(output.routings)
+        for name, value in router_sums(output.routings).items():
+            router[name] = router[name] + value if name in router else value
         if domains and output.routings:
             domains.add(output.routings, len(inputs_BS))
     model.train()
-    found = {"loss": loss, "correct": correct, "tokens": tokens}
+    found = {"loss": loss, "correct": correct, "tokens": tokens} | router
     loads = {"load_LE": load.total(), "domain_load_DLE": domains.total() if domains else None}
     total = ranks.sum(found | {name: value for name, value in loads.items() if value is not None})
     count = int(total["tokens"].item())
@@ -126,7 +138,17 @@ def evaluate(
         count,
         total.get("load_LE"),
         total.get("domain_load_DLE"),
+        total.get("probs_LE"),
+        total["z_loss"].item() / count if "z_loss" in total else None,
     )
+
+
+def router_sums(routings: Sequence[Routing]) -> dict[str, Tensor]:
+    """Sums over a batch's tokens, float64: router probabilities (L, E) and the z-loss; empty without experts."""
+    if not routings:
+        return {}
+    probs_LE = torch.stack([r.probs_TE.sum(dim=0, dtype=torch.float64) for r in routings])
+    return {"probs_LE": probs_LE, "z_loss": z_loss(routings).to(torch.float64) * len(routings[0].probs_TE)}
 
 
 def domain_loads(data: TokenData, seq_len: int, max_sequences: int | None, part: slice = slice(None)) -> DomainLoads:

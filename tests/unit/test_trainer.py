@@ -238,6 +238,22 @@ def test_the_validation_loss_is_the_mean_over_tokens(folders: Path, real_data: T
     assert found.load_LE.sum(1).tolist() == [18 * 32 * 2] * 2
 
 
+def test_router_losses_of_an_evaluation_are_means_over_all_its_tokens(folders: Path, real_data: TokenData) -> None:
+    """logsumexp(z)^2 and E sum f P over layers, in float64, of 18 windows at once; found in batches of 4."""
+    ours = trainer(compose_run(*TINY, "trainer.eval_batch_size=4"), real_data)
+    found = ours.evaluate(18).metrics()
+    (inputs, targets), *rest = val_batches(real_data.val, 32, 18, 18)
+    assert not rest
+    z_terms, balance_terms = [], []
+    for routing in ours.model(inputs, targets, ranking=ours.balancer.ranking_TE).routings:
+        logits = routing.logits_TE.detach().double()
+        z_terms.append(logits.exp().sum(-1).log().square().mean().item())
+        share = routing.counts_E.double() / routing.counts_E.sum()
+        balance_terms.append(logits.shape[1] * (share * logits.softmax(-1).mean(0)).sum().item())
+    assert found["z_loss"] == pytest.approx(sum(z_terms) / 2, rel=1e-5)
+    assert found["load_balancing_loss"] == pytest.approx(sum(balance_terms) / 2, rel=1e-5)
+
+
 def test_a_nan_loss_ends_the_run_as_diverged_with_its_last_good_numbers(folders: Path, real_data: TokenData) -> None:
     run = compose_run(*TINY, "optimizer.base_lr=1e30", "trainer.grad_clip=0", "trainer.log_every=1")
     folder = freeze(run, [], command="test")
