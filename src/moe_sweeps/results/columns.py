@@ -28,5 +28,10 @@ METRICS = (
     Metric("val_maxvio_global", "MaxVio global", 3, axis="MaxVio on validation (0 = balanced)"),
     Metric("train_maxvio_batch", "MaxVio batch", 3, axis="MaxVio of a batch, end of training (0 = balanced)"),
 )
+# What some tables show besides: `metrics` of their definition. Both without their coefficients.
+FURTHER = (
+    Metric("val_load_balancing_loss", "L_norm", 4, axis="load-balancing loss on validation (1 = balanced)"),
+    Metric("val_z_loss", "z-loss", 4, axis="router z-loss on validation"),
+)
 PRIMARY = METRICS[0]  # the one whose differences are tested: one family of tests a table
-BY_COLUMN = {metric.column: metric for metric in METRICS}
+BY_COLUMN = {metric.column: metric for metric in (*METRICS, *FURTHER)}

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable
 from typing import Any
 
-from moe_sweeps.results.columns import METRICS, PRIMARY
+from moe_sweeps.results.columns import PRIMARY
 from moe_sweeps.results.outcomes import OUTCOMES
 from moe_sweeps.results.sheets import Sheet
 from moe_sweeps.results.tables import Arm, Table, marks
@@ -26,7 +26,7 @@ def csv_text(table: Table) -> str:
 def _record(table: Table, arm: Arm) -> dict[str, Any]:
     record: dict[str, Any] = {"arm": arm.arm, "label": arm.label}
     record |= {axis: arm.settings.get(axis) for axis in table.axes} | {"N": len(arm.runs), "n": arm.done}
-    for metric in METRICS:
+    for metric in table.metrics:
         found = arm.cells[metric.column]
         values = {"mean": found.mean, "sd": found.sd, "ci95_half_width": found.half_width, "n": found.n}
         record |= {f"{metric.column}_{k}": v for k, v in values.items()}

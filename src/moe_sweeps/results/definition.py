@@ -11,7 +11,7 @@ import yaml
 
 from moe_sweeps.errors import ConfigError, nearest
 from moe_sweeps.paths import REPOSITORY
-from moe_sweeps.results.columns import BY_COLUMN
+from moe_sweeps.results.columns import FURTHER, METRICS
 
 TABLES = REPOSITORY / "tables"
 FIGURES = ("curves", "heat", "turning_point", "maxvio", "tradeoff", "equal_time")
@@ -33,6 +33,7 @@ class TableDefinition:
     name: str = ""
     title: str = ""
     grid: GridLayout | None = None
+    metrics: tuple[str, ...] = ()  # columns besides those of every table
     published: tuple[str, ...] = ()  # experiments of reference/talk_results.csv
     setting: str = ""  # how the published runs differ, besides what all of them share
     axis: str = ""  # the setting along which figures draw a line
@@ -58,8 +59,10 @@ def load_definition(name: str, folder: Path = TABLES) -> TableDefinition:
     if grid is not None:
         _only("grid", grid, [f.name for f in fields(GridLayout)])
         grid = GridLayout(grid["rows"], grid["columns"], tuple(grid.get("metrics", ("val_loss",))))
-        _only("grid.metrics", dict.fromkeys(grid.metrics), list(BY_COLUMN))
-    for key in ("published", "figures"):
+        shown = [*(metric.column for metric in METRICS), *content.get("metrics", ())]
+        _only("grid.metrics", dict.fromkeys(grid.metrics), shown)
+    _only("metrics", dict.fromkeys(content.get("metrics", ())), [metric.column for metric in FURTHER])
+    for key in ("published", "figures", "metrics"):
         if key in content:
             content[key] = tuple(content[key])
     _only("figures", dict.fromkeys(content.get("figures", ())), FIGURES)

@@ -30,7 +30,10 @@ from moe_sweeps.files import read_json
 from moe_sweeps.results.problem import Problem
 from moe_sweeps.rundir import RunDir, State, Status
 
-METRICS = ("val_loss", "val_perplexity", "val_accuracy", "val_maxvio_global", "train_maxvio_batch")
+METRICS = (
+    *("val_loss", "val_perplexity", "val_accuracy", "val_maxvio_global", "train_maxvio_batch"),
+    *("val_load_balancing_loss", "val_z_loss"),
+)
 _IDENTITY = ("run_id", "arm", "folder")
 _STATUS = ("state", "attempt", "step", "total_steps", "heartbeat", "host", "slurm_job_id")
 _FAILURE = ("failure", "failure_signature")

@@ -15,7 +15,13 @@ from moe_sweeps.results.stats import CONFIDENCE, Estimate
 from moe_sweeps.results.tables import Arm, Table
 
 # What a published metric stands beside. Those of the Megatron runs are training averages: the sheet names both.
-_OURS = {"lm_loss": "val_loss", "maxvio": "val_maxvio_global", "wall_clock_hours_50k_steps": "train_seconds"}
+_OURS = {
+    "lm_loss": "val_loss",
+    "maxvio": "val_maxvio_global",
+    "load_balancing_loss": "val_load_balancing_loss",
+    "z_loss": "val_z_loss",
+    "wall_clock_hours_50k_steps": "train_seconds",
+}
 
 
 def sheets(table: Table) -> list[Sheet]:
@@ -192,7 +198,7 @@ def _published_rows(table: Table, arm: Arm) -> list[tuple[Cell, ...]]:
     row = next((run.row for run in arm.runs if run.row is not None), None)
     lines: list[tuple[Cell, ...]] = []
     for theirs in published_values(row, table.definition.published) if row else []:
-        metric = BY_COLUMN.get(_OURS.get(theirs.metric, theirs.metric))
+        metric = next((m for m in table.metrics if m.column == _OURS.get(theirs.metric, theirs.metric)), None)
         ours, name = Cell(NOTHING), NOTHING
         if metric is not None:
             found = arm.cells[metric.column]

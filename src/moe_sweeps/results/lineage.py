@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from moe_sweeps.errors import MoeSweepsError, nearest
-from moe_sweeps.results.columns import METRICS, PRIMARY, Metric
+from moe_sweeps.results.columns import PRIMARY, Metric
 from moe_sweeps.results.frame import load_runs
 from moe_sweeps.results.layout import axis_values, grid_arms, spell_estimate
 from moe_sweeps.results.manifest import load_manifests
@@ -53,7 +53,7 @@ def find_cell(word: str, runs_root: Path) -> CellReference:
         arms = grid_arms(table, grid.rows, grid.columns, row, column)
         if len(arms) == 1:
             return CellReference(table, arms[0], PRIMARY)
-    return CellReference(table, _arm(table, row), _metric(column))
+    return CellReference(table, _arm(table, row), _metric(table, column))
 
 
 def lineage(cell: CellReference) -> Iterator[str]:
@@ -127,8 +127,8 @@ def _arm(table: Table, word: str) -> Arm:
     raise MoeSweepsError(_none_called("row", word, labels))
 
 
-def _metric(word: str) -> Metric:
-    names = {name: m for m in METRICS for name in (m.column, m.header)}
+def _metric(table: Table, word: str) -> Metric:
+    names = {name: m for m in table.metrics for name in (m.column, m.header)}
     if word not in names:
         raise MoeSweepsError(_none_called("column", word, list(names)))
     return names[word]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from moe_sweeps.results.charts import CHARTS
-from moe_sweeps.results.columns import METRICS
 from moe_sweeps.results.layout import sheets
 from moe_sweeps.results.notes import caption, details, facts, legend, warning
 from moe_sweeps.results.rows import header, row
@@ -16,7 +15,7 @@ from moe_sweeps.results.tables import Table
 def markdown(table: Table, figures: Sequence[str] = ()) -> str:
     """A table with its notes as GitHub Markdown; `figures` are the names of PNG files beside it."""
     titles, names = header(table), len(table.axes) or 1
-    rules = ["---:" if names <= i < names + 1 + len(METRICS) else "---" for i in range(len(titles))]
+    rules = ["---:" if names <= i < names + 1 + len(table.metrics) else "---" for i in range(len(titles))]
     lines = [f"# {table.title}", ""]
     if (text := warning(table)) is not None:
         lines += [f"**{text}**", ""]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moe_sweeps.results.columns import METRICS, Metric
+from moe_sweeps.results.columns import PRIMARY, Metric
 from moe_sweeps.results.outcomes import ENDED
 from moe_sweeps.results.sheets import NOTHING, Cell, Sheet, text_cell
 from moe_sweeps.results.tables import Arm, Table, marks
@@ -13,7 +13,7 @@ def cell(table: Table, arm: Arm, metric: Metric, plus_minus: str = " ± ") -> st
     found = arm.cells[metric.column]
     if found.mean is None:
         outcomes = set(arm.counts)
-        alike = metric is METRICS[0] and len(outcomes) == 1 and outcomes <= ENDED - {"done"}
+        alike = metric is PRIMARY and len(outcomes) == 1 and outcomes <= ENDED - {"done"}
         return outcomes.pop() if alike else NOTHING
     text = f"{found.mean * metric.factor:.{metric.digits}f}"
     if found.half_width is not None:
@@ -25,13 +25,13 @@ def cell(table: Table, arm: Arm, metric: Metric, plus_minus: str = " ± ") -> st
 def header(table: Table) -> list[str]:
     """Column titles; the last column is there only if some row has something to say in it."""
     notes = ["notes"] if any(marks(table, arm) for arm in table.arms) else []
-    return [*(table.axes or ["arm"]), "seeds", *(m.header for m in METRICS), *notes]
+    return [*(table.axes or ["arm"]), "seeds", *(m.header for m in table.metrics), *notes]
 
 
 def row(table: Table, arm: Arm, plus_minus: str = " ± ") -> list[str]:
     """The texts of one row, in the order of `header`."""
     names = [arm.settings.get(axis, NOTHING) for axis in table.axes] or [arm.label]
-    numbers = [cell(table, arm, metric, plus_minus) for metric in METRICS]
+    numbers = [cell(table, arm, metric, plus_minus) for metric in table.metrics]
     notes = [f",{plus_minus[0]}".join(marks(table, arm))] if "notes" in header(table) else []
     return [*names, f"{arm.done}/{len(arm.runs)}", *numbers, *notes]
 
@@ -39,7 +39,7 @@ def row(table: Table, arm: Arm, plus_minus: str = " ± ") -> list[str]:
 def arm_sheet(table: Table) -> Sheet:
     """The list of the arms."""
     titles, names = header(table), len(table.axes) or 1
-    numeric = tuple(names <= i < names + 1 + len(METRICS) for i in range(len(titles)))
+    numeric = tuple(names <= i < names + 1 + len(table.metrics) for i in range(len(titles)))
     return Sheet(
         "arms", table.definition.title, tuple(titles), numeric, tuple(_cells(table, arm) for arm in table.arms)
     )
@@ -50,7 +50,7 @@ def _cells(table: Table, arm: Arm) -> tuple[Cell, ...]:
     seeds = Cell(texts[names], float(arm.done), runs, "" if arm.done == len(arm.runs) else "mark")
     numbers = [
         Cell(text, arm.cells[m.column].mean, runs, "mark" if text in ENDED else "")
-        for text, m in zip(texts[names + 1 :], METRICS, strict=False)
+        for text, m in zip(texts[names + 1 :], table.metrics, strict=False)
     ]
-    notes = [Cell(text, text, runs, "mark") for text in texts[names + 1 + len(METRICS) :]]
+    notes = [Cell(text, text, runs, "mark") for text in texts[names + 1 + len(table.metrics) :]]
     return (*map(text_cell, texts[:names]), seeds, *numbers, *notes)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from moe_sweeps.results.columns import METRICS, PRIMARY, Metric
+from moe_sweeps.results.columns import BY_COLUMN, METRICS, PRIMARY, Metric
 from moe_sweeps.results.compare import Comparison, Sample, compare, complete, differences, pooled_sd
 from moe_sweeps.results.definition import GENERIC, TableDefinition, load_definition
 from moe_sweeps.results.frame import Loaded
@@ -97,6 +97,11 @@ class Table:
         return next(a for a in self.arms if a.arm == arm)
 
     @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Its columns of numbers."""
+        return metrics_of(self.definition)
+
+    @property
     def title(self) -> str:
         return f"{self.manifest.name} ({self.manifest.sweep_id})" if self.manifest.sweep_id else self.manifest.name
 
@@ -130,15 +135,24 @@ def ablation_table(manifest: Manifest, runs: Loaded, *, noise: Noise | None = No
     rows: dict[str, dict[str, Any]] = {row["run_id"]: _plain(row) for row in frame.to_dict("records")}
     members = _members(manifest, rows, runs, time.time() if now is None else now)
     labels = label_arms(manifest)
-    arms = tuple(_arm(arm, labels.text[arm], labels.settings[arm], found) for arm, found in members.items())
+    definition = load_definition(manifest.table)
+    arms = tuple(
+        _arm(arm, labels.text[arm], labels.settings[arm], found, metrics_of(definition))
+        for arm, found in members.items()
+    )
     scales = _distinct(str(row["scale"]) for row in rows.values() if row["scale"] is not None)
     tokens = tuple(sorted({int(row["tokens"]) for arm in arms for row in arm.rows if row["tokens"] is not None}))
     floor = noise.floor(PRIMARY.column, scales, tokens) if noise else None
     baseline = manifest.baseline if manifest.baseline in members else arms[0].arm if len(arms) > 1 else None
     return Table(
         manifest, arms, labels.axes, scales, tokens, collapsed(manifest, labels.text), baseline,
-        compare_arms(arms, baseline, PRIMARY, floor), floor, load_definition(manifest.table),
+        compare_arms(arms, baseline, PRIMARY, floor), floor, definition,
     )  # fmt: skip
+
+
+def metrics_of(definition: TableDefinition) -> tuple[Metric, ...]:
+    """The columns of numbers that every table has, and those that this one wants besides."""
+    return (*METRICS, *(BY_COLUMN[name] for name in definition.metrics))
 
 
 def compare_arms(
@@ -194,10 +208,10 @@ def marks(table: Table, arm: Arm) -> list[str]:
     return found
 
 
-def _arm(arm: str, label: str, settings: dict[str, str], runs: list[ArmRun]) -> Arm:
+def _arm(arm: str, label: str, settings: dict[str, str], runs: list[ArmRun], metrics: tuple[Metric, ...]) -> Arm:
     done = [run.row for run in runs if run.outcome == "done" and run.row]
     finished = [run.row for run in runs if run.outcome in ENDED and run.row]
-    cells = {m.column: estimate([row[m.column] for row in done if row[m.column] is not None]) for m in METRICS}
+    cells = {m.column: estimate([row[m.column] for row in done if row[m.column] is not None]) for m in metrics}
     code = _distinct(row["source_hash"] or UNKNOWN for row in finished)
     data = _distinct(row["data_fingerprint"] or UNKNOWN for row in finished)
     return Arm(arm, label, settings, tuple(runs), cells, code, data)

@@ -12,7 +12,6 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from moe_sweeps.results.claims import CONTRADICTED, INCONCLUSIVE, REPRODUCED, Verdict
-from moe_sweeps.results.columns import METRICS
 from moe_sweeps.results.layout import sheets
 from moe_sweeps.results.notes import caption, details, facts, legend, warning
 from moe_sweeps.results.rows import header, row
@@ -81,7 +80,7 @@ def _grid(table: Table, plus_minus: str, *, tight: bool = False) -> Grid:
     grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", leading=int(apart))
     grid.padding = (0, 0) if tight else (0, 1, 0, 0)
     for i, title in enumerate(titles):
-        is_number = names <= i < names + 1 + len(METRICS)
+        is_number = names <= i < names + 1 + len(table.metrics)
         justify: JustifyMethod = "right" if is_number else "left"
         title = title.replace(".", ".\n") if tight else title
         grid.add_column(title.replace(" ", "\n"), justify=justify, no_wrap=is_number, overflow="fold")

@@ -21,6 +21,8 @@ METRICS: dict[str, str | None] = {
     "val_accuracy": "higher",
     "val_maxvio_global": "lower",
     "train_maxvio_batch": "lower",
+    "val_load_balancing_loss": "lower",
+    "val_z_loss": None,
     "collapsed": "lower",
     "tokens_per_second": "higher",
     "train_seconds": "lower",

@@ -12,13 +12,15 @@ from unit.results.suite import AUX, GRID, make_suite, make_suite_run, short_hash
 
 from moe_sweeps.errors import ConfigError
 from moe_sweeps.results import load_runs
+from moe_sweeps.results.csv_file import csv_text
 from moe_sweeps.results.definition import TABLES, load_definition
 from moe_sweeps.results.layout import difference_sheet, floor_sentence, grid_sheets, published_sheet
 from moe_sweeps.results.manifest import load_manifests
 from moe_sweeps.results.noise import Noise
 from moe_sweeps.results.published import load_published, published_key, published_values
 from moe_sweeps.results.recommend import recommendations
-from moe_sweeps.results.tables import Table, ablation_table
+from moe_sweeps.results.rows import header, row
+from moe_sweeps.results.tables import Table, ablation_table, marks
 
 
 def suite(root: Path, seeds: int = 3) -> dict[str, Table]:
@@ -48,6 +50,8 @@ def test_every_definition_can_be_read_and_names_published_experiments() -> None:
         ("titel: x", "Did you mean title"),
         ("grid: {rows: a, columns: b, metrics: [val_los]}", "Did you mean val_loss"),
         ("figures: [heatmap]", "heat"),
+        ("metrics: [val_loss]", "val_z_loss"),
+        ("grid: {rows: a, columns: b, metrics: [val_z_loss]}", "val_maxvio_global"),
     ],
 )
 def test_a_definition_with_a_typo_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -192,3 +196,25 @@ def test_no_result_recommends_nothing(tmp_path: Path) -> None:
     sheet = recommendations([table])
     assert sheet is not None
     assert sheet.rows[0][2].text == "no result"
+
+
+def test_a_table_shows_the_further_metrics_that_its_definition_names(tmp_path: Path) -> None:
+    """The gating table has the z-loss; a run from before it was recorded has none, and the row says so."""
+
+    def table(name: str) -> Table:
+        content = sweep_content(name, AUX[1:2], seeds=2)
+        return ablation_table(make_manifest(tmp_path / str(len(list(tmp_path.iterdir()))), content), load_runs(runs))
+
+    runs = tmp_path / "runs"
+    for seed, z in ((0, 0.25), (1, 0.35)):
+        run = make_suite_run(runs, AUX[1], seed, loss=3.0 + seed / 10, maxvio=0.2)
+        run.write_summary((run.summary() or {}) | {"val_z_loss": z})
+    gating = table("gating")
+    place = header(gating).index("z-loss")
+    assert row(gating, gating.arms[0])[place].startswith("0.3000")
+    assert "val_z_loss_mean" in csv_text(gating)
+    run.write_summary({k: v for k, v in (run.summary() or {}).items() if k != "val_z_loss"})
+    gating, plain = table("gating"), table("noise_floor")
+    assert marks(gating, gating.arms[0]) == ["missing values"]
+    assert "z-loss" not in header(plain)
+    assert marks(plain, plain.arms[0]) == []

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from unit.results.folders import DEMO_ARMS, NOW, make_manifest, make_messy_sweep, make_run, manifest_content, summary
 
+from moe_sweeps.results.columns import FURTHER
 from moe_sweeps.results.columns import METRICS as COLUMNS
 from moe_sweeps.results.frame import METRICS, load_runs
 from moe_sweeps.results.manifest import Manifest
@@ -32,7 +33,7 @@ def one_arm(root: Path, *runs: dict[str, Any]) -> tuple[Table, Arm]:
 
 
 def test_columns_are_the_metrics_of_the_frame() -> None:
-    assert tuple(m.column for m in COLUMNS) == METRICS
+    assert tuple(m.column for m in (*COLUMNS, *FURTHER)) == METRICS
 
 
 def test_every_state_has_an_explanation() -> None:
