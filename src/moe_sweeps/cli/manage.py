@@ -56,6 +56,18 @@ def report(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def archive(arguments: argparse.Namespace, console: Console) -> int:
+    """Keep the records of finished runs without their checkpoints."""
+    from moe_sweeps.cli.select import select
+    from moe_sweeps.results.archive import archive as add
+
+    chosen, folder = select(arguments.what, runs_root()), resolve(arguments.folder)
+    found = add([run for _, run in chosen.runs], chosen.sweeps, runs_root(), folder)
+    text = f"{len(found.copied)} runs copied to {folder}, {len(found.kept)} were there, {len(found.left_out)} not over"
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
 def explain(arguments: argparse.Namespace, console: Console) -> int:
     """The parameter groups of a run that exists or that a command line describes, or the runs behind a table's cell."""
     from moe_sweeps.results.lineage import is_cell
@@ -141,6 +153,10 @@ def _parser() -> argparse.ArgumentParser:
     one = commands.add_parser("report", help="pictures of one run: load, balance, bias, specialisation, norms, loss")
     one.add_argument("run", help="a run folder, a run id, or a beginning of one")
     one.set_defaults(command=report)
+    one = commands.add_parser("archive", help="copy the records of finished runs, without checkpoints, to be committed")
+    one.add_argument("folder", help="where to, such as results/proxy/runs; it has the layout of a runs folder")
+    one.add_argument("what", nargs="*", help="sweeps or runs; default: all")
+    one.set_defaults(command=archive)
     one = commands.add_parser("explain", help="parameter groups of a run, or the runs behind a cell of a table")
     one.add_argument("run", nargs="+", help="a run, overrides as for python train.py, or TABLE:ROW,COLUMN")
     one.set_defaults(command=explain)

@@ -1,0 +1,67 @@
+"""An archive holds what tables need and nothing else, and never loses what it has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from unit.results.folders import make_manifest
+from unit.results.suite import AUX, make_suite_run, short_hash, sweep_content
+
+from moe_sweeps.errors import RunFolderError
+from moe_sweeps.results.archive import archive
+from moe_sweeps.results.frame import load_runs
+from moe_sweeps.results.manifest import Manifest, load_manifests
+from moe_sweeps.results.markdown import markdown
+from moe_sweeps.results.tables import ablation_table
+from moe_sweeps.rundir import RunDir
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> tuple[Path, Manifest]:
+    """Two arms with two seeds: three runs are done, one has failed."""
+    runs = tmp_path / "runs"
+    for place, settings in enumerate(AUX[:2]):
+        for seed in range(2):
+            state = "failed" if (place, seed) == (1, 1) else "done"
+            run = make_suite_run(runs, settings, seed, loss=3 + place / 10 + seed / 50, maxvio=0.3, state=state)
+            (run.checkpoints / "step.pt").write_bytes(b"large")
+    return runs, make_manifest(runs, sweep_content("aux_coef", AUX[:2], seeds=2))
+
+
+def table(root: Path) -> str:
+    (manifest,), problems = load_manifests(root)
+    assert not problems
+    return markdown(ablation_table(manifest, load_runs(root), now=0.0))
+
+
+def test_its_table_is_that_of_the_runs(sweep: tuple[Path, Manifest], tmp_path: Path) -> None:
+    runs, manifest = sweep
+    found = archive(RunDir.all(runs), [manifest], runs, tmp_path / "kept")
+    assert (len(found.copied), len(found.kept), len(found.left_out)) == (3, 0, 1)
+    assert not list((tmp_path / "kept").rglob("*.pt"))
+    before, after = (
+        [line for line in table(root).splitlines() if line[0:1] == "|"] for root in (runs, tmp_path / "kept")
+    )
+    assert [line.replace("1 failed", "1 missing") for line in before] == after  # it is trained again, or stays missing
+    assert any("1 missing" in line for line in after)
+
+
+def test_again_it_copies_what_is_new(sweep: tuple[Path, Manifest], tmp_path: Path) -> None:
+    runs, manifest = sweep
+    archive(RunDir.all(runs)[:1], [manifest], runs, tmp_path / "kept")
+    again = archive(RunDir.all(runs), [manifest], runs, tmp_path / "kept")
+    assert (len(again.copied), len(again.kept)) == (2, 1)
+
+
+def test_another_result_of_the_same_run_is_refused(sweep: tuple[Path, Manifest], tmp_path: Path) -> None:
+    runs, manifest = sweep
+    archive(RunDir.all(runs), [manifest], runs, tmp_path / "kept")
+    run = RunDir.find(runs, short_hash(AUX[0], 0))
+    assert run is not None
+    run.write_summary((run.summary() or {}) | {"val_loss": 9.0})
+    with pytest.raises(RunFolderError, match="holds another result"):
+        archive(RunDir.all(runs), [manifest], runs, tmp_path / "kept")
+    kept = RunDir.find(tmp_path / "kept", run.run_id)
+    assert kept is not None
+    assert (kept.summary() or {})["val_loss"] == 3.0
