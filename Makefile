@@ -5,7 +5,7 @@ INSTALLED := .venv/installed-$(shell cat pyproject.toml | sha256sum | cut -c1-12
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo sweep test test-slow check format tables bench clean
+.PHONY: help setup demo sweep test test-slow check format tables results notebooks bench clean
 
 help: ## explain every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,14 @@ format: $(INSTALLED) ## rewrite the sources in the project's format
 
 tables: $(INSTALLED) ## write reports/ from the run folders and print the tables
 	$(BIN)/python -m moe_sweeps.cli.tables
+
+results: $(INSTALLED) ## put finished runs into results/proxy, and write its tables and notebooks anew
+	$(BIN)/moe-sweeps archive results/proxy/runs
+	MOE_SWEEPS_RUNS=results/proxy/runs ALLOW_PARTIAL=1 $(BIN)/python -m moe_sweeps.cli.tables --reports results/proxy/tables
+	$(MAKE) notebooks
+
+notebooks: $(INSTALLED) ## execute analysis/*.ipynb in place, on $$MOE_SWEEPS_RUNS or the committed runs
+	$(BIN)/python analysis/execute.py
 
 bench: $(INSTALLED) ## benchmarks/NAME.py: step_vs_mixtral (default), monitoring_cost, balancing_cost, time_to_balance
 	$(BIN)/python benchmarks/$(or $(NAME),step_vs_mixtral).py
