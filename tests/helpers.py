@@ -18,6 +18,7 @@ from moe_sweeps.config.groups import (
     TrainerConfig,
 )
 from moe_sweeps.config.schema import RunConfig
+from moe_sweeps.config.search import SearchConfig
 from moe_sweeps.data.config import CorpusConfig
 from moe_sweeps.data.memmap import TokenData
 from moe_sweeps.freeze import freeze
@@ -72,6 +73,7 @@ def make_run(**overrides: Any) -> RunConfig:
         "engine": EngineConfig(),
         "tracking": TrackingConfig(),
         "launch": LaunchConfig(),
+        "search": SearchConfig(),
     }
     return RunConfig(**(components | overrides))
 

@@ -56,6 +56,10 @@ class Interrupted(MoeSweepsError):
     """The run was asked to stop; its state was saved and it can go on later."""
 
 
+class Paused(Interrupted):
+    """The run reached `trainer.stop_at` and was evaluated there; it goes on when that is raised."""
+
+
 def nearest(word: str, valid: Iterable[str]) -> str | None:
     """The valid spelling closest to `word`, or None when nothing is close."""
     close = difflib.get_close_matches(word, list(valid), n=1, cutoff=0.6)

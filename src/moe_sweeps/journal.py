@@ -78,6 +78,12 @@ class Journal:
         self.last_good |= {f"val_{k}": v for k, v in result.metrics().items()}
         return result.metrics()
 
+    def ensure_evaluation(self, step: int, max_sequences: int | None, train_seconds: float) -> None:
+        """Evaluate now unless the log has an evaluation of `step`. All processes follow what the first one finds."""
+        seen = self.ranks.is_first and any(r["split"] == "val" and r["step"] == step for r in self.metrics.records())
+        if not self.ranks.any(seen):
+            self.log_evaluation(step, max_sequences, train_seconds)
+
     def log_final_evaluation(self, step: int, max_sequences: int | None, train_seconds: float) -> dict[str, float]:
         """The same at the end, in place of what an attempt wrote that died between here and its summary."""
         result = self._evaluate(step, max_sequences)

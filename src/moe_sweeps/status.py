@@ -20,7 +20,7 @@ class State(StrEnum):
     done = "done"
     failed = "failed"
     diverged = "diverged"  # the loss became NaN or infinite: an outcome
-    preempted = "preempted"  # stopped from outside; it goes on from its last checkpoint when started again
+    preempted = "preempted"  # stopped before its end; it goes on from its last checkpoint when started again
     cancelled = "cancelled"  # stopped on purpose; it stays so until it is asked for by `moe-sweeps retry --cancelled`
 
 
@@ -60,6 +60,7 @@ class Status:
     failure: Failure | None = None
     collapsed: bool = False  # the router has collapsed at some step; see health.py
     code_changed: bool = False  # the current attempt runs other training code than was submitted
+    paused_at: int | None = None  # preempted where `trainer.stop_at` said, and not by anybody else
     deaths: int = 0  # attempts in a row that died without a word and without a new checkpoint
     death_step: int = -1  # newest checkpoint at the last of them
 
@@ -74,6 +75,11 @@ class Status:
         values = {k: v for k, v in content.items() if k in known}
         failure = values.pop("failure", None)
         return cls(**{**values, "state": State(values["state"])}, failure=Failure(**failure) if failure else None)
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether it stopped where it was told to, so that nothing is left to do for now."""
+        return self.state is State.preempted and self.paused_at is not None
 
     @property
     def seconds_per_step(self) -> float | None:

@@ -18,7 +18,7 @@ from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.data.batches import Batch, TrainBatches, batch_order_digest
 from moe_sweeps.data.memmap import TokenData
 from moe_sweeps.distributed import ALONE, Ranks
-from moe_sweeps.errors import ConfigError, Diverged, Interrupted
+from moe_sweeps.errors import ConfigError, Diverged, Interrupted, Paused
 from moe_sweeps.evaluate import Evaluation, Validation
 from moe_sweeps.gradients import Gradients
 from moe_sweeps.health import CollapseWatch
@@ -75,10 +75,12 @@ class Trainer:
 
         Raises:
             Interrupted: `should_stop` said so; the state is saved.
+            Paused: the step `trainer.stop_at` is over; it was evaluated, and the state is saved.
             Diverged: the loss became NaN or infinite.
         """
         self._start_or_resume()
         while self.step < self.run.trainer.steps and not self.health.says_stop(self.step):
+            self._pause_where_told()
             started = time.perf_counter()
             values = self._train_step()
             self.step += 1
@@ -91,6 +93,17 @@ class Trainer:
                 self.save()
                 raise Interrupted(f"stopped after step {self.step} of {self.run.trainer.steps}; its state is saved")
         return self._finish()
+
+    def _pause_where_told(self) -> None:
+        """Evaluate, save and raise Paused at `trainer.stop_at`, or beyond it if the run came from there."""
+        stop_at = self.run.trainer.stop_at
+        if stop_at is None or self.step < stop_at:
+            return
+        if self.step == stop_at:
+            settings = self.run.trainer
+            self.journal.ensure_evaluation(self.step, settings.eval_sequences, self.clock.train_seconds)
+        self.save()
+        raise Paused(f"stopped after step {self.step} of {self.run.trainer.steps}, as trainer.stop_at says")
 
     def _train_step(self) -> dict[str, Tensor]:
         """One update from one global batch; returns scalars on the device, without waiting for them."""

@@ -24,7 +24,7 @@ import torch
 from moe_sweeps.config.compose import from_dict
 from moe_sweeps.data.prepare import prepared
 from moe_sweeps.distributed import ALONE, Ranks, lost_a_peer
-from moe_sweeps.errors import DiskFull, Diverged, Interrupted, RunBusyError
+from moe_sweeps.errors import DiskFull, Diverged, Interrupted, Paused, RunBusyError
 from moe_sweeps.hardware import describe_machine, keep_freed_memory, resolve_device
 from moe_sweeps.journal import Observer
 from moe_sweeps.paths import resolve
@@ -110,6 +110,9 @@ def run_worker(folder: RunDir, observer: Observer | None = None, ranks: Ranks = 
             try:
                 with folder.reserved_space() if ranks.is_first else nullcontext(), follower:
                     status.state = _train(folder, follower, stop, ranks)
+            except Paused as error:
+                log.info("%s", error)
+                status.state, status.paused_at = State.preempted, status.step
             except Interrupted as error:
                 log.info("%s", error)
                 status.state = State.cancelled if ranks.any(stop.cancelled) else State.preempted
@@ -193,7 +196,7 @@ def _begin_attempt(folder: RunDir, status: Status, ranks: Ranks) -> None:
     if status.state is State.running:
         log.warning("process %s on %s died without a word at about step %d", status.pid, status.host, status.step)
         status.count_death(folder.checkpoint_step())
-    status.state, status.failure = State.running, None
+    status.state, status.failure, status.paused_at = State.running, None, None
     status.attempt += 1
     status.started, status.started_step = time.time(), folder.checkpoint_step()
     status.step = status.started_step

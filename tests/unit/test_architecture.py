@@ -11,7 +11,7 @@ from moe_sweeps.paths import REPOSITORY
 
 PACKAGE = REPOSITORY / "src" / "moe_sweeps"
 BOTTOM = ["errors", "files", "paths", "status", "rundir", "provenance", "snapshot"]
-REGISTRY = ["config.registry", "config.groups"]
+REGISTRY = ["config.registry", "config.groups", "config.search"]
 MEASURING = ["load", "metrics", "meters", "health", "routing_samples", "stopwatch"]
 COMPONENTS = ["model", "balancing", "optim", "data", "checkpoint", "distributed", "randomness", *MEASURING]
 CONFIG = ["config.schema", "config.compose", "identity", "hardware"]

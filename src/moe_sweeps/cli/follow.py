@@ -19,6 +19,7 @@ from moe_sweeps.rundir import RunDir, State
 from moe_sweeps.sweep.follow import (
     DAMAGED,
     LOST,
+    PAUSED,
     Follower,
     Row,
     all_finished,
@@ -39,6 +40,7 @@ STATE_STYLE: dict[str, str] = {
     State.diverged: "magenta",
     State.preempted: "yellow",
     State.cancelled: "yellow",
+    PAUSED: "blue",
     LOST: "bold red",
     DAMAGED: "bold red",
 }
@@ -156,7 +158,7 @@ def is_narrow(console: Console) -> bool:
 
 
 def exit_code(rows: Sequence[Row]) -> int:
-    """0 when every run has its result, else 1."""
+    """0 when every run has its result, or stopped where it was told to; else 1."""
     return 0 if all_finished(rows) else 1
 
 

@@ -134,7 +134,7 @@ def make_ready(folder: RunDir, current_code: bool = False) -> None:
         if current_code:
             folder.update_provenance(snapshot=None)
         found.state, found.failure = State.preempted if found.attempt else State.planned, None
-        found.deaths, found.death_step = 0, -1
+        found.deaths, found.death_step, found.paused_at = 0, -1, None
         folder.write_status(found)
 
 

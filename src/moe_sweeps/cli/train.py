@@ -95,6 +95,10 @@ def train_one(console: Console, overrides: Sequence[str], ranks: Ranks = ALONE) 
     with ranks.joined() as joined:
         folder = _frozen_by_first(run, overrides, joined)
         state = _train_unless_settled(console, run, folder, joined)
+    if folder.status().is_paused:
+        step, total = folder.status().step, run.trainer.steps
+        console.print(f"paused after step {step} of {total}; the line without trainer.stop_at goes on", highlight=False)
+        return OK
     if state is State.preempted:
         raise KeyboardInterrupt
     if state is State.cancelled:

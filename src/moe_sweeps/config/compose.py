@@ -24,7 +24,7 @@ from omegaconf import DictConfig, Node, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from moe_sweeps.config.registry import Component
-from moe_sweeps.config.schema import GROUP_TYPES, REGISTRY, RunConfig, validate
+from moe_sweeps.config.schema import GROUP_TYPES, KIND_WHERE_ABSENT, REGISTRY, RunConfig, validate
 from moe_sweeps.errors import ConfigError, nearest
 from moe_sweeps.paths import CONF
 
@@ -142,7 +142,8 @@ def from_dict(content: dict[str, Any]) -> RunConfig:
         ConfigError: an unknown kind, key or value.
     """
     plain = {k: v for k, v in content.items() if k not in GROUP_TYPES}
-    groups = {group: _component_from_dict(group, content.get(group, {})) for group in GROUP_TYPES}
+    absent = {group: {"kind": kind} for group, kind in KIND_WHERE_ABSENT.items() if group not in content}
+    groups = {group: _component_from_dict(group, (content | absent).get(group, {})) for group in GROUP_TYPES}
     base = OmegaConf.structured(RunConfig(**groups))
     run = OmegaConf.to_object(OmegaConf.merge(base, _brought_up_to_date(RunConfig, plain)))
     assert isinstance(run, RunConfig)

@@ -125,6 +125,9 @@ class TrainerConfig(Component):
     final_eval_sequences: int | None = knob(None, ge=1, neutral=None)  # null: the whole validation set
     checkpoint_every: int = knob(250, ge=1, infra=True)
     keep_checkpoints: int = knob(2, ge=1, infra=True)
+    # Evaluate, save and stop after this step; without it, or with a later one, the run goes on from there. The schedule
+    # is that of all steps, so where a run stopped on its way changes no result.
+    stop_at: int | None = knob(None, ge=1, infra=True)
     monitor: bool = knob(True, infra=True)  # routing.jsonl
     # Every n-th step is timed by its parts; 0: none. An n that divides an optimizer's period favours its dear steps.
     time_every: int = knob(1, ge=0, infra=True)

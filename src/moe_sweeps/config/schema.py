@@ -19,6 +19,7 @@ from moe_sweeps.config.groups import (
     TrainerConfig,
 )
 from moe_sweeps.config.registry import REGISTRY, Component, broken_bounds, knob
+from moe_sweeps.config.search import SearchConfig
 from moe_sweeps.data.config import DataConfig
 from moe_sweeps.errors import ConfigError
 from moe_sweeps.model.router import RouterConfig
@@ -44,6 +45,7 @@ class RunConfig:
     engine: EngineConfig
     tracking: TrackingConfig
     launch: LaunchConfig
+    search: SearchConfig
     seed: int = knob(0, ge=0)
     data_seed: int | None = knob(None, ge=0)  # null: follows seed
     name: str | None = knob(None, infra=True)  # null: made of scale, experts and balancer
@@ -82,7 +84,10 @@ GROUP_TYPES: dict[str, type[Component]] = {
     "engine": EngineConfig,
     "tracking": TrackingConfig,
     "launch": LaunchConfig,
+    "search": SearchConfig,
 }
+# Groups that are younger than some frozen configs -> the kind that does what was done before.
+KIND_WHERE_ABSENT = {"search": "none"}
 
 
 def problems(run: RunConfig) -> list[ConfigError]:
@@ -117,4 +122,4 @@ def _name_errors(run: RunConfig) -> Iterator[ConfigError]:
         yield ConfigError("name", run.name, rule, "It becomes part of a folder's name.")
 
 
-__all__ = ["GROUP_TYPES", "REGISTRY", "RunConfig", "problems", "validate"]
+__all__ = ["GROUP_TYPES", "KIND_WHERE_ABSENT", "REGISTRY", "RunConfig", "problems", "validate"]

@@ -20,11 +20,12 @@ SILENT_SECONDS = 15.0
 SILENT_SECONDS_ELSEWHERE = 300.0
 LOST = "lost"  # "running", but its worker is gone without a word
 DAMAGED = "damaged"  # status.json cannot be read
+PAUSED = "paused"  # "preempted" where `trainer.stop_at` said
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One run at one moment. `state` is a State, or LOST or DAMAGED."""
+    """One run at one moment. `state` is a State, or LOST, DAMAGED or PAUSED."""
 
     label: str
     folder: RunDir
@@ -34,7 +35,7 @@ class Row:
     @property
     def is_over(self) -> bool:
         """Whether nothing more will happen to it by itself."""
-        return self.state in (*SETTLED, State.failed, DAMAGED)
+        return self.state in (*SETTLED, State.failed, DAMAGED, PAUSED)
 
     @property
     def steps_left(self) -> int:
@@ -78,6 +79,8 @@ def read_row(label: str, folder: RunDir) -> Row:
         status = folder.status()
     except RunFolderError:
         return Row(label, folder, Status(), DAMAGED)
+    if status.is_paused:
+        return Row(label, folder, status, PAUSED)
     return Row(label, folder, status, LOST if is_lost(folder, status) else status.state)
 
 
@@ -127,8 +130,8 @@ def tokens_per_second(rows: Sequence[Row]) -> float:
 
 
 def all_finished(rows: Sequence[Row]) -> bool:
-    """Whether every run has its result."""
-    return all(row.state in FINISHED for row in rows)
+    """Whether every run has its result, or stopped where it was told to."""
+    return all(row.state in (*FINISHED, PAUSED) for row in rows)
 
 
 def _exists(pid: int | None) -> bool:

@@ -39,13 +39,13 @@ def run(folders: Sequence[RunDir]) -> int:
         from moe_sweeps.sweep.local import LocalSweep
 
         LocalSweep(list(folders), workers=len(folders)).run(tick=lambda: None)
-    return OK if all(f.status().state in SETTLED for f in folders) else UNFINISHED
+    return OK if all(_is_over(f) for f in folders) else UNFINISHED
 
 
 def judge(folders: Sequence[RunDir], code: int) -> int:
     """The exit code of the job, after it was sent back to the queue where that makes sense."""
     failed = [f for f in folders if f.status().state is State.failed]
-    unfinished = [f for f in folders if f.status().state not in SETTLED and f not in failed]
+    unfinished = [f for f in folders if not _is_over(f) and f not in failed]
     hopeless = [f for f in unfinished if _is_hopeless(f, code)]
     if unfinished and not hopeless:
         return requeue(unfinished)
@@ -60,6 +60,12 @@ def requeue(folders: Sequence[RunDir]) -> int:
         print(f"{folder.path.name}: unfinished at step {folder.status().step}; back to the queue")
         _set(folder, State.queued, None)
     return subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=False).returncode
+
+
+def _is_over(folder: RunDir) -> bool:
+    """Whether nothing is left for a job to do: it has a result, was cancelled, or stopped at `trainer.stop_at`."""
+    status = folder.status()
+    return status.state in SETTLED or status.is_paused
 
 
 def _is_hopeless(folder: RunDir, code: int) -> bool:
