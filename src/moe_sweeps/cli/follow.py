@@ -53,7 +53,7 @@ class SweepView:
 
     def __init__(self, console: Console, runs: Sequence[tuple[str, RunDir]], workers: int | None = None) -> None:
         self.console, self.workers = console, workers
-        self._follower = Follower(runs)
+        self._follower = Follower(list(runs))
         self.rows = self._follower.read()
         self._live = Live(console=console, refresh_per_second=2) if console.is_terminal else None
         self._seen = {row.folder: (row.state, row.status.attempt) for row in self.rows}
@@ -70,6 +70,10 @@ class SweepView:
         if self._live:
             self._live.stop()
         self.console.print()
+
+    def add(self, label: str, folder: RunDir) -> None:
+        """Follow a further run."""
+        self._follower.runs.append((label, folder))
 
     def say(self, sentence: str) -> None:
         """A line above the table."""
@@ -88,7 +92,7 @@ class SweepView:
     def _print_changes(self) -> None:
         for row in self.rows:
             now = (row.state, row.status.attempt)
-            if now != self._seen[row.folder]:
+            if now != self._seen.get(row.folder):
                 self._seen[row.folder] = now
                 self.say(_line(row))
         if time.monotonic() - self._reported > REPORT_SECONDS:

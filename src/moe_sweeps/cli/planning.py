@@ -23,7 +23,10 @@ MOST_LISTED = 40
 def plan(arguments: argparse.Namespace, console: Console) -> int:
     """What a sweep would do, without doing it."""
     from moe_sweeps.sweep.plan import make_plan
+    from moe_sweeps.sweep.search.space import asks_for_search
 
+    if asks_for_search(arguments.overrides):
+        return _plan_search(arguments, console)
     found = make_plan(arguments.overrides)
     cost, estimator = costs(found, probing=not arguments.no_probe)
     show(console, found, cost)
@@ -33,6 +36,16 @@ def plan(arguments: argparse.Namespace, console: Console) -> int:
     if arguments.budget:
         require_budget(found, cost, arguments.budget, arguments.overrides, estimator)
     return check(console, found, arguments.steps) if arguments.check else OK
+
+
+def _plan_search(arguments: argparse.Namespace, console: Console) -> int:
+    from moe_sweeps.cli.search import plan_search, refuse_for_search
+
+    if arguments.check:
+        refuse_for_search("--check")
+    if arguments.detect is not None:
+        refuse_for_search("--detect")
+    return plan_search(console, arguments.overrides, arguments.budget, probing=not arguments.no_probe)
 
 
 def costs(found: Plan, *, probing: bool = True) -> tuple[PlanCost, Estimator]:

@@ -24,6 +24,7 @@ from moe_sweeps.cli.select import Selection, select
 from moe_sweeps.errors import LaunchError, MoeSweepsError, RunBusyError
 from moe_sweeps.rundir import FINISHED, RunDir, State, Status
 from moe_sweeps.sweep.follow import LOST, Follower, Row, is_lost
+from moe_sweeps.sweep.search.stop import request_stop
 from moe_sweeps.sweep.slurm.agree import cancel_pending, repair, with_queue
 
 log = logging.getLogger(__name__)
@@ -104,7 +105,11 @@ def cancel(arguments: argparse.Namespace, console: Console) -> int:
     """Ask workers to save their state and stop, and keep waiting runs from starting."""
     if not arguments.what and not arguments.all:
         raise MoeSweepsError("cancel what? Give a sweep or a run (moe-sweeps status lists them), or --all.")
-    folders = [folder for _, folder in _selected(arguments.what).runs]
+    chosen = _selected(arguments.what)
+    for manifest in chosen.sweeps:
+        if manifest.search and not manifest.search.get("over"):
+            request_stop(runs_root() / "sweeps" / manifest.sweep_id)
+    folders = [folder for _, folder in chosen.runs]
     asked = [folder for folder in folders if folder.status().state not in (*FINISHED, State.cancelled)]
     for folder in asked:  # all of them first, so that no waiting one starts in the place of another
         folder.request_cancel()

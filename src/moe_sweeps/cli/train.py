@@ -14,6 +14,7 @@ from rich.logging import RichHandler
 
 from moe_sweeps.cli.follow import SweepView, exit_code, make_console, print_failures
 from moe_sweeps.cli.planning import costs, require_budget, show
+from moe_sweeps.cli.search import run_search
 from moe_sweeps.cli.select import run_label
 from moe_sweeps.cli.slurm import submit_plan
 from moe_sweeps.cli.views import TrainingBar, print_summary
@@ -23,7 +24,7 @@ from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.data.batches import TrainBatches, val_batches
 from moe_sweeps.data.prepare import prepared
 from moe_sweeps.distributed import ALONE, Ranks
-from moe_sweeps.errors import MoeSweepsError
+from moe_sweeps.errors import ConfigError, MoeSweepsError
 from moe_sweeps.freeze import default_threads, freeze, snapshot_of
 from moe_sweeps.hardware import resolve_device
 from moe_sweeps.paths import SWEEPS, resolve
@@ -36,6 +37,7 @@ from moe_sweeps.sweep.follow import duration
 from moe_sweeps.sweep.grid import single
 from moe_sweeps.sweep.local import LocalSweep, drive
 from moe_sweeps.sweep.plan import Plan, make_plan, unread_settings, write_manifest
+from moe_sweeps.sweep.search.space import asks_for_search
 from moe_sweeps.worker import run_worker
 
 EXAMPLES = """examples:
@@ -47,6 +49,8 @@ EXAMPLES = """examples:
       a sweep with three seeds: 18 combinations, 12 distinct runs
   python -m torch.distributed.run --nproc-per-node 2 train.py trainer.micro_batch_size=4
       one run in two processes, each with half of every batch
+  python train.py -m search=tpe search.trials=30 optimizer.base_lr='tag(log,interval(1e-3,3e-2))'
+      a search: each trial is suggested from what the ones before it found
   python train.py -m sweep=aux_coef scale=smoke
       the grid of sweeps/aux_coef.yaml; what is typed beside it wins
 """
@@ -83,6 +87,8 @@ def train_one(console: Console, overrides: Sequence[str], ranks: Ranks = ALONE) 
     """Train one run in this process, or in this and its fellow `ranks`, with a progress bar on the first."""
     handler = RichHandler(console=console, show_path=False, show_time=False, show_level=False)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+    if asks_for_search(overrides):
+        raise ConfigError("search", "on", "a search trains many runs, and without -m one is trained", "Add -m.")
     settings = single(overrides)
     run = compose(settings)
     if isinstance(run.launch, SlurmConfig):
@@ -134,6 +140,8 @@ def sweep(console: Console, overrides: Sequence[str], budget: str | None = None)
     Raises:
         OverBudget: it takes longer than `budget`; nothing was started.
     """
+    if asks_for_search(overrides):
+        return run_search(console, overrides, budget, _check_machine_and_data)
     plan = make_plan(overrides)
     launch = next(iter(plan.runs.values())).run.launch
     # A login node is no place to train a probe on.

@@ -1,4 +1,4 @@
-"""How the runs of `-m` are chosen: all combinations of a grid, or trials that a sampler suggests one after the other."""
+"""How `-m` chooses its runs: all combinations of a grid, or trials that a sampler suggests one by one."""
 
 from __future__ import annotations
 

@@ -22,12 +22,17 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class PlannedRun:
-    """One distinct run of a sweep."""
+    """One distinct run of a sweep. `pruned`: the step at which a search that is over left it."""
 
     folder: str
     arm: str
     label: str
     seed: int
+    pruned: int | None = None
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> PlannedRun:
+        return cls(content["folder"], content["arm"], content["label"], content["seed"], content.get("pruned"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,7 @@ class Manifest:
     file: dict[str, str] = field(default_factory=dict)  # of the sweep file: name, question, source, table
     baseline: str | None = None  # arm id
     expect: tuple[dict[str, Any], ...] = ()  # statements bound to arm ids; see claims.py
+    search: dict[str, Any] = field(default_factory=dict)  # of a search: sampler, metric, space, rungs, trials
 
     @property
     def table(self) -> str:
@@ -66,7 +72,7 @@ class Manifest:
         return cls(
             sweep_id=str(content["sweep_id"]),
             name=str(content.get("name") or "sweep"),
-            runs={i: PlannedRun(r["folder"], r["arm"], r["label"], r["seed"]) for i, r in content["runs"].items()},
+            runs={run_id: PlannedRun.from_dict(planned) for run_id, planned in content["runs"].items()},
             requested=tuple(Request(_texts(r["overrides"]), r["run_id"], _texts(r.get("unread"))) for r in asked),
             axes={k: [str(v) for v in values] for k, values in (content.get("axes") or {}).items()},
             created=datetime.fromisoformat(content["created"]).isoformat(),
@@ -74,6 +80,7 @@ class Manifest:
             file=_texts(content.get("file")),
             baseline=content.get("baseline"),
             expect=tuple(dict(statement) for statement in content.get("expect") or ()),
+            search=dict(content.get("search") or {}),
         )
 
 

@@ -15,6 +15,7 @@ OUTCOMES = {
     "done": "trained to the end",
     "stopped": "collapsed and stopped there (trainer.stop_on_collapse); an outcome, and its numbers are in no mean",
     "diverged": "the loss became NaN or infinite; this is an outcome, and its numbers are in no mean",
+    "pruned": "its search did not train it to the end; an outcome of the search, and its numbers are in no mean",
     "failed": "ended with an error; traceback.txt in its folder says why",
     "stale": f"says that it is running, but gave no sign of life for {STALE_AFTER / 60:.0f} minutes",
     "running": "being trained now",
@@ -26,7 +27,7 @@ OUTCOMES = {
     "unreadable": "its folder is damaged or incomplete",
 }
 # Outcomes after which nothing is left to train.
-ENDED = frozenset({"done", "stopped", "diverged"})
+ENDED = frozenset({"done", "stopped", "diverged", "pruned"})
 COLLAPSED = "the router sent nearly everything to the same experts for long; numbers of done runs stay in the mean"
 
 
@@ -56,6 +57,8 @@ def outcome(planned: PlannedRun, row: dict[str, Any] | None, unreadable: str | N
         return "stale", f"{progress}, silent for {_duration(silent)}"
     if state == "failed":
         return state, f"{progress}, {row['failure'] or 'no message'}"
+    if state == "preempted" and planned.pruned is not None and row["step"] == planned.pruned:
+        return "pruned", progress
     if state == "done" and row.get("stopped_early"):
         return "stopped", f"{progress}, collapsed at step {row['collapsed_at_step']:.0f}"
     if state == "diverged":

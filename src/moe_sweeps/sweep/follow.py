@@ -54,7 +54,7 @@ class Row:
 class Follower:
     """Reads the same runs again and again, and only the files that changed."""
 
-    runs: Sequence[tuple[str, RunDir]]
+    runs: list[tuple[str, RunDir]]
     _seen: dict[Path, tuple[int, Row]] = field(default_factory=dict)
 
     def read(self) -> list[Row]:

@@ -6,7 +6,7 @@ import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, Sweep
 
 from moe_sweeps.config.compose import Setting, current_name, options, parse
 from moe_sweeps.errors import ConfigError
@@ -106,22 +106,33 @@ def _values_by_key(overrides: Sequence[Override]) -> dict[str, list[str]]:
     """Every key with its values in order; a key that is given twice counts as Hydra does it: the last one wins."""
     values: dict[str, list[str]] = {}
     for override in overrides:
-        choices = _values(override)
+        choices = values_of(override)
         if not choices:
             rule = "the axis has no values, so the sweep would have no runs"
-            raise ConfigError(override.key_or_group, _typed(override), rule, "Give it at least one value.")
+            raise ConfigError(override.key_or_group, typed_value(override), rule, "Give it at least one value.")
         values[current_name(override.key_or_group)] = choices
     return values
 
 
-def _values(override: Override) -> list[str]:
+def values_of(override: Override) -> list[str]:
+    """The values that an override lists, as texts.
+
+    Raises:
+        ConfigError: an interval, whose values cannot be listed.
+    """
     value = override.value()
+    nested = value.list if isinstance(value, ChoiceSweep) else []
+    if isinstance(value, IntervalSweep) or any(isinstance(v, Sweep) for v in nested):
+        rule = "an interval has no values to list" if not nested else "an interval or a range stands alone"
+        fix = "List values, or add search=tpe or search=random, which choose from an interval."
+        raise ConfigError(override.key_or_group, typed_value(override), rule, fix)
     if isinstance(value, Glob):
         names = options().get(override.key_or_group, [])
         included = [n for n in names if any(fnmatch.fnmatch(n, pattern) for pattern in value.include)]
         return [n for n in included if not any(fnmatch.fnmatch(n, pattern) for pattern in value.exclude)]
-    return list(override.sweep_string_iterator()) if override.is_sweep_override() else [_typed(override)]
+    return list(override.sweep_string_iterator()) if override.is_sweep_override() else [typed_value(override)]
 
 
-def _typed(override: Override) -> str:
+def typed_value(override: Override) -> str:
+    """What was typed after the equals sign."""
     return (override.input_line or "").partition("=")[2]

@@ -9,7 +9,7 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,8 @@ UNKNOWN = 255  # exit code of a worker whose server was killed, so that nobody s
 POLL_SECONDS = 0.25
 STOP_SECONDS = 60.0
 Tick = Callable[[], None]
+# Names a further run to train, given those that wait, train or are trained elsewhere; None while there is none.
+Feed = Callable[[Collection[RunDir]], RunDir | None]
 
 
 def drive(sweep_folder: Path, runs: Sequence[RunDir], workers: int, tick: Tick, said: Callable[[str], None]) -> None:
@@ -55,13 +57,17 @@ def drive(sweep_folder: Path, runs: Sequence[RunDir], workers: int, tick: Tick, 
 
 @dataclass(slots=True)
 class LocalSweep:
-    """The runs that are waiting, training and over. `run()` drives them to the end."""
+    """The runs that are waiting, training and over. `run()` drives them to the end.
+
+    `feed` is asked for a further run whenever a worker is free and nothing waits.
+    """
 
     waiting: list[RunDir]
     workers: int
     active: dict[RunDir, Worker] = field(default_factory=dict)
     elsewhere: list[RunDir] = field(default_factory=list)
     stopping: bool = False
+    feed: Feed | None = None
 
     def run(self, tick: Tick) -> None:
         """Train everything; `tick` is called a few times a second.
@@ -71,8 +77,10 @@ class LocalSweep:
         """
         with self._stop_on_signals():
             try:
-                while (self.waiting or self.active or self.elsewhere) and not self.stopping:
+                while not self.stopping:
                     self._fill()
+                    if not (self.waiting or self.active or self.elsewhere):
+                        break
                     self._wait()
                     self._collect()
                     tick()
@@ -110,14 +118,21 @@ class LocalSweep:
                 signal.signal(s, handler)
 
     def _fill(self) -> None:
-        while self.waiting and self._in_use() < self.workers and not self.stopping:
-            folder = self.waiting.pop(0)
-            if not _is_missing(folder, retry_failed=True):
-                continue  # cancelled or finished by another process while it waited here
+        while self._in_use() < self.workers and not self.stopping:
+            folder = self._next()
+            if folder is None:
+                return
             try:
                 self.active[folder] = start(folder)
             except (MoeSweepsError, OSError) as error:
                 _record_no_start(folder, error)
+
+    def _next(self) -> RunDir | None:
+        while self.waiting:
+            folder = self.waiting.pop(0)
+            if _is_missing(folder, retry_failed=True):  # else cancelled or finished elsewhere while it waited here
+                return folder
+        return self.feed([*self.active, *self.elsewhere]) if self.feed else None
 
     def _in_use(self) -> int:
         """Workers of this machine that train one of our runs, those of a driver that was killed among them."""

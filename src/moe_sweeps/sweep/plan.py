@@ -103,6 +103,9 @@ def make_plan(arguments: Sequence[str]) -> Plan:
     requests, runs, folders = [], {}, _Folders()
     for settings in grid.combinations:
         run = _compose_combination(settings, grid)
+        if run.search.is_on:
+            rule = "a grid lists its combinations, and a search chooses its own"
+            raise ConfigError("search", run.search.kind, rule, "Type search=... alone, with a space of its own.")
         content = identity(run)
         unread = unread_settings(run, settings)
         requests.append(Request(settings, content["run_id"], unread))

@@ -1,0 +1,258 @@
+"""The search itself: whenever a worker is free, the next run of a trial, a promotion, or a new suggestion.
+
+Nothing waits for the slowest run, and nothing is remembered between two questions but the manifest and the folders: a
+search that was interrupted asks them again and goes on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from moe_sweeps.freeze import freeze
+from moe_sweeps.rundir import RunDir, State
+from moe_sweeps.sweep.local import POLL_SECONDS, LocalSweep, Tick
+from moe_sweeps.sweep.search.halving import Rung, next_promotion
+from moe_sweeps.sweep.search.plan import SearchPlan
+from moe_sweeps.sweep.search.record import FILE, load_trials, save
+from moe_sweeps.sweep.search.stop import drop_stop_request, stop_requested
+from moe_sweeps.sweep.search.suggest import suggest
+from moe_sweeps.sweep.search.trials import Outcome, RunFacts, Standing, Trial, read_facts, standing, told
+
+Seen = Callable[[str, RunDir], None]
+NOT_RUN_AGAIN = (State.done, State.diverged, State.cancelled)
+
+
+@dataclass(slots=True)
+class Search:
+    """The trials of a search, as its manifest and the run folders know them.
+
+    `seen` hears of every run folder that belongs to it. A run that failed is tried once in the life of this object.
+    """
+
+    plan: SearchPlan
+    command: str
+    workers: int = 1
+    seen: Seen = lambda label, folder: None
+    trials: list[Trial] = field(default_factory=list)
+    folders: dict[str, RunDir] = field(default_factory=dict)
+    _loaded: int = -1
+    _started: set[str] = field(default_factory=set)
+    _facts: dict[str, tuple[tuple[int, ...], RunFacts]] = field(default_factory=dict)
+
+    def load(self) -> None:
+        """Read what was suggested so far."""
+        self._loaded = _changed(self.plan.folder / FILE)
+        self.trials = load_trials(self.plan)
+        for trial in self.trials:
+            self._find_folders(trial)
+
+    def load_if_changed(self) -> None:
+        """The same, unless the manifest is still the one that was read."""
+        if _changed(self.plan.folder / FILE) != self._loaded:
+            self.load()
+
+    def next_run(self, in_hand: Collection[RunDir] = ()) -> RunDir | None:
+        """A run for a worker that is free, frozen up to the step that its trial goes to.
+
+        None: nothing can be trained now, or the search is over if nothing is in hand either.
+        """
+        while True:
+            for trial in self._own_trials():
+                for run_id in trial.runs:
+                    if self._needs_training(run_id, trial.target, in_hand):
+                        return self._frozen(trial, run_id)
+            if stop_requested(self.plan.folder):
+                return None
+            if not (self._promote() or self._ask() or (not in_hand and self._promote(at_the_end=True))):
+                return None
+
+    def standing(self, trial: Trial) -> Standing:
+        """How a trial stands by its run folders."""
+        owner = trial if trial.same_as is None else self.trials[trial.same_as]
+        return standing(owner, [self._fact(run_id) for run_id in owner.runs], self.plan.rungs)
+
+    def labelled_folders(self) -> list[tuple[str, RunDir]]:
+        """Every run folder of the search so far, with what its run is called."""
+        own = [(trial, run_id) for trial in self._own_trials() for run_id in trial.runs if run_id in self.folders]
+        return [(_run_label(trial, run_id), self.folders[run_id]) for trial, run_id in own]
+
+    def save(self, *, over: bool = False) -> None:
+        """Write the manifest."""
+        stands = [(trial, self.standing(trial)) for trial in self._own_trials()] if over else None
+        save(self.plan, self.trials, self.command, stands)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every trial was asked for and has come as far as it goes, so that nothing is left to train."""
+        if len(self.trials) < self.plan.search.trials:
+            return False
+        stands = [self.standing(trial) for trial in self._own_trials()]
+        if any(found.outcome in (Outcome.open, Outcome.failed) for found in stands):
+            return False
+        return next_promotion(self._rungs(), self.plan.search.reduction, at_the_end=True) is None
+
+    # --- the three things that give a worker something to do ------------------------------------------------------
+
+    def _promote(self, *, at_the_end: bool = False) -> bool:
+        """Let the best trial of a rung go on to the next one. Whether there was one."""
+        self._pass_over()
+        found = next_promotion(self._rungs(), self.plan.search.reduction, at_the_end=at_the_end)
+        if found is None:
+            return False
+        level, number = found
+        self.trials[number].target = self._stop_after(self.plan.rungs[level])
+        self.save()
+        return True
+
+    def _ask(self) -> bool:
+        """Add the next suggestion. Whether one was left to ask for."""
+        plan = self.plan
+        if len(self.trials) >= plan.search.trials:
+            return False
+        history = [told(trial, self.standing(trial), plan.search) for trial in self.trials]
+        params = suggest(plan.space.axes, plan.search, history)
+        trial = plan.trial(len(self.trials), params, self.trials)
+        self.trials.append(trial)
+        self._find_folders(trial)
+        self.save()
+        return True
+
+    def _frozen(self, trial: Trial, run_id: str) -> RunDir:
+        run, settings = trial.runs[run_id], self._settings(trial, run_id)
+        run = dataclasses.replace(run, trainer=dataclasses.replace(run.trainer, stop_at=trial.target))
+        folder = freeze(run, settings, command=self.command, workers=self.workers)
+        self._started.add(run_id)
+        self._note_folder(trial, run_id, folder)
+        return folder
+
+    # --- what is known --------------------------------------------------------------------------------------------
+
+    def _own_trials(self) -> list[Trial]:
+        """Trials with runs of their own: neither refused nor the same as an earlier one."""
+        return [trial for trial in self.trials if trial.same_as is None and trial.refused is None]
+
+    def _stop_after(self, rung: int) -> int | None:
+        """Where a trial goes from a rung: to the next one, or to its end."""
+        return next((r for r in self.plan.rungs if r > rung), None)
+
+    def _rungs(self) -> list[Rung]:
+        stands = {trial.number: self.standing(trial) for trial in self._own_trials()}
+        return [
+            Rung(
+                {n: found.rung_values[rung] for n, found in stands.items() if rung in found.rung_values},
+                {n for n in stands if self.trials[n].goes_beyond(rung)},
+            )
+            for rung in self.plan.rungs
+        ]
+
+    def _pass_over(self) -> None:
+        """A trial that others trained beyond its rung, without any evaluation so far, is not judged there."""
+        for trial in self._own_trials():
+            facts = [self._fact(run_id) for run_id in trial.runs]
+            while trial.target is not None and all(_is_beyond_without_value(f, trial.target) for f in facts):
+                trial.target = self._stop_after(trial.target)
+
+    def _needs_training(self, run_id: str, target: int | None, in_hand: Collection[RunDir]) -> bool:
+        folder, facts = self.folders.get(run_id), self._fact(run_id)
+        if facts.state in NOT_RUN_AGAIN or (folder is not None and folder in in_hand):
+            return False
+        if facts.state is State.failed and run_id in self._started:
+            return False
+        return not facts.has_reached(target)
+
+    def _fact(self, run_id: str) -> RunFacts:
+        """What the folder says; read again when its status or its checkpoints changed."""
+        folder = self.folders.get(run_id)
+        if folder is None:
+            return RunFacts()
+        stamp = tuple(_changed(folder.path / name) for name in ("status.json", "checkpoints", "metrics.jsonl"))
+        seen, facts = self._facts.get(run_id, (None, RunFacts()))
+        if seen != stamp:
+            facts = read_facts(folder, self.plan.search.metric)
+            self._facts[run_id] = (stamp, facts)
+        return facts
+
+    def _find_folders(self, trial: Trial) -> None:
+        for run_id in trial.runs:
+            found = RunDir.find(self.plan.runs_root, run_id) if run_id not in self.folders else None
+            if found is not None:
+                self._note_folder(trial, run_id, found)
+
+    def _note_folder(self, trial: Trial, run_id: str, folder: RunDir) -> None:
+        if run_id not in self.folders:
+            self.folders[run_id] = folder
+            self.seen(_run_label(trial, run_id), folder)
+
+    def _settings(self, trial: Trial, run_id: str) -> list[str]:
+        seed = self.plan.space.seeds[list(trial.runs).index(run_id)]
+        return [str(setting) for setting in self.plan.space.settings(trial.point, seed)]
+
+
+def drive(search: Search, tick: Tick, said: Callable[[str], None]) -> None:
+    """Search to the end; follow instead while another process does so, and take over when it is gone.
+
+    Raises:
+        KeyboardInterrupt: the process was asked to stop, and its workers have saved their state and ended.
+    """
+    search.plan.folder.mkdir(parents=True, exist_ok=True)
+    lock, following = FileLock(search.plan.folder / ".lock"), False
+    while True:
+        try:
+            with lock.acquire(timeout=0):
+                drop_stop_request(search.plan.folder)
+                search.load()
+                if following and not search.is_complete:
+                    said("the process that ran this search is gone; going on here")
+                LocalSweep([], search.workers, feed=search.next_run).run(tick)
+                search.save(over=not stop_requested(search.plan.folder))
+                return
+        except Timeout:
+            if not following:
+                said("another process runs this search; following it (Ctrl-C leaves it alone)")
+            following = True
+            search.load_if_changed()
+            time.sleep(POLL_SECONDS)
+            tick()
+
+
+def ranked(search: Search) -> list[tuple[Trial, Standing]]:
+    """The trials with their standing, best first: those that were trained to their end, then by the steps they reached.
+
+    Without doubles: a repeated suggestion stands where the first one does.
+    """
+    found = [(trial, search.standing(trial)) for trial in search.trials if trial.same_as is None]
+    return sorted(found, key=_order)
+
+
+def _order(item: tuple[Trial, Standing]) -> tuple[bool, bool, int, float, int]:
+    trial, found = item
+    value = found.best_known
+    bad = value is None or value == float("inf")
+    return bad, found.outcome is not Outcome.done, -found.step, 0.0 if value is None else value, trial.number
+
+
+def _run_label(trial: Trial, run_id: str) -> str:
+    several = f" seed={trial.runs[run_id].seed}" if len(trial.runs) > 1 else ""
+    return f"trial {trial.number}: {trial.label}{several}"
+
+
+def _is_beyond_without_value(facts: RunFacts, rung: int) -> bool:
+    return facts.step > rung and facts.value_at(rung) is None and facts.state is not State.failed
+
+
+def _changed(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def best(trials: Sequence[tuple[Trial, Standing]]) -> tuple[Trial, Standing] | None:
+    """The first of `ranked` trials, if it was trained to its end."""
+    return trials[0] if trials and trials[0][1].outcome is Outcome.done else None

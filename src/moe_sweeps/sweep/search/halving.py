@@ -1,0 +1,60 @@
+"""Asynchronous successive halving (Li et al., arXiv 1810.05934): who goes on from a rung, decided without waiting.
+
+A rung is a number of steps. Values are better the lower they are; infinity stands for a trial that diverged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+
+def rungs_below(steps: int, min_steps: int | None, reduction: int) -> tuple[int, ...]:
+    """min_steps * reduction^i for all i where that is below `steps`, ascending; none without `min_steps`."""
+    found: list[int] = []
+    rung = min_steps
+    while rung is not None and rung < steps:
+        found.append(rung)
+        rung *= reduction
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """Values by trial of all that ever reached the rung, and the trials that went on from it."""
+
+    values: Mapping[int, float]
+    promoted: AbstractSet[int]
+
+    def promotable(self, reduction: int, at_least: int = 0) -> int | None:
+        """The best of its top 1/reduction that did not go on yet, the earlier one of equals; None if all did.
+
+        A diverged trial counts as one of the rung and never goes on. `at_least` so many count as its top.
+        """
+        top = max(len(self.values) // reduction, at_least)
+        best = sorted(self.values, key=lambda trial: (self.values[trial], trial))[:top]
+        return next((t for t in best if t not in self.promoted and math.isfinite(self.values[t])), None)
+
+
+def next_promotion(rungs: Sequence[Rung], reduction: int, *, at_the_end: bool = False) -> tuple[int, int] | None:
+    """(rung, trial) of whoever goes on next, the highest rung first; None while nobody does.
+
+    `at_the_end`, when no further trial will come, one of each rung goes on even if the rung has fewer trials than
+    `reduction`: otherwise a short search could end without a single run that was trained to its end.
+    """
+    for level in reversed(range(len(rungs))):
+        trial = rungs[level].promotable(reduction, at_least=int(at_the_end))
+        if trial is not None:
+            return level, trial
+    return None
+
+
+def expected_steps(trials: int, rungs: Sequence[int], steps: int, reduction: int) -> int:
+    """Training steps of `trials` when each rung passes on its 1/reduction, at least one."""
+    total, before, left = 0, 0, trials
+    for rung in (*rungs, steps):
+        total += left * (rung - before)
+        before, left = rung, max(1, left // reduction)
+    return total

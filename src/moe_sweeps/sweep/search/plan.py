@@ -1,0 +1,164 @@
+"""A search before it runs: what is searched, what is refused, and what it can cost at most."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from moe_sweeps.config.compose import Setting, compose
+from moe_sweeps.config.groups import SlurmConfig
+from moe_sweeps.config.schema import RunConfig
+from moe_sweeps.config.search import SamplerConfig, SearchConfig
+from moe_sweeps.errors import ConfigError
+from moe_sweeps.identity import ID_LENGTH, identity
+from moe_sweeps.paths import resolve
+from moe_sweeps.sweep.plan import unread_settings
+from moe_sweeps.sweep.search.halving import expected_steps, rungs_below
+from moe_sweeps.sweep.search.space import Choices, Space, read_space
+from moe_sweeps.sweep.search.trials import Trial
+
+# Corners of the space that are composed and checked before anything starts: a second's worth.
+MOST_CHECKED = 500
+
+
+@dataclass(frozen=True, slots=True)
+class SearchPlan:
+    """`corners` are runs at the ends of the space with the settings that made them; all are valid."""
+
+    space: Space
+    search: SamplerConfig
+    corners: tuple[tuple[tuple[Setting, ...], RunConfig], ...]
+    sees_everything: bool  # the corners are all points of the space
+
+    @property
+    def base(self) -> RunConfig:
+        return self.corners[0][1]
+
+    @property
+    def name(self) -> str:
+        return self.base.name or f"search-{self.search.kind}"
+
+    @property
+    def steps(self) -> int:
+        return self.base.trainer.steps
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        return rungs_below(self.steps, self.search.min_steps, self.search.reduction)
+
+    @property
+    def distinct_points(self) -> int | None:
+        """Distinct arms of a space that is listed completely."""
+        return len({identity(run)["arm"] for _, run in self.corners}) if self.sees_everything else None
+
+    @property
+    def most_trained(self) -> int:
+        """Trials that can be trained: a suggestion that repeats an earlier one trains nothing."""
+        return min(self.search.trials, self.distinct_points or self.search.trials)
+
+    @property
+    def most_steps(self) -> int:
+        """Training steps if every trial went to its end, with every seed."""
+        return self.most_trained * len(self.space.seeds) * self.steps
+
+    @property
+    def expected_steps(self) -> int:
+        """Training steps if each rung passes on its share."""
+        steps = expected_steps(self.most_trained, self.rungs, self.steps, self.search.reduction)
+        return steps * len(self.space.seeds)
+
+    @property
+    def search_id(self) -> str:
+        """The same question is the same search, however many trials it is asked for."""
+        asked = dataclasses.asdict(self.search) | {"metric": self.search.metric.value, "trials": None}
+        axes = {key: str(axis) for key, axis in self.space.axes.items()}
+        content = [self.name, asked, axes, self.space.seeds, identity(self.base)["arm"]]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:ID_LENGTH]
+
+    @property
+    def runs_root(self) -> Path:
+        return resolve(self.base.paths.runs)
+
+    @property
+    def reports_root(self) -> Path:
+        return resolve(self.base.paths.reports)
+
+    @property
+    def folder(self) -> Path:
+        return self.runs_root / "sweeps" / self.search_id
+
+    def trial(self, number: int, params: dict[str, float | int | str], earlier: Sequence[Trial]) -> Trial:
+        """The trial that a suggestion means. Rules that the corners did not show may refuse it: that is its outcome."""
+        point = self.space.point(params)
+        trial = Trial(number, params, point, self.rungs[0] if self.rungs else None)
+        trial.label = " ".join(f"{k}={v}" for k, v in point.items())
+        try:
+            for seed in self.space.seeds:
+                self._add_run(trial, seed)
+        except ConfigError as error:
+            trial.refused, trial.runs = str(error), {}
+            return trial
+        trial.same_as = next((t.number for t in earlier if t.runs and t.runs.keys() == trial.runs.keys()), None)
+        return trial
+
+    def _add_run(self, trial: Trial, seed: str) -> None:
+        settings = self.space.settings(trial.point, seed)
+        run = compose(settings)
+        found = identity(run)
+        unread = unread_settings(run, settings)
+        trial.arm, trial.unread = found["arm"], {key: why.reader for key, why in unread.items()}
+        trial.label = " ".join(f"{k}={v}" for k, v in trial.point.items() if k not in unread)
+        trial.runs[found["run_id"]] = run
+
+
+def make_search_plan(arguments: Sequence[str]) -> SearchPlan:
+    """Parse and check a search.
+
+    Raises:
+        ConfigError: what was typed cannot be searched; nothing was started.
+    """
+    space = read_space(arguments)
+    extra = tuple(Setting(k, v) for k, v in space.search.items())
+    corners: list[tuple[tuple[Setting, ...], RunConfig]] = []
+    for point in space.corners(MOST_CHECKED):
+        for seed in space.seeds if not corners else space.seeds[:1]:
+            settings = space.settings(point, seed)
+            run = _composed((*settings, *extra), point)
+            corners.append((settings, run))
+    search = corners[0][1].search
+    assert isinstance(search, SamplerConfig)
+    plain = [(s, dataclasses.replace(r, search=SearchConfig())) for s, r in corners]
+    listed = all(isinstance(axis, Choices) for axis in space.axes.values())
+    plan = SearchPlan(space, search, tuple(plain), listed and (space.size or 0) <= MOST_CHECKED)
+    _require_possible(plan)
+    return plan
+
+
+def _composed(settings: Sequence[Setting], point: dict[str, str]) -> RunConfig:
+    try:
+        return compose(settings)
+    except ConfigError as error:
+        if error.field in point and "type int" in error.rule:
+            error.add_note("an interval of whole numbers is int(interval(1,8))")
+        error.add_note(f"at the point {' '.join(f'{k}={v}' for k, v in point.items())}; nothing was started")
+        raise
+
+
+def _require_possible(plan: SearchPlan) -> None:
+    launch = plan.base.launch
+    if isinstance(launch, SlurmConfig):
+        rule = "a search decides from results what to train next, which a queue of jobs does not do"
+        raise ConfigError("launch", "slurm", rule, "Run it in one job with launch=local, or submit a grid.")
+    if plan.base.trainer.stop_at is not None:
+        rule = "a search stops runs at its own rungs"
+        raise ConfigError("trainer.stop_at", plan.base.trainer.stop_at, rule, "Leave it out; see search.min_steps.")
+    lengths = sorted({run.trainer.steps for _, run in plan.corners})
+    if plan.rungs and len(lengths) > 1:
+        rule = f"rungs compare runs of one length, and here trainer.steps goes from {lengths[0]} to {lengths[-1]}"
+        raise ConfigError(
+            "search.min_steps", plan.search.min_steps, rule, "Fix trainer.steps and scale, or leave it out."
+        )

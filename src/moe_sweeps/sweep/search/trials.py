@@ -1,0 +1,169 @@
+"""Trials, and what their run folders say about them. Nothing here is remembered that a folder could say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from moe_sweeps.config.schema import RunConfig
+from moe_sweeps.config.search import SamplerConfig, SearchMetric
+from moe_sweeps.rundir import MetricsLog, RunDir, State
+from moe_sweeps.sweep.search.space import Param
+from moe_sweeps.sweep.search.suggest import Known, Told
+
+
+@dataclass(slots=True)
+class Trial:
+    """One suggestion: a point of the space, trained with every seed up to `target` steps (None: to its end).
+
+    `runs` holds run id -> run in the order of the seeds; it is empty for a point that the config's rules refuse, with
+    the reason in `refused`. `same_as` is the number of an earlier trial that means the same runs.
+    """
+
+    number: int
+    params: dict[str, Param]
+    point: dict[str, str]
+    target: int | None = None
+    arm: str = ""
+    label: str = ""
+    runs: dict[str, RunConfig] = field(default_factory=dict)
+    unread: dict[str, str] = field(default_factory=dict)
+    same_as: int | None = None
+    refused: str | None = None
+
+    def goes_beyond(self, rung: int) -> bool:
+        """Whether it was promoted from this rung."""
+        return self.target is None or self.target > rung
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What one run folder says: its state, the steps that are saved, the metric by step, and its final value.
+
+    A run that diverged, or that ended early because its router collapsed, has `ended_badly_at`.
+    """
+
+    state: State = State.planned
+    step: int = 0
+    values: Mapping[int, float] = field(default_factory=dict)
+    final: float | None = None
+    ended_badly_at: int | None = None
+
+    def value_at(self, rung: int) -> float | None:
+        """The metric at a rung, lower is better; None while the run is not there.
+
+        A run that was trained past the rung without an evaluation there, by another sweep, has its last one before:
+        that can only be held against it, and it is trained already.
+        """
+        if self.ended_badly_at is not None and self.ended_badly_at <= rung:
+            return math.inf
+        if self.step < rung and self.state is not State.done:
+            return None
+        if rung in self.values or self.step > rung or self.state is State.done:
+            return next((self.values[s] for s in sorted(self.values, reverse=True) if s <= rung), None)
+        return None
+
+    @property
+    def end_value(self) -> float | None:
+        """The final metric, lower is better; None before the run has ended."""
+        return math.inf if self.ended_badly_at is not None else self.final
+
+    def has_reached(self, target: int | None) -> bool:
+        """Whether nothing is left to train for a trial that goes to `target`."""
+        if self.state in (State.done, State.diverged):
+            return True
+        if target is None:
+            return False
+        return self.step > target or (self.step == target and target in self.values)
+
+
+def read_facts(folder: RunDir | None, metric: SearchMetric) -> RunFacts:
+    """The facts of a run; those of a run that never began without a folder."""
+    if folder is None:
+        return RunFacts()
+    status, sign = folder.status(), 1 if metric.lower_is_better else -1
+    lines = MetricsLog(folder.path / "metrics.jsonl").records()
+    saved = folder.checkpoint_step()
+    values = {r["step"]: sign * r[metric.in_log] for r in lines if r["split"] == "val" and metric.in_log in r}
+    values = {step: value for step, value in values.items() if step <= saved}  # later ones go when the run goes on
+    if status.state is State.diverged:
+        bad_at = int((folder.summary() or {}).get("diverged_at_step", status.step))
+        return RunFacts(status.state, saved, values, None, bad_at)
+    if status.state is not State.done:
+        return RunFacts(status.state, saved, values)
+    summary = folder.summary() or {}
+    final, early = summary.get(metric.value), summary.get("stopped_early")
+    return RunFacts(status.state, saved, values, None if final is None else sign * final, saved if early else None)
+
+
+class Outcome(StrEnum):
+    """How a trial stands, in the words of the result table."""
+
+    done = "done"
+    diverged = "diverged"  # or collapsed and stopped, with at least one seed
+    failed = "failed"
+    cancelled = "cancelled"
+    refused = "refused"
+    paused = "paused"  # at a rung; pruned, once the search is over
+    open = "open"  # its runs wait or train
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A trial with its seeds taken together. Values are means over seeds, lower is better; `step` is the least."""
+
+    outcome: Outcome
+    step: int
+    rung_values: Mapping[int, float]
+    final: float | None
+    seeds_done: int
+
+    @property
+    def best_known(self) -> float | None:
+        """The final value, or that of the highest rung."""
+        if self.final is not None or not self.rung_values:
+            return self.final
+        return self.rung_values[max(self.rung_values)]
+
+
+def standing(trial: Trial, facts: Sequence[RunFacts], rungs: Sequence[int]) -> Standing:
+    """What the runs of a trial say together."""
+    if trial.refused is not None:
+        return Standing(Outcome.refused, 0, {}, math.inf, 0)
+    by_rung = {rung: _mean([f.value_at(rung) for f in facts]) for rung in rungs}
+    known = {rung: value for rung, value in by_rung.items() if value is not None}
+    final = _mean([f.end_value for f in facts])
+    if any(f.ended_badly_at is not None for f in facts):
+        final = math.inf  # whatever the other seeds still find
+    done = sum(f.state is State.done and f.ended_badly_at is None for f in facts)
+    return Standing(_outcome(trial, facts), min(f.step for f in facts), known, final, done)
+
+
+def told(trial: Trial, found: Standing, search: SamplerConfig) -> Told:
+    """The trial as the sampler is told about it, in the metric's own direction."""
+    sign = 1 if search.metric.lower_is_better else -1
+    values = {rung: sign * value for rung, value in found.rung_values.items()}
+    if found.final is not None:
+        return Told(trial.params, Known.complete, sign * found.final, values)
+    if found.outcome in (Outcome.failed, Outcome.cancelled):
+        return Told(trial.params, Known.failed)
+    return Told(trial.params, Known.pruned if values else Known.running, None, values)
+
+
+def _outcome(trial: Trial, facts: Sequence[RunFacts]) -> Outcome:
+    if any(f.state is State.failed for f in facts):
+        return Outcome.failed
+    if any(f.state is State.cancelled for f in facts):
+        return Outcome.cancelled
+    if not all(f.has_reached(trial.target) for f in facts):
+        return Outcome.open
+    if any(f.ended_badly_at is not None for f in facts):
+        return Outcome.diverged
+    return Outcome.done if all(f.state is State.done for f in facts) else Outcome.paused
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    found = [v for v in values if v is not None]
+    return math.fsum(found) / len(found) if found and len(found) == len(values) else None
