@@ -20,10 +20,12 @@ from moe_sweeps.sweep.follow import (
     DAMAGED,
     LOST,
     PAUSED,
+    PRUNED,
     Follower,
     Row,
     all_finished,
     duration,
+    read_row,
     tokens_per_second,
     total_seconds_left,
 )
@@ -41,6 +43,7 @@ STATE_STYLE: dict[str, str] = {
     State.preempted: "yellow",
     State.cancelled: "yellow",
     PAUSED: "blue",
+    PRUNED: "blue",
     LOST: "bold red",
     DAMAGED: "bold red",
 }
@@ -51,8 +54,11 @@ IN_SIGHT = (State.running, LOST, State.failed, DAMAGED, State.preempted)
 class SweepView:
     """Follows runs: a live table in a terminal; elsewhere a line when a run changes its state, and one a minute."""
 
-    def __init__(self, console: Console, runs: Sequence[tuple[str, RunDir]], workers: int | None = None) -> None:
-        self.console, self.workers = console, workers
+    def __init__(
+        self, console: Console, runs: Sequence[tuple[str, RunDir]], workers: int | None = None, *, timed: bool = True
+    ) -> None:
+        """`timed`: these runs are all there will be, and each goes to its end, so the time left can be told."""
+        self.console, self.workers, self.timed = console, workers, timed
         self._follower = Follower(list(runs))
         self.rows = self._follower.read()
         self._live = Live(console=console, refresh_per_second=2) if console.is_terminal else None
@@ -74,6 +80,8 @@ class SweepView:
     def add(self, label: str, folder: RunDir) -> None:
         """Follow a further run."""
         self._follower.runs.append((label, folder))
+        row = read_row(label, folder)
+        self._seen[folder] = (row.state, row.status.attempt)
 
     def say(self, sentence: str) -> None:
         """A line above the table."""
@@ -85,23 +93,29 @@ class SweepView:
         if self._live:
             most = max(4, min(MOST_ROWS, self.console.height - 5))
             narrow = is_narrow(self.console)
-            self._live.update(status_table(self.rows, most=most, workers=self.workers, narrow=narrow))
+            table = status_table(self.rows, most=most, workers=self.workers, narrow=narrow, timed=self.timed)
+            self._live.update(table)
         else:
             self._print_changes()
 
     def _print_changes(self) -> None:
         for row in self.rows:
             now = (row.state, row.status.attempt)
-            if now != self._seen.get(row.folder):
+            if now != self._seen[row.folder]:
                 self._seen[row.folder] = now
                 self.say(_line(row))
         if time.monotonic() - self._reported > REPORT_SECONDS:
             self._reported = time.monotonic()
-            self.say(headline(self.rows, self.workers))
+            self.say(headline(self.rows, self.workers, timed=self.timed))
 
 
 def status_table(
-    rows: Sequence[Row], *, most: int = MOST_ROWS, workers: int | None = None, narrow: bool = False
+    rows: Sequence[Row],
+    *,
+    most: int = MOST_ROWS,
+    workers: int | None = None,
+    narrow: bool = False,
+    timed: bool = True,
 ) -> RenderableType:
     """A row a run with its state, progress, last loss and MaxVio, speed and time left; a headline over all of them.
 
@@ -119,20 +133,20 @@ def status_table(
         table.add_column(name, justify="right", no_wrap=True)
     for row in shown:
         table.add_row(*_cells(row, narrow))
-    title = Text(headline(rows, workers), "bold")
+    title = Text(headline(rows, workers, timed=timed), "bold")
     hidden = len(rows) - len(shown)
     more = [Text(f"and {hidden} more", "dim")] if hidden else []
     return Group(title, *([table] if shown else []), *more)
 
 
-def headline(rows: Sequence[Row], workers: int | None = None) -> str:
-    """Counts by state, the speed of all runs together, and when all will be over."""
+def headline(rows: Sequence[Row], workers: int | None = None, *, timed: bool = True) -> str:
+    """Counts by state, the speed of all runs together, and when all will be over if `timed`."""
     counts = Counter(str(row.state) for row in rows)
     parts = [", ".join(f"{n} {state}" for state, n in counts.items())]
     running = counts[State.running]
     if running:
         parts += [f"{speed:,.0f} tokens/s"] if (speed := tokens_per_second(rows)) else []
-        left = total_seconds_left(rows, workers or running)
+        left = total_seconds_left(rows, workers or running) if timed else None
         if left is not None:
             parts.append(f"{duration(left)} left")
     return "   ".join(parts)

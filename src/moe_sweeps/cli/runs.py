@@ -7,6 +7,7 @@ asked once where a run that waits was submitted to it.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import os
 import socket
@@ -22,8 +23,9 @@ from moe_sweeps.cli.follow import SweepView, exit_code, headline, is_narrow, pri
 from moe_sweeps.cli.roots import runs_root
 from moe_sweeps.cli.select import Selection, select
 from moe_sweeps.errors import LaunchError, MoeSweepsError, RunBusyError
+from moe_sweeps.results.manifest import Manifest
 from moe_sweeps.rundir import FINISHED, RunDir, State, Status
-from moe_sweeps.sweep.follow import LOST, Follower, Row, is_lost
+from moe_sweeps.sweep.follow import LOST, PAUSED, PRUNED, Follower, Row, is_lost
 from moe_sweeps.sweep.search.stop import request_stop
 from moe_sweeps.sweep.slurm.agree import cancel_pending, repair, with_queue
 
@@ -179,12 +181,21 @@ def _selected(words: Sequence[str]) -> Selection:
 
 def _rows(chosen: Selection) -> list[Row]:
     """What the runs do: by their folders, and by SLURM where those leave it open."""
-    rows = Follower(chosen.runs).read()
+    rows = [_pruned(row, chosen.sweeps) for row in Follower(chosen.runs).read()]
     try:
         return with_queue(rows)
     except LaunchError as error:
         log.warning("states are those of the run folders: %s", error)
         return rows
+
+
+def _pruned(row: Row, sweeps: Sequence[Manifest]) -> Row:
+    """A paused run that a search left where it stands, and no other sweep waits for, is called pruned."""
+    if row.state != PAUSED:
+        return row
+    planned = [sweep.runs[row.folder.run_id] for sweep in sweeps if row.folder.run_id in sweep.runs]
+    left = bool(planned) and all(run.pruned == row.status.step for run in planned)
+    return dataclasses.replace(row, state=PRUNED) if left else row
 
 
 def _sweeps_table(chosen: Selection, rows: Sequence[Row], narrow: bool) -> Table:

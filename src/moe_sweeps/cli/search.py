@@ -71,10 +71,8 @@ def _steps_trained(search: Search, plan: SearchPlan) -> int:
 
 
 def _drive(console: Console, search: Search) -> None:
-    view = SweepView(console, [], search.workers)
+    view = SweepView(console, search.labelled_folders(), search.workers, timed=False)
     search.seen = view.add
-    for label, folder in search.labelled_folders():
-        view.add(label, folder)
     with view:
         drive(search, view.tick, view.say)
     print_failures(console, view.rows)

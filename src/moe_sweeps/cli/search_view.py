@@ -18,18 +18,19 @@ from moe_sweeps.sweep.estimate import tokens_of
 from moe_sweeps.sweep.follow import duration
 from moe_sweeps.sweep.plan import unread_settings
 from moe_sweeps.sweep.search.cost import SearchCost
-from moe_sweeps.sweep.search.drive import Search, best, ranked
+from moe_sweeps.sweep.search.drive import Search
 from moe_sweeps.sweep.search.plan import SearchPlan
 from moe_sweeps.sweep.search.trials import Outcome, Standing, Trial
 
 MOST_ROWS = 40
-STYLES = {**STATE_STYLE, "pruned": "blue", Outcome.refused: "magenta", Outcome.open: "dim"}
+STYLES = {**STATE_STYLE, Outcome.refused: "magenta", Outcome.open: "dim"}
 
 
 def print_search_plan(console: Console, search: Search, cost: SearchCost) -> None:
     """Space, trials, seeds, rungs, what is there already, and what the rest can cost."""
     plan = search.plan
-    lines = [_headline(plan), *_space(plan), *_rungs(plan), *_collapsed(plan), *_so_far(search), *_cost(cost)]
+    lines = [_headline(plan), *_space(plan), *_rungs(plan), *_collapsed(plan), *_so_far(search)]
+    lines += ["  complete: nothing is left to train"] if search.is_complete else _cost(cost)
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
     console.print()
@@ -37,7 +38,7 @@ def print_search_plan(console: Console, search: Search, cost: SearchCost) -> Non
 
 def print_trials(console: Console, search: Search) -> None:
     """The trials, best first, and how to train the best one again."""
-    trials, metric = ranked(search), search.plan.search.metric
+    trials, metric = search.ranked(), search.plan.search.metric
     over = not any(found.outcome is Outcome.open for _, found in trials)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("trial", justify="right")
@@ -120,14 +121,14 @@ def _so_far(search: Search) -> list[str]:
     counts = Counter(search.standing(t).outcome.value for t in search.trials if t.same_as is None)
     repeated = sum(t.same_as is not None for t in search.trials)
     known = ", ".join(f"{n} {name}" for name, n in counts.items()) + (f", {repeated} repeated" if repeated else "")
-    return [f"  already asked for: {len(search.trials)} trials ({known}); the search goes on from them"]
+    return [f"  already asked for: {len(search.trials)} trials ({known})"]
 
 
 def _cost(cost: SearchCost) -> list[str]:
     plan, size = cost.plan, cost.size
     runs = plan.most_trained * len(plan.space.seeds)
     flops = flops_text(cost.flops_of_run / plan.steps * plan.most_steps)
-    most, expected = cost.seconds(plan.most_steps), cost.seconds(plan.expected_steps)
+    most = cost.seconds(plan.most_steps)
     workers = f"{cost.workers} worker{'s' * (cost.workers > 1)}"
     model = f"{count_text(size.params_total)} parameters, {count_text(size.params_active)} active"
     tokens = f"{count_text(tokens_of(plan.base))} tokens"
@@ -137,11 +138,9 @@ def _cost(cost: SearchCost) -> list[str]:
         f"({escape(cost.estimate.source)})",
     ]
     if plan.rungs:
-        share = f"{plan.expected_steps / plan.most_steps:.0%}"
-        lines.append(
-            f"  with pruning: about {plan.expected_steps:,} steps ({share}), {duration(expected)}, if each rung passes "
-            f"on 1 in {plan.search.reduction}; more where ever better trials come late"
-        )
+        expected = f"about {plan.expected_steps:,} steps ({plan.expected_steps / plan.most_steps:.0%})"
+        passed = f"if each rung passes on 1 in {plan.search.reduction}; more where ever better trials come late"
+        lines.append(f"  with pruning: {expected}, {duration(cost.seconds(plan.expected_steps))}, {passed}")
     done = f"; {cost.trained:,} steps are trained already" if cost.trained else ""
     free = f"{size_text(cost.free_disk)} free"
     return [*lines, f"  disk: at most {size_text(cost.disk)} of checkpoints, {free}{done}"]
@@ -169,10 +168,9 @@ def _conclusion(search: Search, trials: Sequence[tuple[Trial, Standing]]) -> lis
             f"Values of runs that stopped at a rung are from {search.plan.base.trainer.eval_sequences} validation "
             "sequences there, on the schedule of the whole run; they are not final and stand in no table's mean."
         )
-    found = best(trials)
-    if found is None:
+    if not trials or trials[0][1].outcome is not Outcome.done:
         return [*lines, "No trial was trained to its end."]
-    trial, stand = found
+    trial, stand = trials[0]
     lines.append(f"[bold]Best[/]: trial {trial.number}, {search.plan.search.metric.value} "
                  f"{value_text(stand.final, search)}")  # fmt: skip
     lines.append(f"  {escape(reproduce(search, trial))}")

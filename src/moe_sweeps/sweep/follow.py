@@ -21,11 +21,12 @@ SILENT_SECONDS_ELSEWHERE = 300.0
 LOST = "lost"  # "running", but its worker is gone without a word
 DAMAGED = "damaged"  # status.json cannot be read
 PAUSED = "paused"  # "preempted" where `trainer.stop_at` said
+PRUNED = "pruned"  # paused, and its search is over without having promoted it
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One run at one moment. `state` is a State, or LOST, DAMAGED or PAUSED."""
+    """One run at one moment. `state` is a State, or LOST, DAMAGED, PAUSED or PRUNED."""
 
     label: str
     folder: RunDir
@@ -35,7 +36,7 @@ class Row:
     @property
     def is_over(self) -> bool:
         """Whether nothing more will happen to it by itself."""
-        return self.state in (*SETTLED, State.failed, DAMAGED, PAUSED)
+        return self.state in (*SETTLED, State.failed, DAMAGED, PAUSED, PRUNED)
 
     @property
     def steps_left(self) -> int:
@@ -131,7 +132,7 @@ def tokens_per_second(rows: Sequence[Row]) -> float:
 
 def all_finished(rows: Sequence[Row]) -> bool:
     """Whether every run has its result, or stopped where it was told to."""
-    return all(row.state in (*FINISHED, PAUSED) for row in rows)
+    return all(row.state in (*FINISHED, PAUSED, PRUNED) for row in rows)
 
 
 def _exists(pid: int | None) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from moe_sweeps.sweep.search.suggest import suggest
 from moe_sweeps.sweep.search.trials import Outcome, RunFacts, Standing, Trial, read_facts, standing, told
 
 Seen = Callable[[str, RunDir], None]
+GIVEN_UP = (Outcome.failed, Outcome.cancelled)
 NOT_RUN_AGAIN = (State.done, State.diverged, State.cancelled)
 
 
@@ -84,8 +85,15 @@ class Search:
 
     def save(self, *, over: bool = False) -> None:
         """Write the manifest."""
-        stands = [(trial, self.standing(trial)) for trial in self._own_trials()] if over else None
-        save(self.plan, self.trials, self.command, stands)
+        save(self.plan, self.trials, self.command, self.folders, self.ranked() if over else None)
+
+    def ranked(self) -> list[tuple[Trial, Standing]]:
+        """The trials with their standing, best first: those that were trained to their end, then by steps reached.
+
+        Without doubles: a repeated suggestion stands where the first one does.
+        """
+        found = [(trial, self.standing(trial)) for trial in self.trials if trial.same_as is None]
+        return sorted(found, key=_order)
 
     @property
     def is_complete(self) -> bool:
@@ -146,7 +154,7 @@ class Search:
         return [
             Rung(
                 {n: found.rung_values[rung] for n, found in stands.items() if rung in found.rung_values},
-                {n for n in stands if self.trials[n].goes_beyond(rung)},
+                {n for n, found in stands.items() if self.trials[n].goes_beyond(rung) or found.outcome in GIVEN_UP},
             )
             for rung in self.plan.rungs
         ]
@@ -221,15 +229,6 @@ def drive(search: Search, tick: Tick, said: Callable[[str], None]) -> None:
             tick()
 
 
-def ranked(search: Search) -> list[tuple[Trial, Standing]]:
-    """The trials with their standing, best first: those that were trained to their end, then by the steps they reached.
-
-    Without doubles: a repeated suggestion stands where the first one does.
-    """
-    found = [(trial, search.standing(trial)) for trial in search.trials if trial.same_as is None]
-    return sorted(found, key=_order)
-
-
 def _order(item: tuple[Trial, Standing]) -> tuple[bool, bool, int, float, int]:
     trial, found = item
     value = found.best_known
@@ -251,8 +250,3 @@ def _changed(path: Path) -> int:
         return path.stat().st_mtime_ns
     except OSError:
         return 0
-
-
-def best(trials: Sequence[tuple[Trial, Standing]]) -> tuple[Trial, Standing] | None:
-    """The first of `ranked` trials, if it was trained to its end."""
-    return trials[0] if trials and trials[0][1].outcome is Outcome.done else None

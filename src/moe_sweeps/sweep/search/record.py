@@ -7,11 +7,12 @@ follows from that and from the run folders.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from moe_sweeps.errors import RunFolderError
 from moe_sweeps.files import read_json, write_json
+from moe_sweeps.rundir import RunDir
 from moe_sweeps.sweep.plan import MANIFEST_VERSION
 from moe_sweeps.sweep.search.plan import SearchPlan
 from moe_sweeps.sweep.search.trials import Outcome, Standing, Trial
@@ -40,9 +41,14 @@ def load_trials(plan: SearchPlan) -> list[Trial]:
 
 
 def save(
-    plan: SearchPlan, trials: Sequence[Trial], command: str, over: Sequence[tuple[Trial, Standing]] | None = None
+    plan: SearchPlan,
+    trials: Sequence[Trial],
+    command: str,
+    folders: Mapping[str, RunDir],
+    over: Sequence[tuple[Trial, Standing]] | None = None,
 ) -> None:
-    """Write the manifest. `over`, once the search is: how its trials stand, so that tables know what was pruned.
+    """Write the manifest. `over`, once the search is: its trials, best first, and how they stand, so that tables know
+    what was pruned and what the others are compared with.
 
     There is no manifest before the first trial that can be trained.
     """
@@ -52,11 +58,19 @@ def save(
     plan.folder.mkdir(parents=True, exist_ok=True)
     created = read_json(path)["created"] if path.exists() else time.strftime("%Y-%m-%dT%H:%M:%S%z")
     pruned = {id_: found.step for trial, found in over or () if found.outcome is Outcome.paused for id_ in trial.runs}
-    write_json(path, _manifest(plan, trials, command, created, pruned, over is not None), durable=True)
+    content = _manifest(plan, trials, command, created, folders, pruned)
+    content["search"]["over"] = over is not None
+    content["baseline"] = over[0][0].arm if over and over[0][1].outcome is Outcome.done else None
+    write_json(path, content, durable=True)
 
 
 def _manifest(
-    plan: SearchPlan, trials: Sequence[Trial], command: str, created: str, pruned: dict[str, int], over: bool
+    plan: SearchPlan,
+    trials: Sequence[Trial],
+    command: str,
+    created: str,
+    folders: Mapping[str, RunDir],
+    pruned: Mapping[str, int],
 ) -> dict[str, Any]:
     axes = {key: list(dict.fromkeys(t.point[key] for t in trials)) for key in plan.space.axes}
     return {
@@ -77,7 +91,7 @@ def _manifest(
         ],
         "runs": {
             id_: {
-                "folder": f"{run.run_name}-{id_}",
+                "folder": folders[id_].path.name if id_ in folders else f"{run.run_name}-{id_}",
                 "arm": t.arm,
                 "label": t.label,
                 "seed": run.seed,
@@ -94,7 +108,6 @@ def _manifest(
             "seeds": list(plan.space.seeds),
             "rungs": list(plan.rungs),
             "reduction": plan.search.reduction,
-            "over": over,
             "trials": [
                 {"params": t.params, "target": t.target, "same_as": t.same_as, "refused": t.refused} for t in trials
             ],

@@ -1,0 +1,115 @@
+"""What a command line of a search means, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from moe_sweeps.cli.train import main
+from moe_sweeps.errors import ConfigError
+from moe_sweeps.sweep.grid import expand
+from moe_sweeps.sweep.plan import make_plan
+from moe_sweeps.sweep.search.plan import make_search_plan
+from moe_sweeps.sweep.search.space import Choices, Interval, asks_for_search, read_space
+
+LINE = ("search=tpe", "scale=smoke", "optimizer.base_lr=tag(log,interval(1e-4,1e-2))", "balancer=aux,lossfree")
+
+
+def test_hydras_grammar_makes_axes_constants_and_replicates() -> None:
+    space = read_space((*LINE, "search.trials=7", "model.layers=int(interval(1,4))", "aux.coef=range(1,4)", "seed=3,1"))
+    assert space.axes == {
+        "aux.coef": Choices(("1", "2", "3"), ordered=True),
+        "balancer": Choices(("aux", "lossfree")),
+        "model.layers": Interval(1, 4, whole=True),
+        "optimizer.base_lr": Interval(1e-4, 1e-2, log=True),
+    }
+    assert (space.constants, space.seeds) == ({"scale": "smoke"}, ("3", "1"))
+    assert space.search == {"search": "tpe", "search.trials": "7"}
+    assert space.size is None
+
+
+def test_a_listed_space_has_a_size_and_corners() -> None:
+    space = read_space(("search=random", "balancer=aux,lossfree", "aux.coef=0.1,0.2,0.6"))
+    assert space.size == 6
+    assert len(list(space.corners(6))) == 6
+    assert len(list(space.corners(5))) == 1 + 1 + 2  # the first, and one step from it along each axis
+
+
+@pytest.mark.parametrize(
+    ("interval", "param", "text"),
+    [
+        (Interval(1e-4, 1e-2), 0.0012345678, "0.001235"),
+        (Interval(1e-4, 1e-2), 1e-4, "0.0001"),
+        (Interval(0.12344, 1), 0.123441, "0.12344"),  # rounding does not leave the interval
+        (Interval(1, 8, whole=True), 5, "5"),
+        (Choices(("a", "b"), ordered=True), 1, "b"),
+        (Choices(("a", "b")), "b", "b"),
+    ],
+)
+def test_a_suggestion_as_a_setting(interval: Interval | Choices, param: float, text: str) -> None:
+    assert interval.text(param) == text
+
+
+@pytest.mark.parametrize(
+    ("argument", "field", "words"),
+    [
+        ("seed=interval(0,5)", "seed", "seeds are replicates, never something to search for"),
+        ("data_seed=1,2", "data_seed", "seeds are replicates"),
+        ("data_seed=interval(0,5)", "data_seed", "seeds are replicates"),
+        ("aux.coef=interval(1,1)", "aux.coef", "an interval goes from a number to a larger one"),
+        ("aux.coef=interval(2,1)", "aux.coef", "an interval goes from a number to a larger one"),
+        ("aux.coef=interval(0,inf)", "aux.coef", "an interval goes from a number to a larger one"),
+        ("aux.coef=tag(log,interval(0,1))", "aux.coef", "on a log scale numbers are above 0"),
+        ("aux.coef=tag(lgo,interval(0,1))", "aux.coef", "the tags of an interval are log and int"),
+        ("aux.coef=interval(0,1),2", "aux.coef", "an interval or a range stands alone"),
+        ("balancer=interval(0,1)", "balancer", "this is a choice of options"),
+        ("search.trials=3,4", "search.trials", "one search has one of it"),
+        ("search=tpe,random", "search", "one search has one of it"),
+        ("sweep=aux_coef", "sweep", "a sweep file lists its combinations"),
+        ("aux.coef=interval(0,", "aux.coef", "it cannot be parsed"),
+    ],
+)
+def test_refused(argument: str, field: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as error:
+        read_space((*LINE, argument))
+    assert error.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("aux.coeff=interval(0,1)",), "Did you mean aux.coef"),
+        (("balancer=aux,losfree",), "Did you mean balancer=lossfree"),
+        (("aux.coef=interval(-1,1)",), "it must be >= 0"),
+        (("model.layers=interval(1,4)",), "must be of type int"),
+        (("balancer=aux,lossfree", "balancer.rate=interval(1e-4,1e-2)"), "it is a key of balancer="),
+        (("aux.coef=0.1,0.2", "search.min_steps=300"), "the first rung must lie below trainer.steps=300"),
+        (("aux.coef=0.1,0.2", "search.min_steps=9", "trainer.steps=40,50"), "rungs compare runs of one length"),
+        (("aux.coef=0.1,0.2", "trainer.stop_at=9"), "a search stops runs at its own rungs"),
+        (("aux.coef=0.1,0.2", "launch=slurm"), "a search decides from results"),
+        (("aux.coef=0.1,0.2", "search.metric=val_los"), "Did you mean val_loss"),
+        (("optimizer.base_lr=1e-3,1e-2", "experts=dense", "search.metric=val_maxvio_global"), "no router"),
+        ((), "there is nothing to search"),
+    ],
+)
+def test_refused_before_anything_starts(arguments: tuple[str, ...], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        make_search_plan(("search=tpe", "scale=smoke", *arguments))
+
+
+def test_a_search_is_never_taken_for_a_grid(capsys: pytest.CaptureFixture[str]) -> None:
+    assert asks_for_search(("aux.coef=1", "search=tpe"))
+    assert not asks_for_search(("search=none", "aux.coef=1"))
+    assert main(["search=tpe", "aux.coef=interval(0,1)"]) == 2
+    assert "Add -m." in capsys.readouterr().err
+    with pytest.raises(ConfigError, match=r"an interval has no values to list.*search=tpe"):
+        expand(["aux.coef=interval(0,1)"])
+    with pytest.raises(ConfigError, match="a grid lists its combinations"):
+        make_plan(["search=tpe", "aux.coef=0.1,0.2"])
+
+
+def test_the_same_question_is_the_same_search() -> None:
+    line = ("search=tpe", "scale=smoke", "aux.coef=0.1,0.2", "balancer=aux,lossfree", "seed=0,1")
+    asked = make_search_plan(line).search_id
+    assert make_search_plan(("seed=0,1", *reversed(line), "search.trials=99", "launch.workers=3")).search_id == asked
+    for other in ("search=random", "aux.coef=0.1,0.3", "trainer.steps=299", "seed=0", "search.sampler_seed=1"):
+        assert make_search_plan((*line, other)).search_id != asked, other
