@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from moe_sweeps.model.precision import Compute
 from moe_sweeps.model.transformer import build_model
 from moe_sweeps.optim.lr_split import permutation_LE
 from moe_sweeps.results.frame import load_runs
-from moe_sweeps.rundir import State
+from moe_sweeps.rundir import RunDir, State
 from moe_sweeps.worker import run_worker
 
 INFRA_CHANGES = [
@@ -32,6 +33,7 @@ INFRA_CHANGES = [
     "trainer.eval_batch_size=5",
     "trainer.checkpoint_every=24",
     "trainer.keep_checkpoints=1",
+    "trainer.stop_at=99",
     "trainer.monitor=false",
     "engine.expert_backend=loop",
     "engine.device=cpu",
@@ -365,3 +367,50 @@ def test_the_time_of_a_step_is_told_by_its_parts(folders: Path, real_data: Token
     times = [r["train_seconds"] for r in lines if r["split"] == "val"]
     assert times == sorted(times)
     assert times[-1] == summary["train_seconds"]
+
+
+def test_a_run_that_pauses_on_its_way_ends_with_the_same_bits(folders: Path, real_data: TokenData) -> None:
+    """Paused at 7 (between all intervals) and 15 (a checkpoint's step) by stop_at, then trained to its end."""
+    line = [*TINY, "balancer=lossfree", "lr_split=batch_fraction", "router.input_jitter=0.1"]
+    undisturbed = freeze(compose_run(*line, "name=whole"), [], command="x")
+    assert run_worker(undisturbed) is State.done
+    whole_summary, whole_lines = without_times(undisturbed.summary()), records(undisturbed)
+    whole_routing, whole = records(undisturbed, "routing.jsonl"), _last_state(undisturbed)
+    shutil.rmtree(undisturbed.path)
+    for stop_at in (7, 15, 10):  # at 10 it is already: it stops at once
+        folder = freeze(compose_run(*line, f"trainer.stop_at={stop_at}"), [], command="x")
+        assert folder.run_id == undisturbed.run_id
+        assert run_worker(folder) is State.preempted
+        status = folder.status()
+        assert status.is_paused
+        assert status.step == status.paused_at == max(stop_at, 7 if stop_at == 7 else 15)
+        assert [r["step"] for r in records(folder) if r["split"] == "val"][-1] == status.step
+    folder = freeze(compose_run(*line), [], command="x")
+    assert run_worker(folder) is State.done
+    assert not folder.status().is_paused
+    assert without_times(folder.summary()) == whole_summary
+    rungs = (7, 15)
+    assert [r for r in records(folder) if (r["split"], r["step"]) not in [("val", s) for s in rungs]] == whole_lines
+    assert [r for r in records(folder, "routing.jsonl") if r["split"] == "train"] == [
+        r for r in whole_routing if r["split"] == "train"
+    ]
+    for name, value in _last_state(folder).items():
+        torch.testing.assert_close(value, whole[name], rtol=0, atol=0, msg=name)
+
+
+def test_a_pause_that_was_killed_before_its_checkpoint_evaluates_once(folders: Path, real_data: TokenData) -> None:
+    """A later attempt that finds itself at the step where it is to stop does not train, nor evaluate twice."""
+    folder = freeze(compose_run(*TINY, "trainer.stop_at=8"), [], command="x")
+    run_worker(folder)
+    before = (folder.path / "metrics.jsonl").read_text()
+    assert run_worker(folder) is State.preempted
+    assert (folder.path / "metrics.jsonl").read_text() == before
+    assert [r["step"] for r in records(folder) if r["split"] == "val"] == [8]
+
+
+def _last_state(folder: RunDir) -> dict[str, torch.Tensor]:
+    """Weights and balancer of the last checkpoint, by name."""
+    path = max(folder.checkpoints.glob("*.pt"))
+    state = torch.load(path, weights_only=True)
+    assert int(path.stem.removeprefix("step-")) == 24
+    return {**state["model"], **{f"balancer.{k}": v for k, v in state["balancer"].items()}}

@@ -99,8 +99,8 @@ def table(search: Search) -> Table:
 def test_an_interrupted_search_trains_nothing_twice_and_finds_the_same(
     folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped after every third run and once in the middle of one, each time with nothing but the folders left."""
-    line = ("search.trials=8", "seed=0,1", "search.startup_trials=3", *HALVING)
+    """Stopped after every sixth run and once in the middle of one, each time with nothing but the folders left."""
+    line = ("search.trials=5", "seed=0,1", "search.startup_trials=2", *HALVING)
     undisturbed, disturbed = FakeWorker(), FakeWorker()
     whole = run(new_search(*line), undisturbed)
     monkeypatch.setenv("MOE_SWEEPS_RUNS", str(tmp_path / "again"))
@@ -109,7 +109,7 @@ def test_an_interrupted_search_trains_nothing_twice_and_finds_the_same(
     assert torn is not None
     disturbed.train(torn, killed_at=torn.checkpoint_step() + 1)
     for _ in range(40):
-        again = run(new_search(*line), disturbed, most=3)
+        again = run(new_search(*line), disturbed, most=6)
         if again.is_complete:
             break
     assert again.is_complete

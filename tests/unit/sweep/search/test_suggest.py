@@ -65,8 +65,9 @@ def test_what_is_known_so_far_counts() -> None:
         params = suggest(AXES, TPE, base)
         base.append(Told(params, Known.complete, objective(params)))
     params = suggest(AXES, TPE, base)
-    paused = [suggest(AXES, TPE, [*base, Told(params, Known.pruned, None, {10: v})]) for v in (0.0, 9.0)]
-    assert paused[0] != paused[1]
+    # The same trials, paused at a rung: those with the lower values there, or those with the higher ones, are good.
+    paused = [[Told(t.params, Known.pruned, None, {10: sign * (t.value or 0)}) for t in base] for sign in (1, -1)]
+    assert suggest(AXES, TPE, paused[0]) != suggest(AXES, TPE, paused[1])
     failed = suggest(AXES, TPE, [*base, Told(params, Known.failed)])
     other = dict(params) | {"lr": 1e-4}
     assert failed == suggest(AXES, TPE, [*base, Told(other, Known.failed)])
