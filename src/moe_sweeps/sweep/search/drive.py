@@ -25,6 +25,7 @@ from moe_sweeps.sweep.search.suggest import suggest
 from moe_sweeps.sweep.search.trials import Outcome, RunFacts, Standing, Trial, read_facts, standing, told
 
 Seen = Callable[[str, RunDir], None]
+MOST_STARTS = 3  # of a worker that ends before it begins an attempt; its log says why
 GIVEN_UP = (Outcome.failed, Outcome.cancelled)
 NOT_RUN_AGAIN = (State.done, State.diverged, State.cancelled)
 
@@ -43,7 +44,8 @@ class Search:
     trials: list[Trial] = field(default_factory=list)
     folders: dict[str, RunDir] = field(default_factory=dict)
     _loaded: int = -1
-    _started: set[str] = field(default_factory=set)
+    # Run id -> its attempt when it was last started here, and how often in a row it was without a new one.
+    _starts: dict[str, tuple[int, int]] = field(default_factory=dict)
     _facts: dict[str, tuple[tuple[int, ...], RunFacts]] = field(default_factory=dict)
 
     def load(self) -> None:
@@ -134,8 +136,9 @@ class Search:
     def _frozen(self, trial: Trial, run_id: str) -> RunDir:
         run, settings = trial.runs[run_id], self._settings(trial, run_id)
         run = dataclasses.replace(run, trainer=dataclasses.replace(run.trainer, stop_at=trial.target))
+        attempt, (before, starts) = self._fact(run_id).attempt, self._starts.get(run_id, (-1, 0))
         folder = freeze(run, settings, command=self.command, workers=self.workers)
-        self._started.add(run_id)
+        self._starts[run_id] = attempt, starts + 1 if before == attempt else 1
         self._note_folder(trial, run_id, folder)
         return folder
 
@@ -170,7 +173,8 @@ class Search:
         folder, facts = self.folders.get(run_id), self._fact(run_id)
         if facts.state in NOT_RUN_AGAIN or (folder is not None and folder in in_hand):
             return False
-        if facts.state is State.failed and run_id in self._started:
+        attempt, starts = self._starts.get(run_id, (-1, 0))
+        if (facts.state is State.failed and starts) or (starts >= MOST_STARTS and attempt == facts.attempt):
             return False
         return not facts.has_reached(target)
 

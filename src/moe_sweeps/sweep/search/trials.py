@@ -50,6 +50,7 @@ class RunFacts:
     values: Mapping[int, float] = field(default_factory=dict)
     final: float | None = None
     ended_badly_at: int | None = None
+    attempt: int = 0
 
     def value_at(self, rung: int) -> float | None:
         """The metric at a rung, lower is better; None while the run is not there.
@@ -88,14 +89,13 @@ def read_facts(folder: RunDir | None, metric: SearchMetric) -> RunFacts:
     saved = folder.checkpoint_step()
     values = {r["step"]: sign * r[metric.in_log] for r in lines if r["split"] == "val" and metric.in_log in r}
     values = {step: value for step, value in values.items() if step <= saved}  # later ones go when the run goes on
+    summary, final, bad_at = folder.summary() or {}, None, None
     if status.state is State.diverged:
-        bad_at = int((folder.summary() or {}).get("diverged_at_step", status.step))
-        return RunFacts(status.state, saved, values, None, bad_at)
-    if status.state is not State.done:
-        return RunFacts(status.state, saved, values)
-    summary = folder.summary() or {}
-    final, early = summary.get(metric.value), summary.get("stopped_early")
-    return RunFacts(status.state, saved, values, None if final is None else sign * final, saved if early else None)
+        bad_at = int(summary.get("diverged_at_step", status.step))
+    elif status.state is State.done:
+        final = sign * summary[metric.value] if metric.value in summary else None
+        bad_at = saved if summary.get("stopped_early") else None
+    return RunFacts(status.state, saved, values, final, bad_at, status.attempt)
 
 
 class Outcome(StrEnum):

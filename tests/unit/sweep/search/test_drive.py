@@ -208,6 +208,18 @@ def test_a_failed_run_is_seen_and_tried_again_when_the_line_is(folders: Path) ->
     assert again.is_complete
 
 
+def test_a_worker_that_never_begins_does_not_keep_the_search_for_ever(folders: Path) -> None:
+    """Its run stays open, the search goes through the others and is not complete."""
+    search, worker = new_search("search.trials=2"), FakeWorker()
+    first = search.next_run()
+    assert first is not None
+    for _ in range(2):
+        assert search.next_run() == first
+    run(search, worker)
+    assert [search.standing(t).outcome for t in search.trials] == [Outcome.open, Outcome.done]
+    assert not search.is_complete
+
+
 def test_free_workers_do_not_wait_for_slow_runs(folders: Path) -> None:
     """Three workers, one of which never ends its run: the others go through all the other trials."""
     search, worker = new_search("search.trials=6", *HALVING, kind="random"), FakeWorker()

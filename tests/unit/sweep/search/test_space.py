@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from moe_sweeps.cli.train import main
@@ -105,6 +108,12 @@ def test_a_search_is_never_taken_for_a_grid(capsys: pytest.CaptureFixture[str]) 
         expand(["aux.coef=interval(0,1)"])
     with pytest.raises(ConfigError, match="a grid lists its combinations"):
         make_plan(["search=tpe", "aux.coef=0.1,0.2"])
+
+
+def test_a_plan_needs_no_optuna() -> None:
+    code = "import sys; from moe_sweeps.cli import train, search; search.make_search_plan(sys.argv[1:]); "
+    code += "assert 'optuna' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code, "search=tpe", "aux.coef=interval(0,1)"], check=True, timeout=120)
 
 
 def test_the_same_question_is_the_same_search() -> None:
