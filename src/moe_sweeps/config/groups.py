@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
 
-from moe_sweeps.config.registry import DENSE_HAS_NO_ROUTER, Component, Unread, component, knob
+from moe_sweeps.config.registry import DENSE_HAS_NO_ROUTER, REGISTRY, Component, Unread, component, knob
 from moe_sweeps.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,6 +40,13 @@ class ExpertBackend(Enum):
     auto = "auto"  # grouped where the shapes allow it, else loop
     grouped = "grouped"
     loop = "loop"
+
+
+class Parallel(Enum):
+    """What the processes of one run share out; the results agree to rounding."""
+
+    ddp = "ddp"  # the batch: each has the whole model
+    fsdp = "fsdp"  # the model, too: each keeps a part of parameters, gradients and optimizer state
 
 
 @component("model", "llama")
@@ -161,6 +168,7 @@ class EngineConfig(Component):
     kind: str = "native"
     device: Device = Device.auto
     expert_backend: ExpertBackend = ExpertBackend.auto
+    parallel: Parallel = knob(Parallel.ddp, neutral=Parallel.ddp)  # read where several processes train one run
 
     def check(self, run: RunConfig) -> Iterator[ConfigError]:
         # 16 bytes. Under precision=auto a GPU means bfloat16, which the model itself then refuses.
@@ -170,6 +178,11 @@ class EngineConfig(Component):
             rule = f"grouped GEMM needs model.width and experts.ffn_hidden to be multiples of {multiple}, not {sizes}"
             fix = "Use engine.expert_backend=auto, which falls back to the loop over experts."
             yield ConfigError("engine.expert_backend", self.expert_backend.value, rule, fix)
+        if self.parallel is Parallel.fsdp and not run.optimizer.ELEMENTWISE:
+            able = [kind for kind, cls in REGISTRY["optimizer"].items() if getattr(cls, "ELEMENTWISE", False)]
+            rule = f"optimizer={run.optimizer.kind} works on whole matrices, of which a process would have some rows"
+            fix = f"Use optimizer={' or '.join(able)}, or engine.parallel=ddp."
+            yield ConfigError("engine.parallel", self.parallel.value, rule, fix)
 
 
 @component("tracking", "none")
