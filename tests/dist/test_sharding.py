@@ -5,6 +5,7 @@ Axes: E experts, B sequences, S positions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ ARMS = [
     ["balancer=lossfree", "balancer.update=magnitude", "router=sigmoid"],
     ["balancer=aux_lossfree", "lr_split=batch_fraction", "lr_split.scale_decay=false"],
     ["balancer=none", "lr_split=ideal_normalized", "lr_split.control=shuffled", "experts.num_experts=5"],
-    ["experts=dense", "lr_split.embedding=0.5"],
+    ["experts=dense", "lr_split=static", "lr_split.embedding=0.5"],
 ]
 
 
@@ -150,15 +151,19 @@ def memory_of(tensors: Iterable[Tensor]) -> int:
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_each_process_keeps_its_share_of_weights_and_moments(folders: Path, real_data: TokenData, size: int) -> None:
-    """One part in `size`, but for rows that do not divide: 1% here."""
+    """The rows of each tensor are cut into `size` parts, the last of which may be short."""
     line = ["balancer=lossfree", "trainer.batch_size=6", "trainer.micro_batch_size=1"]
-    alone = kept_bytes(ALONE, jobs(folders, "one", line), real_data.folder)
+    work = jobs(folders, "one", line)
+    alone = kept_bytes(ALONE, work, real_data.folder)
     found = run_on_ranks(kept_bytes, size, jobs(folders, "shared", [*line, FSDP]), real_data.folder)
+    params = build_model(work[0][0], real_data.vocab_size).parameters()
+    share = sum(math.ceil(len(p) / size) * p[0].nbytes for p in params)
+    assert share < 1.04 * alone["weights"] / size
     assert alone["trained"] == alone["resumed"] == 3 * alone["weights"] > 400_000
-    for process in found:
-        assert process["reported"] == alone["reported"]  # what all processes keep together
-        for name in ("weights", "trained", "resumed"):
-            assert process[name] == pytest.approx(alone[name] / size, rel=0.02), name
+    for name, most in (("weights", share), ("trained", 3 * share), ("resumed", 3 * share)):
+        assert all(process[name] <= most for process in found), name
+        assert sum(process[name] for process in found) >= alone[name], name
+    assert {process["reported"] for process in found} == {alone["reported"]}  # what all processes keep together
 
 
 def states(ranks: Ranks, work: list[Job], data: Path) -> list[Any]:
