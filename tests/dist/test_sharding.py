@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import pytest
 import torch
 from dist.processes import run_on_ranks
 from dist.training import Job, jobs, made, some_steps
-from helpers import CPU, compose_run
+from helpers import CPU, compose_run, make_run
 from torch import Tensor, nn
 
+from moe_sweeps.config.groups import EngineConfig, Parallel
+from moe_sweeps.config.schema import problems
 from moe_sweeps.data.memmap import TokenData
 from moe_sweeps.distributed import ALONE, Ranks
 from moe_sweeps.errors import ConfigError
@@ -248,6 +251,18 @@ def test_an_optimizer_of_whole_matrices_is_refused_at_planning(optimizer: str) -
         ConfigError, match=rf"engine\.parallel=fsdp is refused.*{optimizer}.*Use optimizer=adamw, or eng"
     ):
         compose_run(FSDP, f"optimizer={optimizer}")
+
+
+@dataclass(slots=True)
+class OtherEngineConfig(EngineConfig):
+    kind: str = "other"
+
+
+def test_an_engine_of_whole_parameters_is_refused_at_planning() -> None:
+    (error,) = problems(make_run(engine=OtherEngineConfig(parallel=Parallel.fsdp)))
+    assert (error.field, str(error.value)) == ("engine.parallel", "fsdp")
+    assert "engine=other computes with whole parameters" in str(error)
+    assert not problems(make_run(engine=OtherEngineConfig()))
 
 
 def test_alone_there_is_nothing_to_share(folders: Path, real_data: TokenData) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
 
-from moe_sweeps.config.registry import DENSE_HAS_NO_ROUTER, REGISTRY, Component, Unread, component, knob
+from moe_sweeps.config.registry import DENSE_HAS_NO_ROUTER, Component, Unread, component, knob
 from moe_sweeps.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -168,7 +168,8 @@ class EngineConfig(Component):
     kind: str = "native"
     device: Device = Device.auto
     expert_backend: ExpertBackend = ExpertBackend.auto
-    parallel: Parallel = knob(Parallel.ddp, neutral=Parallel.ddp)  # read where several processes train one run
+    # Read where several processes train one run.
+    parallel: Parallel = knob(Parallel.ddp, infra=True, neutral=Parallel.ddp)
 
     def check(self, run: RunConfig) -> Iterator[ConfigError]:
         # 16 bytes. Under precision=auto a GPU means bfloat16, which the model itself then refuses.
@@ -178,11 +179,6 @@ class EngineConfig(Component):
             rule = f"grouped GEMM needs model.width and experts.ffn_hidden to be multiples of {multiple}, not {sizes}"
             fix = "Use engine.expert_backend=auto, which falls back to the loop over experts."
             yield ConfigError("engine.expert_backend", self.expert_backend.value, rule, fix)
-        if self.parallel is Parallel.fsdp and not run.optimizer.ELEMENTWISE:
-            able = [kind for kind, cls in REGISTRY["optimizer"].items() if getattr(cls, "ELEMENTWISE", False)]
-            rule = f"optimizer={run.optimizer.kind} works on whole matrices, of which a process would have some rows"
-            fix = f"Use optimizer={' or '.join(able)}, or engine.parallel=ddp."
-            yield ConfigError("engine.parallel", self.parallel.value, rule, fix)
 
 
 @component("tracking", "none")
