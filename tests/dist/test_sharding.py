@@ -213,13 +213,16 @@ def flat(state: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def test_parts_of_no_rows_and_of_unequal_rows(folders: Path) -> None:
-    """A stack of 3 experts over 4 processes, and 5 rows: what each has, and that together they are the whole."""
+    """A stack of 3 experts over 4 processes, and 5 rows: what each has, that these are the whole, and a step."""
     found = run_on_ranks(parts, 4)
-    for rank, (experts, ratios, rows, norm) in enumerate(found):
+    for rank, (experts, ratios, rows, norm, stepped) in enumerate(found):
         assert experts == ([[rank, rank]] if rank < 3 else [])
         assert ratios == ([float(rank)] if rank < 3 else [])
         assert rows == [[[0, 1], [2, 3], [4], []][rank], [0, 1, 2, 3, 4]]
         assert norm == pytest.approx((2 * (1 + 4) + 30) ** 0.5)
+        assert stepped == pytest.approx(
+            [-0.5, 0.5, 1.5]
+        )  # Adam's first step is the learning rate, whatever the gradient
 
 
 class Small(nn.Module):
@@ -237,12 +240,15 @@ def parts(ranks: Ranks) -> Any:
     shard(model, CPU, ranks.size, autocast=False)
     experts_ED, rows_R = model.experts_ED.detach(), model.rows_R.detach()
     again_R = part_of(torch.arange(5.0), like=rows_R)
-    return (
+    found = [
         own_part(experts_ED).tolist(),
         own_rows(torch.arange(3.0), like=experts_ED).tolist(),
         [own_part(again_R).tolist(), whole(again_R).tolist()],
         total_norm([experts_ED, rows_R]).item(),
-    )
+    ]
+    model.experts_ED.grad = part_of(torch.full((3, 2), 7.0), like=experts_ED)
+    torch.optim.AdamW([model.experts_ED], lr=0.5, weight_decay=0.0, fused=True).step()
+    return [*found, whole(experts_ED)[:, 0].tolist()]
 
 
 @pytest.mark.parametrize("optimizer", ["shampoo", "muon", "soap"])
