@@ -59,8 +59,9 @@ def shard(model: nn.Module, device: torch.device, size: int, *, autocast: bool) 
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)
     register_fsdp_forward_method(model, "routings")
-    if device.type == "cpu":
-        _sharded(model).set_force_sum_reduction_for_comms(True)  # gloo takes no means
+    for module in model.modules():
+        if device.type == "cpu" and is_sharded(module):
+            _sharded(module).set_force_sum_reduction_for_comms(True)  # not every gloo takes means
 
 
 def is_sharded(model: nn.Module) -> bool:
