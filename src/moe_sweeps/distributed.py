@@ -25,6 +25,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from moe_sweeps.errors import ConfigError, MoeSweepsError, RunFolderError
+from moe_sweeps.sharding import is_sharded, reduce_gradients
 
 # The first rank may prepare data before it joins the others.
 JOIN_TIMEOUT = timedelta(hours=24)
@@ -205,14 +206,20 @@ class Ranks:
     def replicated(self, model: nn.Module) -> nn.Module:
         """`model` as it is called in training: a backward pass then averages gradients over the processes.
 
+        A sharded model does that itself.
+
         DistributedDataParallel changes its buckets after the first backward pass, and with three processes or more the
         place in a bucket decides in which order a gradient is summed. Let one pass go by before training, or a resumed
         run differs in the last bits from one that never stopped.
         """
-        return model if self.size == 1 else DistributedDataParallel(model, gradient_as_bucket_view=True)
+        if self.size == 1 or is_sharded(model):
+            return model
+        return DistributedDataParallel(model, gradient_as_bucket_view=True)
 
     def averaging(self, replicated: nn.Module, when: bool) -> AbstractContextManager[None]:
         """The context of one micro-batch: gradients are averaged at its end only `when` it is the step's last."""
+        if is_sharded(replicated):
+            reduce_gradients(replicated, when)
         if when or not isinstance(replicated, DistributedDataParallel):
             return nullcontext()
         found: AbstractContextManager[None] = replicated.no_sync()

@@ -23,6 +23,7 @@ from moe_sweeps.model.precision import Compute
 from moe_sweeps.model.router import Routing
 from moe_sweeps.model.transformer import LayerRanking, Transformer
 from moe_sweeps.routing_samples import sample_inputs_BS
+from moe_sweeps.sharding import is_sharded
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +79,22 @@ class Validation:
         return evaluate(
             self.model,
             _calling(alive, batches) if alive else batches,
+            passes=self._passes(chosen, ranks) if is_sharded(self.model) else 0,
             ranking=self.balancer.ranking_TE,
             compute=self.compute,
             domains=domain_loads(self.data, settings.seq_len, max_sequences, part) if settings.monitor else None,
             ranks=ranks,
         )
 
+    def _passes(self, chosen: int, ranks: Ranks) -> int:
+        """Batches of the process that has most of them, when `ranks` share `chosen` windows."""
+        return math.ceil(math.ceil(chosen / ranks.size) / self.settings.eval_batch_size)
+
     def sample_LTK(self) -> Tensor:
-        """The experts that each token of a fixed sample of the validation set is sent to, int64 (L, T, K)."""
+        """The experts that each token of a fixed sample of the validation set is sent to, int64 (L, T, K).
+
+        Of a sharded model all processes must ask.
+        """
         inputs_BS = sample_inputs_BS(self.data.val, self.settings.seq_len)
         return picks_LTK(self.model, inputs_BS, ranking=self.balancer.ranking_TE, compute=self.compute)
 
@@ -105,10 +114,12 @@ def evaluate(
     compute: Compute,
     domains: DomainLoads | None = None,
     ranks: Ranks = ALONE,
+    passes: int = 0,
 ) -> Evaluation:
     """Mean over all tokens of all `ranks`' `batches` of (inputs_BS, targets_BS); `domains` counts loads by domain.
 
-    Each of `ranks` has batches of its own, at least one.
+    Each of `ranks` has batches of its own, at least one. The processes of a sharded model pass forward together, so
+    that one with fewer than `passes` batches repeats its last one, for the others' sake.
     """
     model.eval()
     load, device = LoadCounter(), compute.device
@@ -116,7 +127,8 @@ def evaluate(
     router: dict[str, Tensor] = {}
     correct = torch.zeros((), dtype=torch.int64, device=device)
     tokens = torch.zeros((), dtype=torch.int64, device=device)
-    for inputs_BS, targets_BS in batches:
+    done = 0
+    for done, (inputs_BS, targets_BS) in enumerate(batches, start=1):  # noqa: B007
         with compute.context():
             output = model(inputs_BS.to(device), targets_BS.to(device), ranking=ranking)
         loss += output.token_loss_BS.sum(dtype=torch.float64)
@@ -127,6 +139,9 @@ def evaluate(
             router[name] = router[name] + value if name in router else value
         if domains and output.routings:
             domains.add(output.routings, len(inputs_BS))
+    for _ in range(passes - done):
+        with compute.context():
+            model.routings(inputs_BS.to(device), ranking)
     model.train()
     found = {"loss": loss, "correct": correct, "tokens": tokens} | router
     loads = {"load_LE": load.total(), "domain_load_DLE": domains.total() if domains else None}

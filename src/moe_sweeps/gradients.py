@@ -26,6 +26,7 @@ from moe_sweeps.monitor import RouterMonitor
 from moe_sweeps.optim.groups import role_of
 from moe_sweeps.optim.lr_split import Role
 from moe_sweeps.randomness import random_state, restore_random_state
+from moe_sweeps.sharding import total_norm
 from moe_sweeps.stopwatch import StepTimer
 
 
@@ -54,7 +55,7 @@ class Gradients:
         self.compute, self.timer, self.ranks = compute, timer, ranks
         self.replicated = ranks.replicated(model)  # called where a backward pass follows
         self.num_micro_batches = run.trainer.micro_batches // ranks.size
-        if ranks.size > 1:
+        if self.replicated is not model:
             self._settle_buckets()
 
     def accumulate(self, batch: Batch, *, progress: float) -> StepResult:
@@ -106,7 +107,7 @@ class Gradients:
         load, random = LoadCounter(), random_state(self.compute.device)
         with torch.no_grad(), self.compute.context(), self.timer.part("forward"):
             for inputs_BS, _ in self._micro_batches(batch):
-                load.add(self.model.layers_only(inputs_BS, self.balancer.ranking_TE)[1])
+                load.add(self.model.routings(inputs_BS, self.balancer.ranking_TE))
         restore_random_state(random, self.compute.device)
         load_LE = load.total()
         return None if load_LE is None else self.ranks.sum({"load_LE": load_LE})["load_LE"]
@@ -152,7 +153,7 @@ class Gradients:
 
 def clip_gradients(model: torch.nn.Module, limit: float) -> Tensor:
     """Scale the gradients to a global norm of at most `limit` (0: not at all); returns the norm before."""
-    norm = torch.nn.utils.get_total_norm(p.grad for p in model.parameters() if p.grad is not None)
+    norm = total_norm(p.grad for p in model.parameters() if p.grad is not None)
     if limit:
         torch.nn.utils.clip_grads_with_norm_(model.parameters(), limit, norm)
     return norm
@@ -166,4 +167,5 @@ def clip_router_gradients(model: torch.nn.Module, config: RouterConfig) -> None:
     if config.clip_value:
         torch.nn.utils.clip_grad_value_(params, config.clip_value)
     if config.clip_norm:
-        torch.nn.utils.clip_grad_norm_(params, config.clip_norm)
+        norm = total_norm(p.grad for p in params if p.grad is not None)
+        torch.nn.utils.clip_grads_with_norm_(params, config.clip_norm, norm)

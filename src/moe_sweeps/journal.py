@@ -102,9 +102,10 @@ class Journal:
     def _write_evaluation(self, step: int, result: Evaluation, train_seconds: float) -> None:
         record = {"step": step, "split": "val", "tokens": result.tokens, "train_seconds": round(train_seconds, 3)}
         self.metrics.append(record | result.metrics())
-        if self.monitor.enabled and result.load_LE is not None and self.ranks.is_first:
-            domains = self.validation.data.domains
-            self.monitor.log_evaluation(step, result, self.validation.sample_LTK(), domains)
+        if self.monitor.enabled and result.load_LE is not None:
+            sample_LTK = self.validation.sample_LTK()  # by all processes: they may share the model
+            if self.ranks.is_first:
+                self.monitor.log_evaluation(step, result, sample_LTK, self.validation.data.domains)
 
     def truncate_after(self, step: int) -> None:
         """Forget what was written after `step`, from which the run goes on."""

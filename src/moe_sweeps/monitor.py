@@ -26,6 +26,7 @@ from moe_sweeps.optim.groups import role_of
 from moe_sweeps.optim.stepper import AppliedRates
 from moe_sweeps.routing_samples import RoutingSamples
 from moe_sweeps.rundir import MetricsLog, RunDir
+from moe_sweeps.sharding import total_norm
 
 # Measures of one step's global batch that are averaged over the logging interval.
 LOAD_MEASURES = {
@@ -99,7 +100,7 @@ class RouterMonitor:
         """Gradients are complete and not yet clipped."""
         if self._sampling:
             grads = {k: [p.grad for p in params if p.grad is not None] for k, params in self.params_by_role.items()}
-            self._grad_norms = {role: nn.utils.get_total_norm(found) for role, found in grads.items()}
+            self._grad_norms = {role: total_norm(found) for role, found in grads.items()}
 
     @torch.no_grad()
     def add_step(self, load_LE: Tensor) -> None:
@@ -175,7 +176,7 @@ class RouterMonitor:
 
     @torch.no_grad()
     def _norms(self) -> dict[str, Any]:
-        param_norms = {role: nn.utils.get_total_norm(params) for role, params in self.params_by_role.items()}
+        param_norms = {role: total_norm(params) for role, params in self.params_by_role.items()}
         norms = {"grad_norm": self._grad_norms, "param_norm": param_norms}
         return {name: {role: plain(norm) for role, norm in by_role.items()} for name, by_role in norms.items()}
 

@@ -32,6 +32,7 @@ from moe_sweeps.optim.stepper import Stepper
 from moe_sweeps.randomness import gather_random_states, restore_random_state, seed_streams
 from moe_sweeps.run_report import Clock, costs, outcome
 from moe_sweeps.rundir import RunDir
+from moe_sweeps.sharding import load_model, on_device, place, whole_state
 from moe_sweeps.stopwatch import StepTimer
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,8 @@ class Trainer:
         self.run, self.folder, self.data, self.device, self.ranks = run, folder, data, device, ranks
         self.compute = Compute.of(run.trainer.precision, device)
         boundary_id = data.end_of_text_id if run.data.mask_documents else None
-        self.model: Transformer = build_model(run, data.vocab_size, boundary_id).to(device)
+        self.model: Transformer = build_model(run, data.vocab_size, boundary_id)
+        place(self.model, device, run.engine.parallel, ranks.size, autocast=self.compute.autocast)
         self.balancer = build_balancer(run, ranks).to(device)
         self.stepper = Stepper(run, self.model, ranks)
         self.batches = TrainBatches(data.train, run.trainer.seq_len, run.trainer.batch_size, run.effective_data_seed)
@@ -162,7 +164,7 @@ class Trainer:
     # --- start, save, finish --------------------------------------------------------------------------------------
 
     def _start_or_resume(self) -> None:
-        found = self.checkpoints.load_latest(self.device)
+        found = self.checkpoints.load_latest(torch.device("cpu"))  # whole, of which a process may need a part
         self.ranks.require_agreement("the last intact checkpoint", -1 if found is None else found[0])
         if found is None:
             self._start()
@@ -173,9 +175,10 @@ class Trainer:
         self.journal.truncate_after(self.step)
 
     def _start(self) -> None:
+        weights = weights_digest(self.model)
         if self.ranks.is_first:
             order = batch_order_digest(self.batches, self.data.fingerprint)
-            self.folder.update_provenance(pairing={"initial_weights": weights_digest(self.model), "batches": order})
+            self.folder.update_provenance(pairing={"initial_weights": weights, "batches": order})
         seed_streams(self.run.seed, self.ranks)
 
     def save(self) -> None:
@@ -191,8 +194,11 @@ class Trainer:
         self._saved_step = self.step
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain containers alone, so that it loads without unpickling code; all processes must ask."""
-        return self.journal.state_dict() | {
+        """Tensors and plain containers alone, so that it loads without unpickling code; all processes must ask.
+
+        Of a sharded model only the first process gets it.
+        """
+        state = self.journal.state_dict() | {
             "step": self.step,
             "model": self.model.state_dict(),
             "stepper": self.stepper.state_dict(),
@@ -203,8 +209,11 @@ class Trainer:
             "random": gather_random_states(self.device, self.ranks),
             "autocast": self.compute.autocast,
         }
+        whole: dict[str, Any] = whole_state(state, keep=self.ranks.is_first)
+        return whole
 
     def _load(self, step: int, state: dict[str, Any]) -> None:
+        state = on_device(state, self.device, but=("model", "optimizer"))
         if state["autocast"] != self.compute.autocast:
             here, there = ("bfloat16", "float32") if self.compute.autocast else ("float32", "bfloat16")
             rule = f"the run began in {there}, and on {self.device.type} it would go on in {here}"
@@ -214,7 +223,7 @@ class Trainer:
         # Before there could be several processes the state stood there by itself.
         random = [state["random"]] if isinstance(state["random"], dict) else state["random"]
         self.ranks.require_size(len(random))
-        self.model.load_state_dict(state["model"])
+        load_model(self.model, state["model"])
         self.stepper.load_state_dict(state["stepper"])
         self.balancer.load_state_dict(state["balancer"])
         self.journal.load_state_dict(state)

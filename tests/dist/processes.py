@@ -30,8 +30,14 @@ import torch
 from moe_sweeps.distributed import Ranks
 
 TIMEOUT = 60.0
-# DistributedDataParallel imports torch._dynamo, which takes a second: the server that forks the processes has it.
-PRELOAD = ["moe_sweeps.worker", "moe_sweeps.config.compose", "moe_sweeps.freeze", "torch._dynamo"]
+# What data parallelism and sharding import takes seconds: the server that forks the processes has it.
+PRELOAD = [
+    "moe_sweeps.worker",
+    "moe_sweeps.config.compose",
+    "moe_sweeps.freeze",
+    "torch._dynamo",
+    "torch.distributed.fsdp",
+]
 
 
 class RankError(AssertionError):

@@ -6,23 +6,16 @@ Axes: L MoE layers, E experts.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from dist.processes import run_on_ranks
-from helpers import CPU, TINY, Silent, compose_run
+from dist.training import Job, jobs, made, some_steps
 from torch import Tensor
 
-from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.data.memmap import TokenData
 from moe_sweeps.distributed import ALONE, Ranks
-from moe_sweeps.freeze import freeze
-from moe_sweeps.rundir import RunDir
-from moe_sweeps.trainer import Trainer
 
-STEPS = 4
-LINE = (*TINY, "trainer.batch_size=8", "trainer.micro_batch_size=2", "aux.coef=1")
 ARMS = [
     ["balancer=aux", "aux.scope=sequence"],
     ["balancer=aux", "aux.scope=global"],
@@ -34,35 +27,6 @@ ARMS = [
     ["balancer=none", "lr_split=batch_fraction"],
     ["experts=dense"],
 ]
-Job = tuple[RunConfig, Path]
-
-
-def jobs(folders: Path, name: str, *lines: list[str]) -> list[Job]:
-    runs = [compose_run(*LINE, f"paths.runs={folders / name}", *line) for line in lines]
-    return [(run, freeze(run, [], command="test").path) for run in runs]
-
-
-def made(ranks: Ranks, job: Job, data: Path) -> Trainer:
-    run, folder = job
-    return Trainer(run, RunDir(folder), TokenData.open(data), CPU, Silent(), ranks)
-
-
-def state_of(trainer: Trainer) -> dict[str, Tensor]:
-    return {k: v.clone() for k, v in (trainer.model.state_dict() | trainer.balancer.state_dict()).items()}
-
-
-def some_steps(ranks: Ranks, work: list[Job], data: Path) -> list[dict[str, Any]]:
-    """The loads and values of a few steps of each run, what they left, and what an evaluation then found."""
-    found = []
-    for job in work:
-        trainer, values = made(ranks, job, data), []
-        loads: list[Tensor] = []
-        setattr(trainer.monitor, "add_step", loads.append)  # noqa: B010
-        for _ in range(STEPS):
-            values.append(trainer._train_step())
-            trainer.step += 1
-        found.append({"loads": loads, "values": values, "state": state_of(trainer), "val": trainer.evaluate(9)})
-    return found
 
 
 def test_two_processes_train_what_one_does(folders: Path, real_data: TokenData) -> None:
@@ -74,7 +38,11 @@ def test_two_processes_train_what_one_does(folders: Path, real_data: TokenData) 
             assert torch.equal(tensor, other["state"][name]), (arm, name, "the replicas differ")
             exact = name == "bias_LE"
             torch.testing.assert_close(
-                tensor, expected["state"][name], rtol=0 if exact else 2e-4, atol=0 if exact else 2e-5, msg=f"{arm} {name}"
+                tensor,
+                expected["state"][name],
+                rtol=0 if exact else 2e-4,
+                atol=0 if exact else 2e-5,
+                msg=f"{arm} {name}",
             )
         for one, two in zip(expected["loads"], found["loads"], strict=True):
             assert torch.equal(one, two), arm
@@ -112,7 +80,9 @@ def test_the_scope_decides_what_a_split_changes(folders: Path, real_data: TokenD
     expected = step_gradients(ALONE, jobs(folders, "whole", *whole), real_data.folder)
     same_split = step_gradients(ALONE, jobs(folders, "split", *split), real_data.folder)
     found, _ = run_on_ranks(step_gradients, 2, jobs(folders, "two", *split), real_data.folder)
-    for scope, (aux, grads), (one, one_grads), (two, two_grads) in zip(scopes, expected, same_split, found, strict=True):
+    for scope, (aux, grads), (one, one_grads), (two, two_grads) in zip(
+        scopes, expected, same_split, found, strict=True
+    ):
         assert two == pytest.approx(one, rel=1e-6)
         assert (two == pytest.approx(aux, rel=1e-6)) is (scope != "micro")
         for name, grad in grads.items():

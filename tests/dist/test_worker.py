@@ -97,15 +97,17 @@ def result(folder: RunDir) -> list[Any]:
     return [without_times(folder.summary()), records(folder), records(folder, "routing.jsonl"), bits]
 
 
-@pytest.mark.parametrize("size", [2, 3])
-def test_stopped_killed_and_resumed_is_bit_identical(folders: Path, real_data: TokenData, size: int) -> None:
+@pytest.mark.parametrize(("size", "parallel"), [(2, "ddp"), (3, "ddp"), (3, "fsdp")])
+def test_stopped_killed_and_resumed_is_bit_identical(
+    folders: Path, real_data: TokenData, size: int, parallel: str
+) -> None:
     """A signal that one process gets stops all of them after the same step. With three, the order of sums counts."""
-    line = f"trainer.batch_size={2 * size}"
-    folder = frozen(line)
+    line = f"trainer.batch_size={2 * size}", f"engine.parallel={parallel}"
+    folder = frozen(*line)
     assert run_on_ranks(work, size, folder.path) == [State.done] * size
     expected = result(folder)
     folder.path.rename(folders / "undisturbed")
-    folder = frozen(line)
+    folder = frozen(*line)
     assert run_on_ranks(stopped_on_the_last_rank, size, folder.path) == [State.preempted] * size
     assert folder.status().state is State.preempted
     assert Checkpoints(folder.checkpoints, 2).steps()[-1] == folder.status().step == 7
@@ -118,8 +120,9 @@ def test_stopped_killed_and_resumed_is_bit_identical(folders: Path, real_data: T
     assert [a["processes"] for a in folder.provenance()["attempts"]] == [size] * 3
 
 
-def test_a_process_that_raises_is_not_silent(folders: Path, real_data: TokenData) -> None:
-    folder = frozen()
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_a_process_that_raises_is_not_silent(folders: Path, real_data: TokenData, parallel: str) -> None:
+    folder = frozen(f"engine.parallel={parallel}")
     first, second = run_on_ranks(raises_on_the_last_rank, 2, folder.path, expect_failures=True)
     assert "on fire" in second
     assert isinstance(first, str)  # it ended, too
@@ -133,6 +136,22 @@ def test_a_process_that_raises_is_not_silent(folders: Path, real_data: TokenData
     assert "in on_fire" in written
     assert run_on_ranks(work, 2, folder.path) == [State.done] * 2
     assert folder.status().failure is None
+
+
+def test_a_checkpoint_of_a_sharded_model_is_one_of_replicas(folders: Path, real_data: TokenData) -> None:
+    """A run may go on unsharded; what it ends with is, but for rounding, what one process alone ends with."""
+    without_noise = ["router.noise=none", "router.input_dropout=0"]
+    folder = frozen("engine.parallel=fsdp", *without_noise)
+    assert run_on_ranks(stopped_on_the_last_rank, 2, folder.path) == [State.preempted] * 2
+    assert frozen("engine.parallel=ddp", *without_noise).path == folder.path
+    assert folder.config()["engine"]["parallel"] == "ddp"
+    assert run_on_ranks(work, 2, folder.path) == [State.done] * 2
+    two, pairing = folder.summary(), folder.provenance()["pairing"]
+    folder.path.rename(folders / "two")
+    alone = frozen(*without_noise)
+    run_worker(alone)
+    assert without_times(two) == pytest.approx(without_times(alone.summary()), rel=1e-4)
+    assert pairing == alone.provenance()["pairing"]
 
 
 def test_a_run_goes_on_with_as_many_processes(folders: Path, real_data: TokenData) -> None:

@@ -34,6 +34,7 @@ KNOBS = {
 INFRASTRUCTURE = {
     "engine.device": "cpu",
     "engine.expert_backend": "loop",
+    "engine.parallel": "fsdp",
     "launch.workers": "3",
     "launch.threads": "2",
     "trainer.log_every": "7",

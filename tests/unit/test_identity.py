@@ -33,6 +33,7 @@ BASE = run_id(compose_run())
     [
         "engine.device=cpu",
         "engine.expert_backend=loop",
+        "engine.parallel=fsdp",
         "launch.workers=7",
         "launch.threads=2",
         "trainer.log_every=3",

@@ -37,6 +37,7 @@ INFRA_CHANGES = [
     "trainer.monitor=false",
     "engine.expert_backend=loop",
     "engine.device=cpu",
+    "engine.parallel=fsdp",
     "launch.workers=3",
     "name=other",
 ]

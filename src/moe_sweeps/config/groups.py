@@ -42,6 +42,13 @@ class ExpertBackend(Enum):
     loop = "loop"
 
 
+class Parallel(Enum):
+    """What the processes of one run share out; the results agree to rounding."""
+
+    ddp = "ddp"  # the batch: each has the whole model
+    fsdp = "fsdp"  # the model, too: each keeps a part of parameters, gradients and optimizer state
+
+
 @component("model", "llama")
 @dataclass(slots=True)
 class ModelConfig(Component):
@@ -164,6 +171,8 @@ class EngineConfig(Component):
     kind: str = "native"
     device: Device = Device.auto
     expert_backend: ExpertBackend = ExpertBackend.auto
+    # Read where several processes train one run.
+    parallel: Parallel = knob(Parallel.ddp, infra=True, neutral=Parallel.ddp)
 
     def check(self, run: RunConfig) -> Iterator[ConfigError]:
         # 16 bytes. Under precision=auto a GPU means bfloat16, which the model itself then refuses.

@@ -14,6 +14,7 @@ from moe_sweeps.config.groups import (
     ExpertsConfig,
     LaunchConfig,
     ModelConfig,
+    Parallel,
     PathsConfig,
     TrackingConfig,
     TrainerConfig,
@@ -99,6 +100,7 @@ def problems(run: RunConfig) -> list[ConfigError]:
     if not errors:
         for _, config in run.groups():
             errors += config.check(run)
+        errors += _sharding_errors(run)
     return errors
 
 
@@ -114,6 +116,20 @@ def _kind_errors(group: str, config: Component) -> Iterator[ConfigError]:
     if config.kind != declared:
         rule = "the kind is set by choosing an option of the group"
         yield ConfigError(f"{group}.kind", config.kind, rule, f"Write {group}={config.kind} instead.")
+
+
+def _sharding_errors(run: RunConfig) -> Iterator[ConfigError]:
+    """Rules of engine.parallel=fsdp, whichever engine and optimizer there are."""
+    if run.engine.parallel is not Parallel.fsdp:
+        return
+    if run.engine.kind != "native":
+        rule = f"engine={run.engine.kind} computes with whole parameters, which nothing would gather for it"
+        yield ConfigError("engine.parallel", "fsdp", rule, "Use engine=native, or engine.parallel=ddp.")
+    if not run.optimizer.ELEMENTWISE:
+        able = [kind for kind, cls in REGISTRY["optimizer"].items() if getattr(cls, "ELEMENTWISE", False)]
+        rule = f"optimizer={run.optimizer.kind} works on whole matrices, of which a process would have some rows"
+        fix = f"Use optimizer={' or '.join(able)}, or engine.parallel=ddp."
+        yield ConfigError("engine.parallel", "fsdp", rule, fix)
 
 
 def _name_errors(run: RunConfig) -> Iterator[ConfigError]:

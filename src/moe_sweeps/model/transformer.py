@@ -22,6 +22,7 @@ from moe_sweeps.model.cross_entropy import linear_cross_entropy
 from moe_sweeps.model.moe import Experts, MoE, swiglu
 from moe_sweeps.model.precision import wide_dtype
 from moe_sweeps.model.router import Ranking, Router, Routing
+from moe_sweeps.sharding import whole
 
 if TYPE_CHECKING:
     from moe_sweeps.config.groups import ModelConfig
@@ -77,6 +78,10 @@ class Transformer(nn.Module):
             token_loss_BS=token_loss_T.view_as(targets_BS),
             correct_BS=correct_T.view_as(targets_BS),
         )
+
+    def routings(self, tokens_BS: Tensor, ranking: LayerRanking | None) -> tuple[Routing, ...]:
+        """The routings of a forward pass that stops before the output head."""
+        return self.layers_only(tokens_BS, ranking)[1]
 
     def layers_only(self, tokens_BS: Tensor, ranking: LayerRanking | None) -> tuple[Tensor, tuple[Routing, ...]]:
         """What the last layer leaves in the residual stream (B, S, D), and the routings, one per MoE layer."""
@@ -222,11 +227,14 @@ def build_model(run: RunConfig, vocab_size: int, end_of_text_id: int | None = No
 
 
 def weights_digest(model: nn.Module) -> str:
-    """Sixteen hex digits over the names and bytes of all parameters: equal digests are equal weights."""
+    """Sixteen hex digits over the names and bytes of all parameters: equal digests are equal weights.
+
+    Of a model that is sharded all processes must ask.
+    """
     digest = hashlib.sha256()
     for name, param in sorted(model.named_parameters()):
         digest.update(f"{name}{tuple(param.shape)}{param.dtype}".encode())
-        digest.update(param.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        digest.update(whole(param.detach()).cpu().contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
 
 

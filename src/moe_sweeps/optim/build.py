@@ -20,6 +20,8 @@ class OptimizerConfig(Component):
 
     # A step is p - lr * (decay * p + direction), where direction does not depend on lr: what scaling a step relies on.
     LINEAR_IN_LR: ClassVar[bool] = True
+    # The step of an entry needs that entry alone, wherever the others are: what engine.parallel=fsdp relies on.
+    ELEMENTWISE: ClassVar[bool] = False
 
     base_lr: float = knob(1e-3, gt=0)
     weight_decay: float = knob(0.1, ge=0)
@@ -33,6 +35,8 @@ class OptimizerConfig(Component):
 @dataclass(slots=True)
 class AdamWConfig(OptimizerConfig):
     """AdamW with decoupled weight decay (arXiv 1711.05101)."""
+
+    ELEMENTWISE: ClassVar[bool] = True
 
     kind: str = "adamw"
     beta1: float = knob(0.9, ge=0, lt=1)

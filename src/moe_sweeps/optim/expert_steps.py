@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from moe_sweeps.errors import MoeSweepsError
 from moe_sweeps.optim.groups import ParamGroup
 from moe_sweeps.optim.lr_split import Role
+from moe_sweeps.sharding import own_part, own_rows
 
 _LAYER = re.compile(r"(.*)\.experts\.")
 
@@ -40,14 +41,15 @@ class ExpertSteps:
     @torch.no_grad()
     def before(self) -> None:
         """Note the parameters; the groups have the learning rates of the step."""
-        self._before = [p.detach() * self._undecayed(group) for group, p in self._params()]
+        self._before = [own_part(p.detach()) * self._undecayed(group) for group, p in self._params()]
 
     @torch.no_grad()
     def after(self, ratio_LE: Tensor) -> None:
         """Replace the step that the optimizer took by its share `ratio_LE` (L, E)."""
         for (_, p), old in zip(self._params(), self._before, strict=True):
-            ratio_E = ratio_LE[self._layer_of[id(p)]].to(p.dtype)
-            torch.lerp(old, p, ratio_E.view(-1, *[1] * (p.dim() - 1)), out=p)
+            ratio_E = own_rows(ratio_LE[self._layer_of[id(p)]].to(p.dtype), like=p)
+            own = own_part(p.detach())
+            torch.lerp(old, own, ratio_E.view(-1, *[1] * (p.dim() - 1)), out=own)
         self._before = []
 
     def _undecayed(self, group: dict[str, Any]) -> float:

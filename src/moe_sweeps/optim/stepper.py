@@ -15,6 +15,7 @@ from moe_sweeps.optim.expert_steps import ExpertSteps
 from moe_sweeps.optim.groups import ParamGroup, expected_roles, parameter_groups
 from moe_sweeps.optim.lr_split import LoadBasedConfig, LrSplitConfig, Ratios, Role
 from moe_sweeps.optim.ranks import ALONE, Ranks
+from moe_sweeps.sharding import part_of_optimizer_state
 
 if TYPE_CHECKING:
     from moe_sweeps.config.schema import RunConfig
@@ -82,7 +83,7 @@ class Stepper:
         return {"optimizer": self.optimizer.state_dict(), "ratios": ratios}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(part_of_optimizer_state(state["optimizer"], self.optimizer))
         if self.ratios is not None:
             self.ratios.load_state_dict(state["ratios"])
 
