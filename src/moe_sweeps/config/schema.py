@@ -20,6 +20,7 @@ from moe_sweeps.config.groups import (
 )
 from moe_sweeps.config.registry import REGISTRY, Component, broken_bounds, knob
 from moe_sweeps.data.config import DataConfig
+from moe_sweeps.engines.megatron.config import MegatronConfig
 from moe_sweeps.errors import ConfigError
 from moe_sweeps.model.router import RouterConfig
 from moe_sweeps.optim.build import OptimizerConfig
@@ -117,4 +118,4 @@ def _name_errors(run: RunConfig) -> Iterator[ConfigError]:
         yield ConfigError("name", run.name, rule, "It becomes part of a folder's name.")
 
 
-__all__ = ["GROUP_TYPES", "REGISTRY", "RunConfig", "problems", "validate"]
+__all__ = ["GROUP_TYPES", "REGISTRY", "MegatronConfig", "RunConfig", "problems", "validate"]
