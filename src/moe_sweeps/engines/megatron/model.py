@@ -9,15 +9,15 @@ Axes: B sequences, S positions, V vocabulary, E experts.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from moe_sweeps.config.groups import ExpertBackend
 from moe_sweeps.engines.megatron import shim
 from moe_sweeps.engines.megatron.config import MegatronConfig, can_fuse
 from moe_sweeps.engines.megatron.weights import megatron_weights
-from moe_sweeps.config.groups import ExpertBackend
 from moe_sweeps.model.router import Routing
 from moe_sweeps.model.transformer import LayerRanking, ModelOutput, Transformer, document_mask
 
