@@ -64,7 +64,8 @@ def prepare() -> None:
     if found:
         raise found
     with _quiet(), _uncompiled(is_needed()):
-        import megatron.core.models.gpt  # noqa: F401
+        import megatron.core.models.gpt.gpt_layer_specs  # noqa: F401  # and with it all that is marked to be compiled
+    warnings.filterwarnings("ignore", module=r"megatron\.")  # what it warns of at every call concerns its own code
     if is_needed():
         _replace()
 

@@ -143,7 +143,8 @@ def process_groups(expert_parallel: int, device: torch.device, *, alone: bool) -
     """
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, store=torch.distributed.distributed_c10d.HashStore(), rank=0, world_size=1)
+        store = dist.HashStore()  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=store, rank=0, world_size=1)
     if dist.get_world_size() % expert_parallel:
         rule = f"{dist.get_world_size()} processes cannot share the experts by {expert_parallel}"
         raise ConfigError("engine.expert_parallel", expert_parallel, rule, "Use a divisor of their number.")
