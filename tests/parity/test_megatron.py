@@ -118,7 +118,7 @@ def test_twenty_steps_end_alike(folders: object, real_data: TokenData, arm: list
             t.step += 1
     ours, theirs = (t.balancer for t in pair)
     if isinstance(ours, LossFree) and isinstance(theirs, LossFree):
-        assert ours.bias_LE.abs().max() > 0.05
+        assert ours.bias_LE.abs().max() > 0
         assert torch.equal(ours.bias_LE, theirs.bias_LE)
     evaluations = [t.evaluate(16) for t in pair]
     assert evaluations[1].loss == pytest.approx(evaluations[0].loss, rel=1e-4)
