@@ -9,18 +9,15 @@ import math
 
 import pytest
 import torch
-from helpers import TINY, Silent, compose_run, records, trainer
+from helpers import TINY, compose_run, trainer
 from megatron_helpers import VOCAB, batch, both, needs_megatron
 from torch import Tensor
 
 from moe_sweeps.balancing import Balancer, LossFree, balance_loss, z_loss
 from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.data.memmap import TokenData
-from moe_sweeps.errors import Interrupted
-from moe_sweeps.freeze import freeze
 from moe_sweeps.model.router import Routing
 from moe_sweeps.model.transformer import ModelOutput, Transformer, weights_digest
-from moe_sweeps.trainer import Trainer
 
 pytestmark = needs_megatron
 ROUNDING = 2e-6  # relative, of the norm of a gradient; float32 has 1.2e-7, and sums run in another order
@@ -215,25 +212,3 @@ def test_bfloat16_routes_in_float32() -> None:
         assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
     assert losses["megatron"] == pytest.approx(losses["native"], rel=2e-3)
     assert losses["native"] == pytest.approx(math.log(VOCAB), rel=0.05)
-
-
-def test_a_stopped_run_goes_on_bit_for_bit(folders: object, real_data: TokenData) -> None:
-    line = (*TINY, "engine=megatron", "router=sigmoid", "balancer=lossfree", "router.input_jitter=0.01")
-    run = compose_run(*line)
-    whole = trainer(run, real_data)
-    summary = whole.train(lambda: False)
-    expected = records(whole.folder), records(whole.folder, "routing.jsonl")
-    weights = whole.model.state_dict() | whole.balancer.state_dict()
-    whole.folder.path.rename(whole.folder.path.with_name("whole"))
-
-    folder = freeze(run, [], command="test")
-    for stop_at in (7, 13):
-        stopped = Trainer(run, folder, real_data, whole.device, Silent())
-        with pytest.raises(Interrupted):
-            stopped.train(lambda t=stopped, s=stop_at: t.step >= s)  # type: ignore[misc]
-    resumed = Trainer(run, folder, real_data, whole.device, Silent())
-    again = resumed.train(lambda: False)
-    assert again["val_loss"] == summary["val_loss"]
-    assert (records(folder), records(folder, "routing.jsonl")) == expected
-    for name, tensor in (resumed.model.state_dict() | resumed.balancer.state_dict()).items():
-        assert torch.equal(tensor, weights[name]), name
