@@ -93,6 +93,7 @@ def test_ten_kills_change_nothing(folders: Path, real_data: TokenData, monkeypat
 
 
 @needs_megatron
+@pytest.mark.timeout(600)
 def test_a_kill_changes_nothing_on_megatron_either(folders: Path, real_data: TokenData) -> None:
     """With random numbers in training, which the jitter draws."""
     run = compose_run(*LINE, "engine=megatron", "router=sigmoid", "router.input_jitter=0.01", "trainer.steps=60")
