@@ -18,6 +18,7 @@ from torch import Tensor
 from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.data.memmap import TokenData
 from moe_sweeps.distributed import ALONE, Ranks
+from moe_sweeps.engines.megatron.model import MegatronTransformer
 from moe_sweeps.freeze import freeze
 from moe_sweeps.model.transformer import weights_digest
 from moe_sweeps.rundir import RunDir
@@ -53,21 +54,21 @@ def some_steps(ranks: Ranks, work: list[Job], data: Path) -> list[dict[str, Any]
             trainer.step += 1
         state = trainer.model.state_dict() | trainer.balancer.state_dict()
         # Nine windows: the processes have differing numbers of batches.
-        found.append({"digest": digest, "grads": grads, "loads": loads, "values": values, "state": state})
-        found[-1]["val"] = trainer.evaluate(9)
+        first: dict[str, Any] = {"digest": digest, "grads": grads}
+        found.append(first | {"loads": loads, "values": values, "state": state, "val": trainer.evaluate(9)})
     return found
 
 
-def dispatched_to_others(ranks: Ranks, work: list[Job], data: Path) -> list[int]:
+def own_experts(ranks: Ranks, work: list[Job], data: Path) -> list[int]:
     """The experts that this process computes in training."""
     run, folder = work[0]
     trainer = Trainer(run, RunDir(folder), TokenData.open(data), CPU, Silent(), ranks)
-    chosen = trainer.model._skeletons[2].local  # type: ignore[operator, index, union-attr]
-    return list(range(8))[chosen]
+    assert isinstance(trainer.model, MegatronTransformer)
+    return list(range(8))[trainer.model._skeletons[2].local]
 
 
 def everything(ranks: Ranks, work: list[Job], data: Path) -> tuple[list[dict[str, Any]], list[int]]:
-    return some_steps(ranks, work, data), dispatched_to_others(ranks, work[-1:], data)
+    return some_steps(ranks, work, data), own_experts(ranks, work[-1:], data)
 
 
 @pytest.mark.timeout(300)
@@ -81,9 +82,8 @@ def test_two_processes_train_what_one_does(folders: Path, real_data: TokenData) 
         assert found["digest"] == other["digest"] == expected["digest"]
         for name, tensor in found["state"].items():
             assert torch.equal(tensor, other["state"][name]), f"the replicas differ in {name}"
-            exact = name == "bias_LE"
-            tolerance = {"rtol": 0.0, "atol": 0.0} if exact else {"rtol": 2e-4, "atol": 2e-5}
-            torch.testing.assert_close(tensor, expected["state"][name], **tolerance)
+            rtol, atol = (0.0, 0.0) if name == "bias_LE" else (2e-4, 2e-5)
+            torch.testing.assert_close(tensor, expected["state"][name], rtol=rtol, atol=atol)
         for name, grad in expected["grads"].items():
             assert (found["grads"][name] - grad).norm() <= 2e-6 * grad.norm(), name
         for one, two in zip(expected["loads"], found["loads"], strict=True):

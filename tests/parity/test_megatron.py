@@ -16,6 +16,7 @@ from torch import Tensor
 from moe_sweeps.balancing import Balancer, LossFree, balance_loss, z_loss
 from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.data.memmap import TokenData
+from moe_sweeps.engines.megatron.model import MegatronTransformer
 from moe_sweeps.model.router import Routing
 from moe_sweeps.model.transformer import ModelOutput, Transformer, weights_digest
 
@@ -185,7 +186,8 @@ def test_the_bias_moves_as_megatron_moves_it() -> None:
 def test_evaluation_changes_no_state_and_draws_no_random_number() -> None:
     line = ["scale=smoke", "router=sigmoid", "balancer=lossfree", "router.input_jitter=0.3"]
     _, model, balancer = both(*line)["megatron"]
-    skeleton = model._skeletons[1]  # type: ignore[attr-defined]
+    assert isinstance(model, MegatronTransformer)
+    skeleton = model._skeletons[1]
     random, buffers = torch.get_rng_state(), {n: b.clone() for n, b in skeleton.gpt.named_buffers()}
     model.eval()
     with torch.no_grad():
@@ -200,7 +202,7 @@ def test_evaluation_changes_no_state_and_draws_no_random_number() -> None:
 
 def test_bfloat16_routes_in_float32() -> None:
     losses = {}
-    for engine, (_, model, balancer) in both("scale=smoke").items():
+    for engine, (_, model, balancer) in both("scale=smoke", "trainer.precision=bfloat16").items():
         with torch.autocast("cpu", dtype=torch.bfloat16):
             output = model(*batch(), ranking=balancer.ranking_TE)
         output.loss.backward()

@@ -62,10 +62,18 @@ def test_the_shim_refuses_versions_that_it_was_never_tried_with(monkeypatch: pyt
 @needs_megatron
 def test_where_cuda_is_present_nothing_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     shim.prepare()  # imported by now, as on a CPU
-    seen = []
-    monkeypatch.setattr(shim, "_replace", lambda: seen.append("replaced"))
-    monkeypatch.setattr(shim, "_uncompiled", lambda wanted: nullcontext(seen.append(f"uncompiled {wanted}")))
-    monkeypatch.setattr(shim, "problem", lambda on_cpu: seen.append(f"refuses by version {on_cpu}"))
+    seen: list[str] = []
+
+    def note(what: str) -> None:
+        seen.append(what)
+
+    def uncompiled(wanted: bool) -> nullcontext[None]:
+        note(f"uncompiled {wanted}")
+        return nullcontext()
+
+    monkeypatch.setattr(shim, "_replace", lambda: note("replaced"))
+    monkeypatch.setattr(shim, "_uncompiled", uncompiled)
+    monkeypatch.setattr(shim, "problem", lambda on_cpu: note(f"refuses by version {on_cpu}"))
     monkeypatch.setattr(shim, "is_needed", lambda: False)
     shim.prepare()
     assert seen == ["refuses by version False", "uncompiled False"]

@@ -18,6 +18,7 @@ from moe_sweeps.config.groups import ExpertBackend
 from moe_sweeps.engines.megatron import shim
 from moe_sweeps.engines.megatron.config import MegatronConfig, can_fuse
 from moe_sweeps.engines.megatron.weights import megatron_weights
+from moe_sweeps.model.precision import compute_dtype
 from moe_sweeps.model.router import Routing
 from moe_sweeps.model.transformer import LayerRanking, ModelOutput, Transformer, document_mask
 
@@ -58,8 +59,12 @@ class MegatronTransformer(Transformer):
         """As `Transformer.forward`. Of `ranking` Megatron takes what it adds to every token's scores alike."""
         skeleton = self._skeletons[max(self._skeletons) if self.training else 1]
         skeleton.gpt.train(self.training)
+        hidden_B1SS = self._hidden_B1SS(tokens_BS)
         bias_LE = [self._bias_E(ranking, i) for i in range(len(skeleton.bias_names))]
-        found = skeleton(self._weights(skeleton), bias_LE, tokens_BS, targets_BS, self._hidden_B1SS(tokens_BS))
+        weights = self._weights(skeleton)
+        # Megatron's mixed precision is weights in bfloat16. Parts of it do not go backwards under autocast.
+        with torch.autocast(tokens_BS.device.type, enabled=False):
+            found = skeleton(weights, bias_LE, tokens_BS, targets_BS, hidden_B1SS)
         routings: tuple[Routing, ...] = skeleton.routings()
         if targets_BS is None:
             return ModelOutput(routings, logits_BSV=found)
@@ -70,7 +75,8 @@ class MegatronTransformer(Transformer):
         raise NotImplementedError("Megatron's layers are not called without its head")
 
     def _weights(self, skeleton: Skeleton) -> dict[str, Tensor]:
-        return megatron_weights(self, fused=skeleton.fused, local=skeleton.local)
+        dtype = compute_dtype(self.embedding.weight)
+        return megatron_weights(self, fused=skeleton.fused, local=skeleton.local, dtype=dtype)
 
     def _bias_E(self, ranking: LayerRanking | None, layer: int) -> Tensor:
         """What a balancer's ranking of scores that are all 0 says: its bias."""

@@ -15,7 +15,7 @@ from moe_sweeps.model.router import RouterConfig, Routing
 
 
 class RecordingRouter(TopKRouter):  # type: ignore[misc]
-    """Decides as its base does. It changes no state, draws random numbers in training alone, and is always float32."""
+    """Decides as its base does. It changes no state, and draws random numbers in training alone."""
 
     seen: tuple[Tensor, Tensor, Tensor] | None = None
 
@@ -24,15 +24,8 @@ class RecordingRouter(TopKRouter):  # type: ignore[misc]
         found: Tensor = super().apply_input_jitter(input) if self.training else input
         return found
 
-    def gating(self, input: Tensor) -> Tensor:
-        """Autocast would turn the product into bfloat16 whatever `moe_router_dtype` says."""
-        with torch.autocast(input.device.type, enabled=False):
-            found: Tensor = super().gating(input)
-        return found
-
     def routing(self, logits: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        with torch.autocast(logits.device.type, enabled=False):
-            probs_TE, picked_TE = super().routing(logits, *args, **kwargs)
+        probs_TE, picked_TE = super().routing(logits, *args, **kwargs)
         self.seen = logits.detach(), probs_TE.detach(), picked_TE
         return probs_TE, picked_TE
 

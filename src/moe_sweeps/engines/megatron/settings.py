@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 SCOPES = {AuxScope.micro: "aux_loss", AuxScope.sequence: "seq_aux_loss"}
 
 
-def transformer_settings(run: RunConfig, *, fused: bool, expert_parallel: int) -> dict[str, Any]:
-    """Arguments of Megatron's TransformerConfig. `fused`: with the kernels of Transformer Engine."""
+def transformer_settings(run: RunConfig, *, fused: bool, expert_parallel: int, half: bool = False) -> dict[str, Any]:
+    """Arguments of Megatron's TransformerConfig. `fused`: with Transformer Engine's kernels; `half`: in bfloat16."""
     common = {
         "num_layers": run.model.layers,
         "hidden_size": run.model.width,
@@ -33,9 +33,11 @@ def transformer_settings(run: RunConfig, *, fused: bool, expert_parallel: int) -
         "gradient_accumulation_fusion": False,
         "bias_activation_fusion": fused,
         "masked_softmax_fusion": False,
+        "bf16": half,
         # The skeleton holds no weights: ours are handed in at every call.
         "use_cpu_initialization": True,
         "perform_initialization": False,
+        "init_model_with_meta_device": fused,
     }
     if not isinstance(run.experts, MoEExpertsConfig):
         return common

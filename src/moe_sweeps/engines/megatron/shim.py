@@ -66,8 +66,6 @@ def prepare() -> None:
     with _quiet(), _uncompiled(is_needed()):
         import megatron.core.models.gpt.gpt_layer_specs  # noqa: F401  # and with it all that is marked to be compiled
     warnings.filterwarnings("ignore", module=r"megatron\.")  # what it warns of at every call concerns its own code
-    # Its norms get float32 weights and, under autocast, bfloat16 inputs: a slower kernel, and said at every start.
-    warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
     if is_needed():
         _replace()
 

@@ -29,6 +29,7 @@ from moe_sweeps.config.groups import MoEExpertsConfig
 from moe_sweeps.engines.megatron.router import RecordingRouter
 from moe_sweeps.engines.megatron.settings import transformer_settings
 from moe_sweeps.errors import ConfigError, MoeSweepsError
+from moe_sweeps.model.precision import Compute
 from moe_sweeps.model.router import Routing
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ class Skeleton:
         self.config, self.fused = run, fused
         num_experts = run.experts.num_experts if isinstance(run.experts, MoEExpertsConfig) else 0
         groups = process_groups(run.engine.expert_parallel, device, alone=expert_parallel == 1)  # type: ignore[attr-defined]
-        settings = transformer_settings(run, fused=fused, expert_parallel=expert_parallel)
+        half = Compute.of(run.trainer.precision, device).autocast
+        settings = transformer_settings(run, fused=fused, expert_parallel=expert_parallel, half=half)
         with warnings.catch_warnings(), torch.device("meta"):
             warnings.simplefilter("ignore")  # of optional packages and of options that are not set
             self.gpt = GPTModel(
