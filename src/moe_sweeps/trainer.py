@@ -18,6 +18,7 @@ from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.data.batches import Batch, TrainBatches, batch_order_digest
 from moe_sweeps.data.memmap import TokenData
 from moe_sweeps.distributed import ALONE, Ranks
+from moe_sweeps.engines.build import build_model
 from moe_sweeps.errors import ConfigError, Diverged, Interrupted, Paused
 from moe_sweeps.evaluate import Evaluation, Validation
 from moe_sweeps.gradients import Gradients
@@ -25,7 +26,7 @@ from moe_sweeps.health import CollapseWatch
 from moe_sweeps.journal import Journal, Observer
 from moe_sweeps.metrics import maxvio
 from moe_sweeps.model.precision import Compute
-from moe_sweeps.model.transformer import Transformer, build_model, weights_digest
+from moe_sweeps.model.transformer import Transformer, weights_digest
 from moe_sweeps.monitor import RouterMonitor
 from moe_sweeps.optim.build import state_bytes
 from moe_sweeps.optim.stepper import Stepper
@@ -54,7 +55,7 @@ class Trainer:
         self.run, self.folder, self.data, self.device, self.ranks = run, folder, data, device, ranks
         self.compute = Compute.of(run.trainer.precision, device)
         boundary_id = data.end_of_text_id if run.data.mask_documents else None
-        self.model: Transformer = build_model(run, data.vocab_size, boundary_id)
+        self.model: Transformer = build_model(run, data.vocab_size, boundary_id, device)
         place(self.model, device, run.engine.parallel, ranks.size, autocast=self.compute.autocast)
         self.balancer = build_balancer(run, ranks).to(device)
         self.stepper = Stepper(run, self.model, ranks)

@@ -22,8 +22,10 @@ from types import FrameType
 import torch
 
 from moe_sweeps.config.compose import from_dict
+from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.data.prepare import prepared
 from moe_sweeps.distributed import ALONE, Ranks, lost_a_peer
+from moe_sweeps.engines.build import engine_record
 from moe_sweeps.errors import DiskFull, Diverged, Interrupted, Paused, RunBusyError
 from moe_sweeps.hardware import describe_machine, keep_freed_memory, resolve_device
 from moe_sweeps.journal import Observer
@@ -174,7 +176,7 @@ def _train(folder: RunDir, observer: StatusObserver, should_stop: StopFlag, rank
     keep_freed_memory()
     device = ranks.own_device(resolve_device(run.engine.device))
     data = prepared(run.data, resolve(run.paths.data), progress=observer.then is not None)
-    observer.status.code_changed = ranks.is_first and _record_attempt(folder, device, data.fingerprint, ranks.size)
+    observer.status.code_changed = ranks.is_first and _record_attempt(folder, run, device, data.fingerprint, ranks.size)
     trainer = Trainer(run, folder, data, device, observer, ranks)
     try:
         summary, state = trainer.train(should_stop), State.done
@@ -211,7 +213,9 @@ def _slurm_job(environ: Mapping[str, str]) -> str | None:
     return environ.get("SLURM_JOB_ID")
 
 
-def _record_attempt(folder: RunDir, device: torch.device, data_fingerprint: str, processes: int) -> bool:
+def _record_attempt(
+    folder: RunDir, run: RunConfig, device: torch.device, data_fingerprint: str, processes: int
+) -> bool:
     """Add this machine, code and data to provenance.json; returns whether the code is not what was submitted.
 
     Tables read the versions from the attempts, so a run that went on with other code or data is marked in them.
@@ -221,7 +225,7 @@ def _record_attempt(folder: RunDir, device: torch.device, data_fingerprint: str,
     if changed:
         log.warning("the training code changed since submission: %s then, %s now", before["source_hash"], SOURCE_HASH)
     attempt = describe_machine(device) | {"source_hash": SOURCE_HASH, "data_fingerprint": data_fingerprint}
-    attempt["processes"] = processes
+    attempt |= engine_record(run, device) | {"processes": processes}
     attempt["started"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     folder.update_provenance(attempts=[*before.get("attempts", []), attempt])
     return changed

@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 import torch
 from helpers import TINY, compose_run, records, without_times
+from megatron_helpers import needs_megatron
 from processes import kill_everything, train, wait_until
 from processes import start as start_line
 
 from moe_sweeps.checkpoint import Checkpoints
 from moe_sweeps.data.memmap import TokenData
+from moe_sweeps.engines.megatron.shim import installed_version
 from moe_sweeps.freeze import freeze
 from moe_sweeps.rundir import RunDir, State
 from moe_sweeps.sweep.follow import read_row
@@ -88,6 +90,26 @@ def test_ten_kills_change_nothing(folders: Path, real_data: TokenData, monkeypat
     assert [m["step"] for m in metrics if m["split"] == "train"] == list(range(1, 121))
     for name, tensor in expected[2].items():
         assert torch.equal(tensor, weights[name]), (name, steps)
+
+
+@needs_megatron
+@pytest.mark.timeout(600)
+def test_a_kill_changes_nothing_on_megatron_either(folders: Path, real_data: TokenData) -> None:
+    """With random numbers in training, which the jitter draws."""
+    run = compose_run(*LINE, "engine=megatron", "router=sigmoid", "router.input_jitter=0.01", "trainer.steps=60")
+    undisturbed = freeze(run, [], command="test")
+    start(undisturbed).join()
+    expected = result(undisturbed)
+    assert undisturbed.provenance()["attempts"][0]["engine"]["megatron_core"] == installed_version()
+    undisturbed.path.rename(folders / "undisturbed")
+    folder, step = freeze(run, [], command="test"), random.Random(time.time_ns()).randrange(8, 50)
+    assert kill_at(folder, step), f"the run ended before step {step}"
+    start(folder).join()
+    assert folder.status().attempt == 2
+    found = result(folder)
+    assert found[:2] + found[3:] == expected[:2] + expected[3:], step
+    for name, tensor in expected[2].items():
+        assert torch.equal(tensor, found[2][name]), (name, step)
 
 
 def sweep_results(runs: Path) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from moe_sweeps.config.groups import (
 from moe_sweeps.config.registry import REGISTRY, Component, broken_bounds, knob
 from moe_sweeps.config.search import SearchConfig
 from moe_sweeps.data.config import DataConfig
+from moe_sweeps.engines.megatron.config import MegatronConfig
 from moe_sweeps.errors import ConfigError
 from moe_sweeps.model.router import RouterConfig
 from moe_sweeps.optim.build import OptimizerConfig
@@ -138,4 +139,4 @@ def _name_errors(run: RunConfig) -> Iterator[ConfigError]:
         yield ConfigError("name", run.name, rule, "It becomes part of a folder's name.")
 
 
-__all__ = ["GROUP_TYPES", "KIND_WHERE_ABSENT", "REGISTRY", "RunConfig", "problems", "validate"]
+__all__ = ["GROUP_TYPES", "KIND_WHERE_ABSENT", "REGISTRY", "MegatronConfig", "RunConfig", "problems", "validate"]

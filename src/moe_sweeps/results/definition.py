@@ -33,6 +33,7 @@ class TableDefinition:
     name: str = ""
     title: str = ""
     grid: GridLayout | None = None
+    columns: tuple[str, ...] = ()  # settings with a column each, where they tell the arms apart; else as they vary
     metrics: tuple[str, ...] = ()  # columns besides those of every table
     published: tuple[str, ...] = ()  # experiments of reference/talk_results.csv
     setting: str = ""  # how the published runs differ, besides what all of them share
@@ -62,7 +63,7 @@ def load_definition(name: str, folder: Path = TABLES) -> TableDefinition:
         shown = [*(metric.column for metric in METRICS), *content.get("metrics", ())]
         _only("grid.metrics", dict.fromkeys(grid.metrics), shown)
     _only("metrics", dict.fromkeys(content.get("metrics", ())), [metric.column for metric in FURTHER])
-    for key in ("published", "figures", "metrics"):
+    for key in ("columns", "published", "figures", "metrics"):
         if key in content:
             content[key] = tuple(content[key])
     _only("figures", dict.fromkeys(content.get("figures", ())), FIGURES)

@@ -21,6 +21,11 @@ class Labels:
     settings: dict[str, dict[str, str]]
     axes: tuple[str, ...]
 
+    def columns(self, wanted: tuple[str, ...]) -> tuple[str, ...]:
+        """The settings that have a column each: those that are `wanted`, if they tell all arms apart, else `axes`."""
+        told_apart = {tuple(s.get(key) for key in wanted) for s in self.settings.values()}
+        return wanted if wanted and len(told_apart) == len(self.settings) else self.axes
+
 
 def label_arms(manifest: Manifest) -> Labels:
     """Name every arm of a sweep by the settings that it does not share with all the others."""

@@ -145,7 +145,7 @@ def ablation_table(manifest: Manifest, runs: Loaded, *, noise: Noise | None = No
     floor = noise.floor(PRIMARY.column, scales, tokens) if noise else None
     baseline = manifest.baseline if manifest.baseline in members else arms[0].arm if len(arms) > 1 else None
     return Table(
-        manifest, arms, labels.axes, scales, tokens, collapsed(manifest, labels.text), baseline,
+        manifest, arms, labels.columns(definition.columns), scales, tokens, collapsed(manifest, labels.text), baseline,
         compare_arms(arms, baseline, PRIMARY, floor), floor, definition,
     )  # fmt: skip
 

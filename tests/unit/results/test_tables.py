@@ -10,6 +10,7 @@ from unit.results.folders import DEMO_ARMS, NOW, make_manifest, make_messy_sweep
 
 from moe_sweeps.results.columns import FURTHER
 from moe_sweeps.results.columns import METRICS as COLUMNS
+from moe_sweeps.results.definition import TableDefinition
 from moe_sweeps.results.frame import METRICS, load_runs
 from moe_sweeps.results.manifest import Manifest
 from moe_sweeps.results.markdown import markdown
@@ -59,6 +60,22 @@ def test_rows_are_in_the_order_of_the_design(tmp_path: Path) -> None:
         make_run(tmp_path, balancer, coef)
     labels = [arm.label for arm in build(tmp_path, manifest).arms]
     assert labels == ["balancer=lossfree", *(f"balancer=aux aux.coef={c}" for c in (0.6, 0.2, 0.1))]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "shown"),
+    [
+        ((), ("balancer", "aux.coef")),
+        (("aux.coef", "balancer"), ("aux.coef", "balancer")),
+        (("balancer",), ("balancer", "aux.coef")),  # three arms would be called the same
+    ],
+)
+def test_settings_have_the_columns_that_the_definition_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: tuple[str, ...], shown: tuple[str, ...]
+) -> None:
+    definition = TableDefinition(columns=wanted)
+    monkeypatch.setattr("moe_sweeps.results.tables.load_definition", lambda name: definition)
+    assert build(tmp_path, make_manifest(tmp_path, manifest_content(arms=DEMO_ARMS))).axes == shown
 
 
 @pytest.mark.parametrize("state", sorted(set(State) - {State.done}))

@@ -51,6 +51,8 @@ def test_every_sweep_file_says_what_it_is_for_and_plans(folders: Path, name: str
         ("shampoo", 2 * 2),
         ("gating", 2 * (2 + 1)),
         ("expert_lr_at_scale", 2 * 2),
+        ("megatron_gating", 2 + 2 + 2),
+        ("megatron_expert_lr", 2 * 2),
         ("router_learning", 12),
     ],
 )

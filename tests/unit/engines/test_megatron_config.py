@@ -1,0 +1,127 @@
+"""engine=megatron: what is refused and how, what its settings become, and that other runs keep their ids."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import pytest
+from helpers import compose_run
+from megatron_helpers import needs_megatron
+
+from moe_sweeps.engines.megatron import shim
+from moe_sweeps.engines.megatron.settings import balancing_settings, transformer_settings
+from moe_sweeps.errors import ConfigError
+from moe_sweeps.identity import canonical_form, run_id
+
+REFUSED = [
+    (["balancer=lossfree"], "balancer", "engine=native, which does it"),
+    (["router=softmax_topk", "balancer=aux_lossfree"], "balancer", "engine=native"),
+    (["balancer=quantile"], "balancer", "engine=native"),
+    (["balancer=expert_choice"], "balancer", "engine=native"),
+    (["router=sigmoid", "balancer=lossfree", "balancer.bias_on=logits"], "balancer.bias_on", "engine=native"),
+    (["aux.scope=global"], "aux.scope", "engine=native"),
+    (["router.temperature=2"], "router.temperature", "engine=native"),
+    (["router.input_dropout=0.1"], "router.input_dropout", "engine=native"),
+    (["router.noise=fixed"], "router.noise", "engine=native"),
+    (["router.noise=learned"], "router.noise", "engine=native"),
+    (["experts.top_k=1"], "experts.top_k", "router=softmax_topk"),
+    (["experts.top_k=1", "router=sigmoid"], "experts.top_k", "router=softmax_topk"),
+    (["engine.tensor_parallel=2"], "engine.tensor_parallel", "engine.expert_parallel"),
+    (["engine.expert_parallel=3"], "engine.expert_parallel", "divisor"),
+    (["experts=dense", "engine.expert_parallel=2"], "engine.expert_parallel", "divisor"),
+    (["engine.expert_backend=grouped", "engine.device=cpu"], "engine.expert_backend", "engine.expert_backend=auto"),
+]
+
+
+@needs_megatron
+@pytest.mark.parametrize(("line", "field", "fix"), REFUSED, ids=[" ".join(line) for line, _, _ in REFUSED])
+def test_what_megatron_does_not_do_is_refused_by_its_field(line: list[str], field: str, fix: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose_run("engine=megatron", *line)
+    assert caught.value.field == field
+    assert fix in caught.value.fix
+    native = [word for word in line if not word.startswith("engine.")]
+    compose_run(*native)  # the native engine does it
+
+
+def test_without_the_package_the_refusal_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shim, "PACKAGE", "no-such-package")
+    monkeypatch.setattr(shim, "installed_version", lambda package="no-such-package": None)
+    with pytest.raises(ConfigError, match=r"pip install -e '\.\[megatron\]'"):
+        compose_run("engine=megatron")
+    compose_run("engine=native")
+
+
+def test_the_shim_refuses_versions_that_it_was_never_tried_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shim, "installed_version", lambda package=shim.PACKAGE: "0.99.0")
+    with pytest.raises(ConfigError, match=r"0\.99\.0 is installed"):
+        compose_run("engine=megatron", "engine.device=cpu")
+    assert shim.problem(on_cpu=False) is None
+
+
+@needs_megatron
+def test_where_cuda_is_present_nothing_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    shim.prepare()  # imported by now, as on a CPU
+    seen: list[str] = []
+
+    def note(what: str) -> None:
+        seen.append(what)
+
+    def uncompiled(wanted: bool) -> nullcontext[None]:
+        note(f"uncompiled {wanted}")
+        return nullcontext()
+
+    monkeypatch.setattr(shim, "_replace", lambda: note("replaced"))
+    monkeypatch.setattr(shim, "_uncompiled", uncompiled)
+    monkeypatch.setattr(shim, "problem", lambda on_cpu: note(f"refuses by version {on_cpu}"))
+    monkeypatch.setattr(shim, "is_needed", lambda: False)
+    shim.prepare()
+    assert seen == ["refuses by version False", "uncompiled False"]
+    monkeypatch.setattr(shim, "is_needed", lambda: True)
+    shim.prepare()
+    assert seen[2:] == ["refuses by version True", "uncompiled True", "replaced"]
+
+
+@needs_megatron
+def test_the_engine_is_part_of_identity_and_native_is_its_neutral_value() -> None:
+    native, megatron = compose_run("scale=smoke"), compose_run("scale=smoke", "engine=megatron")
+    assert "engine" not in canonical_form(native)
+    assert canonical_form(megatron)["engine"] == {"kind": "megatron"}
+    assert run_id(native) != run_id(megatron)
+    elsewhere = compose_run("scale=smoke", "engine=megatron", "engine.device=cpu", "engine.expert_parallel=2")
+    assert run_id(elsewhere) == run_id(megatron)
+
+
+@needs_megatron
+@pytest.mark.parametrize(
+    ("normalization", "expected"), [("megatron", 0.6), ("switch", 0.6 / 4), ("talk", 0.6 / 4 * 2 / 16)]
+)
+def test_coefficients_keep_their_meaning(normalization: str, expected: float) -> None:
+    """Megatron sums both losses over the 4 layers; `talk` lacks the factor E/k = 16/2."""
+    line = ["experts=e16", "aux.coef=0.6", f"aux.normalization={normalization}", "router.z_loss=0.02"]
+    found = balancing_settings(compose_run("engine=megatron", *line))
+    assert found["moe_aux_loss_coeff"] == pytest.approx(expected)
+    assert found["moe_router_load_balancing_type"] == "aux_loss"
+    assert found["moe_z_loss_coeff"] == pytest.approx(0.02 / 4)
+    assert "moe_router_enable_expert_bias" not in found
+
+
+@needs_megatron
+def test_sizes_and_gates_are_passed_on() -> None:
+    line = ["scale=talk", "router=sigmoid", "router.weight_scale=2.5", "balancer=lossfree", "balancer.rate=0.01"]
+    found = transformer_settings(compose_run("engine=megatron", *line), fused=True, expert_parallel=4)
+    expected = {
+        "num_layers": 24,
+        "hidden_size": 768,
+        "num_attention_heads": 12,
+        "num_moe_experts": 8,
+        "moe_ffn_hidden_size": 2048,
+        "moe_router_topk": 2,
+        "moe_router_score_function": "sigmoid",
+        "moe_router_topk_scaling_factor": 2.5,
+        "moe_router_enable_expert_bias": True,
+        "moe_router_load_balancing_type": "none",
+        "moe_grouped_gemm": True,
+        "expert_model_parallel_size": 4,
+    }
+    assert {name: found[name] for name in expected} == expected
