@@ -14,10 +14,10 @@ from moe_sweeps.config.groups import (
     LaunchConfig,
     ModelConfig,
     MoEExpertsConfig,
-    TrackingConfig,
     TrainerConfig,
 )
 from moe_sweeps.config.schema import RunConfig
+from moe_sweeps.config.tracking import TrackingConfig
 from moe_sweeps.data.config import CorpusConfig
 from moe_sweeps.data.memmap import TokenData
 from moe_sweeps.freeze import freeze

@@ -11,11 +11,12 @@ import sys
 import time
 from typing import Any
 
+from moe_sweeps.keys import without_keys
 from moe_sweeps.paths import REPOSITORY
 
 PACKAGES = ("torch", "numpy", "hydra-core", "omegaconf", "pandas", "tokenizers", "moe_sweeps")
 # Code that cannot change what a run computes: changing it does not make results incomparable.
-NOT_TRAINING = ("cli", "results", "sweep")
+NOT_TRAINING = ("cli", "results", "sweep", "tracking")
 
 
 def provenance(command: str) -> dict[str, Any]:
@@ -64,8 +65,8 @@ def git_state() -> dict[str, Any]:
 
 
 def command_line() -> str:
-    """The command that this process was started with, as typed."""
-    return " ".join(["python", *sys.argv])
+    """The command that this process was started with, as typed but for keys."""
+    return without_keys(" ".join(["python", *sys.argv]))
 
 
 def _git(*arguments: str) -> str | None:

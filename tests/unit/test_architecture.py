@@ -10,13 +10,13 @@ import pytest
 from moe_sweeps.paths import REPOSITORY
 
 PACKAGE = REPOSITORY / "src" / "moe_sweeps"
-BOTTOM = ["errors", "files", "paths", "status", "rundir", "provenance", "snapshot"]
-REGISTRY = ["config.registry", "config.groups"]
+BOTTOM = ["errors", "files", "paths", "status", "rundir", "provenance", "snapshot", "keys", "mirroring"]
+REGISTRY = ["config.registry", "config.groups", "config.tracking"]
 MEASURING = ["load", "metrics", "meters", "health", "routing_samples", "stopwatch"]
 COMPONENTS = ["model", "balancing", "optim", "data", "checkpoint", "distributed", "randomness", *MEASURING]
 CONFIG = ["config.schema", "config.compose", "identity", "hardware"]
 TRAINING = ["trainer", "gradients", "journal", "evaluate", "monitor", "run_report", "freeze"]
-LAYERS = [BOTTOM, REGISTRY, COMPONENTS, CONFIG, TRAINING, ["worker"], ["sweep"], ["results"], ["cli"]]
+LAYERS = [BOTTOM, REGISTRY, COMPONENTS, CONFIG, TRAINING, ["worker"], ["sweep"], ["results"], ["tracking"], ["cli"]]
 
 
 def layer_of(module: str) -> int:

@@ -15,10 +15,10 @@ from moe_sweeps.config.groups import (
     LaunchConfig,
     ModelConfig,
     PathsConfig,
-    TrackingConfig,
     TrainerConfig,
 )
 from moe_sweeps.config.registry import REGISTRY, Component, broken_bounds, knob
+from moe_sweeps.config.tracking import TrackingConfig
 from moe_sweeps.data.config import DataConfig
 from moe_sweeps.errors import ConfigError
 from moe_sweeps.model.router import RouterConfig
