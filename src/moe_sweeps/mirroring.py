@@ -7,6 +7,7 @@ training nothing. What the mirror has done, and what went wrong, stands in track
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from moe_sweeps.errors import ConfigError
 from moe_sweeps.files import read_json, write_json
 from moe_sweeps.keys import without_keys
 from moe_sweeps.rundir import RunDir, State
@@ -64,6 +66,13 @@ def destination_of(settings: dict[str, Any]) -> str | None:
     if settings.get("kind") == "wandb":
         return {"online": "wandb", "offline": "wandb-offline"}.get(str(settings["mode"]))
     return "tensorboard" if settings.get("kind") == "tensorboard" else None
+
+
+def require_tracker(kind: str) -> None:
+    """Raise ConfigError unless the package of a tracker is installed here."""
+    if kind != "none" and importlib.util.find_spec(kind) is None:
+        install = f"Install it: {sys.executable} -m pip install -e '.[{kind}]'"
+        raise ConfigError("tracking", kind, f"the package {kind} is not installed here", install)
 
 
 def start_mirror(folder: RunDir) -> Mirror | None:

@@ -175,7 +175,7 @@ def _end_mirror(follower: StatusObserver) -> None:
     """Tell the tracker how the run ended; it has a few seconds to take the rest. Nothing of the run depends on it."""
     if follower.mirror:
         follower.hear_of_tracker(follower.mirror.end(follower.status.state))
-        follower.write()
+        follower.folder.write_status(follower.status, beat=False)
 
 
 def _is_still_this_attempt(folder: RunDir, status: Status) -> bool:

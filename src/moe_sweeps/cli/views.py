@@ -54,6 +54,8 @@ def print_summary(console: Console, folder: RunDir, summary: dict[str, Any], sta
         table.add_row(name, text)
     console.print(Text(state, STATE_STYLE.get(state, "")))
     console.print(table)
+    if problem := folder.status().tracking:
+        console.print(Text(f"tracking: {problem}", "yellow"), soft_wrap=True)
     console.print(f"run folder: {folder.path}", highlight=False, soft_wrap=True)
 
 

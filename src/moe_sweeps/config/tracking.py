@@ -1,4 +1,4 @@
-"""Configs of the trackers that mirror run folders. Nothing here is part of a run's identity, and no field takes a key."""
+"""Configs of the trackers that mirror run folders: never part of a run's identity, and no field takes a key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The process around a mirror: it holds the lock, hears how the run ended, and ends in time whatever the tracker does."""
+"""The process around a mirror: it holds the lock, hears how the run ended, and ends in time whatever happens."""
 
 from __future__ import annotations
 

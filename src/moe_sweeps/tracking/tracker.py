@@ -10,7 +10,7 @@ from moe_sweeps.results.manifest import load_manifests
 from moe_sweeps.rundir import RunDir, State
 from moe_sweeps.tracking.rows import Row
 
-Table = tuple[list[str], list[list[Any]]]  # names of columns, rows
+Table = tuple[list[Any], list[Any]]  # names of columns, rows
 
 
 @dataclass(frozen=True, slots=True)
