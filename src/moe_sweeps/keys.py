@@ -14,10 +14,15 @@ _ASSIGNED = re.compile(r"\b([A-Z][A-Z0-9_]*(?:API_KEY|TOKEN|SECRET|PASSWORD))=([
 
 def without_keys(text: str) -> str:
     """`text` with every key replaced by ***: values of VARIABLES in this environment, and NAME_API_KEY=value."""
+    return _ASSIGNED.sub(rf"\1={HIDDEN}", without_own_keys(text))
+
+
+def without_own_keys(text: str) -> str:
+    """The same for the values of VARIABLES alone: in source code NAME_TOKEN=value need not be a key."""
     for value in map(os.environ.get, VARIABLES):
         if value and len(value) >= _SHORTEST:
             text = text.replace(value, HIDDEN)
-    return _ASSIGNED.sub(rf"\1={HIDDEN}", text)
+    return text
 
 
 def has_key(text: str) -> bool:

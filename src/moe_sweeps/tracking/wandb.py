@@ -115,11 +115,11 @@ def steps_held(files: list[Path], record: Record) -> int:
 
 def last_step(path: Path) -> int:
     """The newest step of an offline file, which may have been cut short; 0 when it holds none."""
-    return max((int(item["_step"]) for item in history(path)), default=0)
+    return max((int(r["history"]["item"]["_step"]) for r in inspect(path) if r["type"] == "history"), default=0)
 
 
-def history(path: Path) -> list[dict[str, Any]]:
-    """What was logged to an offline file, in order, as wandb's own reader finds it (`wandb leet inspect`).
+def inspect(path: Path) -> list[dict[str, Any]]:
+    """The records of an offline file, in order, as wandb's own reader finds them (`wandb leet inspect`).
 
     Raises:
         RuntimeError: it cannot read the file.
@@ -129,5 +129,4 @@ def history(path: Path) -> list[dict[str, Any]]:
     done = subprocess.run(command, capture_output=True, env=environment, timeout=READER_SECONDS, check=False)
     if done.returncode and not done.stdout:
         raise RuntimeError(f"wandb cannot read {path}: {done.stderr.decode(errors='replace').strip()[-200:]}")
-    records = (json.loads(line) for line in done.stdout.splitlines())
-    return [record["history"]["item"] for record in records if record["type"] == "history"]
+    return [json.loads(line) for line in done.stdout.splitlines()]

@@ -111,7 +111,7 @@ def test_a_file_that_is_not_wandbs(tmp_path: Path) -> None:
     path.parent.mkdir()
     path.write_text("nonsense")
     with pytest.raises(RuntimeError, match="wandb cannot read"):
-        wandb_tracker.history(path)
+        wandb_tracker.inspect(path)
 
 
 def test_tables() -> None:
