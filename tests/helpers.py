@@ -30,7 +30,15 @@ from moe_sweeps.sweep.grid import single
 from moe_sweeps.trainer import Trainer
 
 CPU = torch.device("cpu")
-TIMES = ("wall_seconds", "train_seconds", "tokens_per_second", "gemm_peak_gflops", "share_of_gemm_peak", "seconds_")
+TIMES = (
+    "wall_seconds",
+    "train_seconds",
+    "tokens_per_second",
+    "gemm_peak_gflops",
+    "share_of_gemm_peak",
+    "seconds_",
+    "peak_memory",
+)
 # A run of about a second, for tests of the machinery around training.
 TINY = (
     "scale=smoke",

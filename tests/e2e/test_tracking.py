@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from helpers import TINY, compose_run
 from processes import kill_everything, wait_until
+from wandb_server import wandb_server
 
 from moe_sweeps import mirroring
 from moe_sweeps.cli.manage import main
@@ -116,6 +117,52 @@ def check_wandb_files(folder: RunDir) -> None:
     last = rows[-1]
     assert {"pictures/load.path", "pictures/loss.path", "tables/experts.path", "tables/summary.path"} <= last.keys()
     assert sum("pictures/load.path" in row for row in rows) == 1
+
+
+# Logs every fourth step after what wandb holds, and ends as it is told to.
+ONLINE = """
+import os, signal, sys, time
+from pathlib import Path
+from moe_sweeps.mirroring import Record
+from moe_sweeps.rundir import State
+from moe_sweeps.tracking.rows import Row
+from moe_sweeps.tracking.tracker import Facts, Results
+from moe_sweeps.tracking.wandb import WandbTracker
+settings = {"kind": "wandb", "mode": "online", "project": "p", "entity": None}
+tracker = WandbTracker(settings, Record("wandb"))
+held = tracker.begin(Facts("id1", "arm seed=0", "sweep-1", {"aux": {"coef": 0.1}}, Path(sys.argv[1])))
+print(held)
+for step in range(held + 4, 41, 4):
+    tracker.log(Row(step, {"train/loss": 1 / step}))
+if sys.argv[2] == "kill":
+    sys.stdin.readline()
+    os.kill(os.getpid(), signal.SIGKILL)
+tracker.add_results(Row(44, {"train/loss": 0.5}), Results({"val_loss": 1.5}, {}))
+tracker.end(State.done)
+"""
+
+
+@pytest.mark.usefixtures("wandb_alone")
+def test_wandb_online_goes_on_behind_what_its_server_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(how: str) -> subprocess.Popen[str]:
+        pipe = subprocess.PIPE
+        return subprocess.Popen([sys.executable, "-c", ONLINE, str(tmp_path), how], stdin=pipe, stdout=pipe, text=True)
+
+    with wandb_server() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        first = start("kill")
+        wait_until(lambda: "id1" in server.runs and server.runs["id1"].history)
+        first.communicate("\n")  # killed when some steps have come, or all
+        held = len(server.runs["id1"].history)
+        last = start("end")
+        assert last.communicate(timeout=240)[0] == f"{4 * held}\n"
+        assert last.returncode == 0
+        run = server.runs["id1"]
+    assert [row["step"] for row in run.history] == list(range(4, 45, 4))
+    assert [row["_step"] for row in run.history] == [row["step"] for row in run.history]
+    assert (run.group, run.name, run.config["aux"]) == ("sweep-1", "arm seed=0", {"value": {"coef": 0.1}})
+    assert run.summary["val_loss"] == 1.5
+    assert list(server.runs) == ["id1"]
 
 
 @pytest.fixture

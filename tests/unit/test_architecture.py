@@ -54,3 +54,9 @@ def test_imports_point_down(path: Path) -> None:
 def test_results_read_files_and_nothing_else(path: Path) -> None:
     allowed = ("results", *BOTTOM)
     assert all(name.split(".")[0] in allowed for name in imports(path))
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "tracking").glob("*.py")), ids=lambda p: p.stem)
+def test_a_mirror_starts_without_torch_and_config(path: Path) -> None:
+    allowed = ("tracking", "results", *BOTTOM)
+    assert all(name.split(".")[0] in allowed for name in imports(path))

@@ -72,7 +72,7 @@ def _summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         "params_active": ("parameters, active", "{:,}"),
         "tokens": ("tokens", "{:,}"),
         "tokens_per_second": ("tokens/s", "{:,.0f}"),
-        "share_of_gemm_peak": ("share of GEMM peak", "{:.1%}"),
+        "share_of_gemm_peak": ("MFU (share of GEMM peak)", "{:.1%}"),
         "wall_seconds": ("wall time", "{:.1f} s"),
     }
     rows = [(name, form.format(summary[key])) for key, (name, form) in formats.items() if key in summary]

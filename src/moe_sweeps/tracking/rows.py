@@ -24,7 +24,7 @@ class Row(NamedTuple):
     """The numbers of one step, by name: train/loss, val/maxvio_global, router/maxvio_batch/layer_0, lr/expert."""
 
     step: int
-    values: dict[str, float]
+    values: dict[str, Any]
 
 
 class Rows:

@@ -8,6 +8,7 @@ files of an earlier attempt; they are read back with wandb's own reader, and the
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -19,8 +20,9 @@ import wandb
 from moe_sweeps.mirroring import Record
 from moe_sweeps.rundir import FINISHED, State
 from moe_sweeps.tracking.rows import Row
-from moe_sweeps.tracking.tracker import Facts, Results
+from moe_sweeps.tracking.tracker import Facts, Results, Table
 
+log = logging.getLogger(__name__)
 INIT_SECONDS = 60.0
 READER_SECONDS = 300.0
 FLUSH_SECONDS = 2.0
@@ -62,13 +64,19 @@ class WandbTracker:
 
     def add_results(self, last: Row | None, results: Results) -> None:
         if last is not None:
-            media: dict[str, Any] = {
-                f"tables/{name}": wandb.Table(columns=columns, data=rows)
-                for name, (columns, rows) in results.tables.items()
-            }
-            media |= {f"pictures/{name}": wandb.Image(str(path)) for name, path in results.pictures.items()}
-            self._wandb.log(last.values | media | {"step": last.step}, step=last.step, commit=True)
+            pictures = {f"pictures/{name}": wandb.Image(str(path)) for name, path in results.pictures.items()}
+            self._log_with_tables(Row(last.step, last.values | pictures), results.tables)
         self._wandb.summary.update(results.summary)
+
+    def _log_with_tables(self, row: Row, tables: dict[str, Table]) -> None:
+        """Tables are artifacts, which not every account and server takes: without them the row still counts."""
+        made = {f"tables/{name}": wandb.Table(columns=columns, data=rows) for name, (columns, rows) in tables.items()}
+        try:
+            self.log(Row(row.step, row.values | made))
+        except Exception as error:
+            self.record.problem = f"{self.record.destination}: it did not take the tables: {error}"
+            log.warning("without tables", exc_info=True)
+            self.log(row)
 
     def end(self, state: State | None) -> None:
         if state is State.preempted:
