@@ -97,7 +97,7 @@ class Mirror:
 
     def _start(self, settings: dict[str, Any]) -> subprocess.Popen[bytes]:
         (self.folder.path / FOLDER).mkdir(exist_ok=True)
-        command = [sys.executable, "-m", "moe_sweeps.tracking", str(self.folder.path), json.dumps(settings)]
+        command = [sys.executable, "-P", "-m", "moe_sweeps.tracking", str(self.folder.path), json.dumps(settings)]
         path = os.pathsep.join(filter(None, (str(SOURCES), os.environ.get("PYTHONPATH"))))
         # A session of its own: what a terminal or SLURM sends to the worker is the worker's business.
         with (self.folder.path / FOLDER / f"{self.destination}.log").open("ab") as log:

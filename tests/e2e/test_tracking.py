@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -103,7 +104,8 @@ def check_wandb_files(folder: RunDir) -> None:
     """One run, each logged step once over all attempts, with the numbers of metrics.jsonl, config and media."""
     records = [record for path in attempts(folder.path / "tracking") for record in inspect(path)]
     runs = [r["run"] for r in records if r["type"] == "run"]
-    assert len(runs) >= 3
+    assert len(runs) == 2  # of three attempts, one was cut short and is done again by the next
+    assert sum(r["type"] == "exit" for r in records) == 2
     assert {r["run_id"] for r in runs} == {folder.run_id}
     assert runs[0]["config"]["update"]["aux"]["coef"] == 0.1
     rows = [r["history"]["item"] for r in records if r["type"] == "history"]
@@ -206,10 +208,12 @@ def test_a_server_that_never_answers_costs_training_nothing_and_the_run_ends_in_
     assert spent["end"] < 2 + 10  # its own limit, and what a busy machine adds
     status = folder.status()
     assert (status.state, status.step, status.failure) == (State.done, 120, None)
-    assert status.tracking == "wandb: it did not answer for 2 s at the end of training"
+    # On a machine so slow that training takes longer than wandb's own patience, wandb has said something by then.
+    said = r"wandb: (it did not answer for 2 s at the end of training|Failed to get resume status .*deadline exceeded)"
+    assert re.fullmatch(said, status.tracking or "")
     assert main(["status", folder.run_id]) == 0
     shown = capsys.readouterr().out
-    assert "tracking: 1 run, wandb: it did not answer" in shown
+    assert "tracking: 1 run, wandb: " in shown
     assert "`moe-sweeps track sync` hands over what is missing" in shown
     assert no_key_in(folder.path)
 

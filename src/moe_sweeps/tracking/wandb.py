@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import wandb
-
 from moe_sweeps.mirroring import Record
 from moe_sweeps.rundir import FINISHED, State
 from moe_sweeps.tracking.rows import Row
@@ -55,7 +55,7 @@ class WandbTracker:
         )
         self._wandb.define_metric("step")
         self._wandb.define_metric("*", step_metric="step")
-        self.record.url = self._wandb.url
+        self.record.url = None if offline else self._wandb.url
         self.record.files = [path.parent.name for path in attempts(facts.folder)] if offline else []
         return held if offline else max(0, int(self._wandb.starting_step) - 1)
 
@@ -107,23 +107,34 @@ def attempts(folder: Path) -> list[Path]:
 
 
 def steps_held(files: list[Path], record: Record) -> int:
-    """The newest step in the files of earlier attempts.
+    """The newest step in the files of earlier attempts, of which one that was cut short is removed.
 
-    They, and not the record, say what a killed attempt has left. Where `wandb sync --clean` has removed files, the
-    record says what they held.
+    The files, and not the record, say what a killed attempt has left. Where somebody has removed files that were sent,
+    the record says what they held.
     """
-    removed = set(record.files) - {path.parent.name for path in files}
-    known = record.last_step if removed else 0
-    for path in reversed(files):  # steps rise from one attempt to the next
-        found = last_step(path)
-        if found:
+    gone = set(record.files) - {path.parent.name for path in files}
+    known = record.last_step if gone else 0
+    whole = files[:-1] if files and remove_if_cut_short(files[-1]) else files
+    for path in reversed(whole):  # steps rise from one attempt to the next
+        if found := last_step(inspect(path)):
             return max(found, known)
     return known
 
 
-def last_step(path: Path) -> int:
-    """The newest step of an offline file, which may have been cut short; 0 when it holds none."""
-    return max((int(r["history"]["item"]["_step"]) for r in inspect(path) if r["type"] == "history"), default=0)
+def remove_if_cut_short(path: Path) -> bool:
+    """Remove the files of an attempt that was killed together with wandb's service; returns whether it was.
+
+    `wandb sync` fails at such a file, and at all later ones of the run. What it held is in the run folder, too.
+    """
+    if path.with_suffix(".wandb.synced").exists() or any(r["type"] == "exit" for r in inspect(path)):
+        return False
+    shutil.rmtree(path.parent)
+    return True
+
+
+def last_step(records: list[dict[str, Any]]) -> int:
+    """The newest step among the records of an offline file; 0 when they hold none."""
+    return max((int(r["history"]["item"]["_step"]) for r in records if r["type"] == "history"), default=0)
 
 
 def inspect(path: Path) -> list[dict[str, Any]]:
@@ -132,7 +143,7 @@ def inspect(path: Path) -> list[dict[str, Any]]:
     Raises:
         RuntimeError: it cannot read the file.
     """
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
+    command = [sys.executable, "-P", "-m", "wandb", "leet", "inspect", "--json", str(path)]
     environment = os.environ | {"WANDB_MODE": "offline", "WANDB_ERROR_REPORTING": "false"}
     done = subprocess.run(command, capture_output=True, env=environment, timeout=READER_SECONDS, check=False)
     if done.returncode and not done.stdout:

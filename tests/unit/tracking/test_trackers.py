@@ -79,31 +79,48 @@ def test_tensorboard_holds_each_step_once_over_attempts(tmp_path: Path) -> None:
     assert events(tmp_path) == found
 
 
+def records(*steps: int, ended: bool = True) -> list[dict[str, Any]]:
+    """What wandb's reader finds in the file of an attempt."""
+    rows: list[dict[str, Any]] = [{"type": "history", "history": {"item": {"_step": step}}} for step in steps]
+    return [{"type": "run"}, *rows, *([{"type": "exit"}] if ended else [])]
+
+
 @pytest.mark.parametrize(
-    ("in_files", "recorded", "last", "expected"),
+    ("in_files", "recorded", "last", "expected", "left"),
     [
-        ([], [], 0, 0),
-        ([20, 40], ["a0", "a1"], 44, 40),  # the last rows never reached the file
-        ([20, 0], ["a0", "a1"], 24, 20),  # a second attempt that died before it wrote
-        ([0], ["a0"], 12, 0),
-        ([], ["a0"], 44, 44),  # wandb sync --clean has removed it
-        ([60], ["a0", "a1"], 44, 60),
-        ([0], ["a0", "a1"], 44, 44),
+        ([], [], 0, 0, []),
+        ([records(20), records(40)], ["a0", "a1"], 44, 40, ["a0", "a1"]),  # the last rows never reached the file
+        ([records(20), records(40, ended=False)], ["a0", "a1"], 44, 20, ["a0"]),  # cut short
+        ([records(ended=False)], ["a0"], 12, 0, []),
+        ([records(20), records()], ["a0", "a1"], 24, 20, ["a0", "a1"]),  # a second attempt that came to nothing
+        ([], ["a0"], 44, 44, []),  # somebody has removed it: it was sent
+        ([records(60)], ["a0", "a1"], 44, 60, ["a1"]),
+        ([records()], ["a0", "a1"], 44, 44, ["a1"]),
     ],
 )
 def test_files_say_what_wandb_holds_and_the_record_what_removed_ones_held(
-    in_files: list[int],
+    in_files: list[list[dict[str, Any]]],
     recorded: list[str],
     last: int,
     expected: int,
+    left: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     first = len(recorded) - len(in_files)  # the oldest are removed
     files = [tmp_path / f"a{first + i}" / "run-x.wandb" for i in range(len(in_files))]
-    steps = dict(zip(files, in_files, strict=True))
-    monkeypatch.setattr(wandb_tracker, "last_step", steps.__getitem__)
+    for path in files:
+        path.parent.mkdir()
+    monkeypatch.setattr(wandb_tracker, "inspect", dict(zip(files, in_files, strict=True)).__getitem__)
     assert wandb_tracker.steps_held(files, Record("wandb-offline", last_step=last, files=recorded)) == expected
+    assert sorted(p.name for p in tmp_path.iterdir()) == left
+
+
+def test_a_file_that_was_sent_stays_and_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "run-x.wandb"
+    path.with_name("run-x.wandb.synced").touch()
+    monkeypatch.setattr(wandb_tracker, "inspect", lambda path: records(40, ended=False))
+    assert wandb_tracker.steps_held([path], Record("wandb-offline", last_step=44)) == 40
 
 
 def test_a_file_that_is_not_wandbs(tmp_path: Path) -> None:
