@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def wandb_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "wandb-data"))
 
 
+SECONDS = 240  # for what takes a few on a machine that is not busy
 # A worker that trains up to a step and waits there: its mirror gets the time to come to where it is to be killed.
 WAITING_WORKER = """
 import sys, time
@@ -58,9 +60,14 @@ work(RunDir(Path(sys.argv[1])))
 """
 
 
-def begin(folder: RunDir, wait_at: int = -1) -> subprocess.Popen[bytes]:
-    """A worker in a process of its own."""
-    return subprocess.Popen([sys.executable, "-c", WAITING_WORKER, str(folder.path), str(wait_at)])
+@contextmanager
+def worker(folder: RunDir, wait_at: int = -1) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker in a process of its own, which does not outlive the test."""
+    with subprocess.Popen([sys.executable, "-c", WAITING_WORKER, str(folder.path), str(wait_at)]) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def held(folder: RunDir) -> int:
@@ -71,21 +78,19 @@ def no_key_in(folder: Path) -> bool:
     return not [p for p in folder.rglob("*") if p.is_file() and KEY.encode() in p.read_bytes()]
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("wandb_alone", "real_data")
 def test_wandb_offline_killed_and_resumed_holds_one_run_with_each_step_once(
     folders: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = freeze(compose_run(*LINE, "tracking=wandb", "tracking.mode=offline"), [], command="test")
-    process = begin(folder, wait_at=50)  # first the worker alone is killed: its mirror sees it go
-    wait_until(lambda: held(folder) > random.randint(2, 46))
-    process.kill()
-    process.wait()
-    process = begin(folder, wait_at=100)  # at once, then everything is killed, wandb's own service too
-    wait_until(lambda: held(folder) > random.randint(50, 96))
-    assert kill_everything(folders) >= 3
-    process.wait()
-    process = begin(folder)
-    process.wait()
+    with worker(folder, wait_at=50):  # first the worker alone is killed: its mirror sees it go
+        wait_until(lambda: held(folder) > random.randint(2, 46), SECONDS)
+    with worker(folder, wait_at=100):  # then everything is, wandb's own service too
+        wait_until(lambda: held(folder) > random.randint(50, 96), SECONDS)
+        assert kill_everything(folders) >= 3
+    with worker(folder) as process:
+        process.wait()
     assert (folder.status().state, folder.status().attempt) == (State.done, 3), folder.log.read_text()
     assert folder.status().tracking is None
     check_wandb_files(folder)
@@ -153,7 +158,7 @@ def test_wandb_online_goes_on_behind_what_its_server_holds(tmp_path: Path, monke
     with wandb_server() as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         first = start("kill")
-        wait_until(lambda: "id1" in server.runs and server.runs["id1"].history)
+        wait_until(lambda: "id1" in server.runs and server.runs["id1"].history, SECONDS)
         first.communicate("\n")  # killed when some steps have come, or all
         held = len(server.runs["id1"].history)
         last = start("end")

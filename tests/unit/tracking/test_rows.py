@@ -86,7 +86,7 @@ def test_what_is_done_again_after_a_resume_is_not_given_out_again(run: Run) -> N
 def test_each_step_once_wherever_it_is_cut_and_whenever_it_is_read(
     run: Run, back_to: int, reads: tuple[int, ...]
 ) -> None:
-    rows, found = Rows(run.path), []
+    rows, found = Rows(run.path), list[Row]()
 
     def read(moment: int) -> None:
         found.extend(rows.read() if moment in reads else [])
