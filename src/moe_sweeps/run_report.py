@@ -71,7 +71,10 @@ def costs(
 
 
 def share_of_peak(flops: float, compute: Compute) -> dict[str, float]:
-    """`flops` per second of one process beside the measured peak of matrix products on its device, in its precision."""
-    dtype = torch.bfloat16 if compute.autocast else torch.float32
+    """`flops` per second of one process beside the measured peak of matrix products on its device.
+
+    On a GPU in the run's precision, on a CPU in float32: many CPUs only imitate bfloat16, slowly.
+    """
+    dtype = torch.bfloat16 if compute.autocast and compute.device.type == "cuda" else torch.float32
     peak = gemm_peak(device=compute.device, dtype=dtype)
     return {"gemm_peak_gflops": round(peak / 1e9, 1), "share_of_gemm_peak": round(flops / peak, 4)}

@@ -52,7 +52,8 @@ def mirror(run: RunDir, new_tracker: Callable[[Record], Tracker], record: Record
             record.write(run)
     finished = ending.state in FINISHED
     if finished:
-        tracker.add_results(rows.last(), results_of(run, run.path / FOLDER))
+        last = rows.last()
+        tracker.add_results(last, results_of(run, run.path / FOLDER, with_media=last is not None))
     tracker.end(ending.state)
     record.last_step, record.complete = rows.after, finished
     record.write(run)

@@ -15,12 +15,14 @@ from moe_sweeps.tracking.tracker import Results, Table
 log = logging.getLogger(__name__)
 
 
-def results_of(run: RunDir, folder: Path) -> Results:
+def results_of(run: RunDir, folder: Path, with_media: bool = True) -> Results:
     """The results of a finished run; its pictures are drawn below `folder`.
 
-    What cannot be drawn is left out.
+    What cannot be drawn is left out; without media there are no tables either, which the tracker then has already.
     """
     summary = run.summary() or {}
+    if not with_media:
+        return Results(summary, {})
     tables = {"summary": summary_table(summary)}
     pictures = {}
     try:
