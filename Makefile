@@ -50,7 +50,7 @@ results: $(INSTALLED) ## put finished runs into results/proxy, and write its tab
 notebooks: $(INSTALLED) ## execute analysis/*.ipynb in place, on $$MOE_SWEEPS_RUNS or the committed runs
 	$(BIN)/python analysis/execute.py
 
-bench: $(INSTALLED) ## benchmarks/NAME.py: step_vs_mixtral (default), step_vs_megatron, monitoring_cost, balancing_cost, time_to_balance
+bench: $(INSTALLED) ## benchmarks/NAME.py: step_vs_mixtral (default), step_vs_megatron, monitoring_cost, balancing_cost, tracking_cost, time_to_balance
 	$(BIN)/python benchmarks/$(or $(NAME),step_vs_mixtral).py
 
 clean: ## remove .venv and caches; run folders, data and reports stay

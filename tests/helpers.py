@@ -14,11 +14,11 @@ from moe_sweeps.config.groups import (
     LaunchConfig,
     ModelConfig,
     MoEExpertsConfig,
-    TrackingConfig,
     TrainerConfig,
 )
 from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.config.search import SearchConfig
+from moe_sweeps.config.tracking import TrackingConfig
 from moe_sweeps.data.config import CorpusConfig
 from moe_sweeps.data.memmap import TokenData
 from moe_sweeps.freeze import freeze
@@ -31,7 +31,15 @@ from moe_sweeps.sweep.grid import single
 from moe_sweeps.trainer import Trainer
 
 CPU = torch.device("cpu")
-TIMES = ("wall_seconds", "train_seconds", "tokens_per_second", "gemm_peak_gflops", "share_of_gemm_peak", "seconds_")
+TIMES = (
+    "wall_seconds",
+    "train_seconds",
+    "tokens_per_second",
+    "gemm_peak_gflops",
+    "share_of_gemm_peak",
+    "seconds_",
+    "peak_memory",
+)
 # A run of about a second, for tests of the machinery around training.
 TINY = (
     "scale=smoke",

@@ -5,16 +5,20 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import resource
 import socket
+import sys
 import time
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from moe_sweeps.config.groups import Device
 from moe_sweeps.errors import ConfigError
 
-GEMM_SIZE = 1024
+CPU = torch.device("cpu")
+GEMM_SIZE, GPU_GEMM_SIZE = 1024, 4096
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # malloc.h
 
 
@@ -46,16 +50,31 @@ def keep_freed_memory() -> None:
         mallopt(parameter, value)
 
 
-def gemm_peak(repeats: int = 5) -> float:
-    """FLOP/s of a 1024^3 float32 matrix product with this process's threads: the best of `repeats`, on CPU."""
-    a, b = torch.randn(GEMM_SIZE, GEMM_SIZE), torch.randn(GEMM_SIZE, GEMM_SIZE)
+def gemm_peak(repeats: int = 5, device: torch.device = CPU, dtype: torch.dtype = torch.float32) -> float:
+    """FLOP/s of a square matrix product in `dtype`, the best of `repeats`.
+
+    Of 1024^3 with this process's threads on a CPU, of 4096^3 on a GPU, where smaller ones do not fill the device.
+    """
+    size = GEMM_SIZE if device.type == "cpu" else GPU_GEMM_SIZE
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    _product_seconds(a, b)
+    return 2 * size**3 / min(_product_seconds(a, b) for _ in range(repeats))
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the most that torch has held on a GPU since this process began; on a CPU the process's largest size."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest if sys.platform == "darwin" else largest * 1024
+
+
+def _product_seconds(a: Tensor, b: Tensor) -> float:
+    started = time.perf_counter()
     torch.mm(a, b)
-    best = float("inf")
-    for _ in range(repeats):
-        start = time.perf_counter()
-        torch.mm(a, b)
-        best = min(best, time.perf_counter() - start)
-    return 2 * GEMM_SIZE**3 / best
+    if a.device.type == "cuda":
+        torch.cuda.synchronize(a.device)
+    return time.perf_counter() - started
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:

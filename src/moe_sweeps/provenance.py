@@ -11,17 +11,18 @@ import sys
 import time
 from typing import Any
 
+from moe_sweeps.keys import without_keys, without_own_keys
 from moe_sweeps.paths import REPOSITORY
 
 PACKAGES = ("torch", "numpy", "hydra-core", "omegaconf", "pandas", "tokenizers", "moe_sweeps")
 # Code that cannot change what a run computes: changing it does not make results incomparable.
-NOT_TRAINING = ("cli", "results", "sweep")
+NOT_TRAINING = ("cli", "results", "sweep", "tracking")
 
 
 def provenance(command: str) -> dict[str, Any]:
     """What provenance.json holds from the moment of submission. The worker adds data, pairing and its machine."""
     return {
-        "command": command,
+        "command": without_keys(command),
         "submitted": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "python": platform.python_version(),
         "packages": package_versions(),
@@ -59,13 +60,13 @@ def git_state() -> dict[str, Any]:
         "commit": commit.strip(),
         "dirty": bool(diff),
         "diff_sha256": hashlib.sha256(diff.encode()).hexdigest() if diff else None,
-        "diff": diff,
+        "diff": without_own_keys(diff),
     }
 
 
 def command_line() -> str:
-    """The command that this process was started with, as typed."""
-    return " ".join(["python", *sys.argv])
+    """The command that this process was started with, as typed but for keys."""
+    return without_keys(" ".join(["python", *sys.argv]))
 
 
 def _git(*arguments: str) -> str | None:

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from moe_sweeps.config.schema import RunConfig
-from moe_sweeps.hardware import gemm_peak
+from moe_sweeps.hardware import gemm_peak, peak_memory
 from moe_sweeps.health import CollapseWatch
+from moe_sweeps.model.precision import Compute
 from moe_sweeps.model.sizes import sizes
 
 
@@ -46,8 +47,12 @@ def outcome(health: CollapseWatch) -> dict[str, Any]:
     return found | ({} if collapsed_at is None else {"collapsed_at_step": collapsed_at})
 
 
-def costs(run: RunConfig, vocab_size: int, step: int, clock: Clock, device: torch.device) -> dict[str, Any]:
-    """Tokens, seconds, sizes and speed after `step` updates. `seconds_per_step` is over all steps, none left out."""
+def costs(
+    run: RunConfig, vocab_size: int, step: int, clock: Clock, compute: Compute, processes: int = 1
+) -> dict[str, Any]:
+    """Tokens, seconds, sizes, memory and speed after `step` updates, with the speed's share of what `processes` such
+    devices could do. `seconds_per_step` is over all steps, none left out.
+    """
     tokens = step * run.trainer.tokens_per_step
     speed = clock.tokens_per_second(tokens)
     size = sizes(run, vocab_size)
@@ -60,11 +65,16 @@ def costs(run: RunConfig, vocab_size: int, step: int, clock: Clock, device: torc
         "params_total": size.params_total,
         "params_active": size.params_active,
         "flops_per_token": size.flops_per_token,
+        "peak_memory_bytes": peak_memory(compute.device),
     }
-    return found | (share_of_peak(speed * size.flops_per_token) if device.type == "cpu" else {})
+    return found | share_of_peak(speed * size.flops_per_token / processes, compute)
 
 
-def share_of_peak(flops: float) -> dict[str, float]:
-    """`flops` per second beside the measured peak of float32 matrix products with the same threads."""
-    peak = gemm_peak()
+def share_of_peak(flops: float, compute: Compute) -> dict[str, float]:
+    """`flops` per second of one process beside the measured peak of matrix products on its device.
+
+    On a GPU in the run's precision, on a CPU in float32: many CPUs only imitate bfloat16, slowly.
+    """
+    dtype = torch.bfloat16 if compute.autocast and compute.device.type == "cuda" else torch.float32
+    peak = gemm_peak(device=compute.device, dtype=dtype)
     return {"gemm_peak_gflops": round(peak / 1e9, 1), "share_of_gemm_peak": round(flops / peak, 4)}

@@ -170,9 +170,9 @@ class RunDir:
     def write_config(self, config: dict[str, Any]) -> None:
         write_atomic(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False), durable=True)
 
-    def write_status(self, status: Status) -> None:
-        """Replace status.json and stamp its heartbeat."""
-        status.heartbeat = time.time()
+    def write_status(self, status: Status, beat: bool = True) -> None:
+        """Replace status.json and stamp its heartbeat, unless it is no sign of life (`beat`)."""
+        status.heartbeat = time.time() if beat else status.heartbeat
         write_json(self.path / "status.json", asdict(status))
 
     def write_summary(self, summary: dict[str, Any]) -> None:

@@ -59,6 +59,7 @@ class Status:
     slurm_job_id: str | None = None
     failure: Failure | None = None
     collapsed: bool = False  # the router has collapsed at some step; see health.py
+    tracking: str | None = None  # what is wrong with the run's tracker; nothing that its results depend on
     code_changed: bool = False  # the current attempt runs other training code than was submitted
     paused_at: int | None = None  # preempted where `trainer.stop_at` said, and not by anybody else
     deaths: int = 0  # attempts in a row that died without a word and without a new checkpoint

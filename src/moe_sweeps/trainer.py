@@ -251,7 +251,8 @@ class Trainer:
 
     def _outcome_and_costs(self) -> dict[str, Any]:
         self.clock.lap()
-        found = outcome(self.health) | costs(self.run, self.data.vocab_size, self.step, self.clock, self.device)
+        found = costs(self.run, self.data.vocab_size, self.step, self.clock, self.compute, self.ranks.size)
+        found |= outcome(self.health)
         return found | self.timer.means() | {"optimizer_state_bytes": state_bytes(self.stepper.optimizer)}
 
 

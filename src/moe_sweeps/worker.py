@@ -29,6 +29,7 @@ from moe_sweeps.engines.build import engine_record
 from moe_sweeps.errors import DiskFull, Diverged, Interrupted, Paused, RunBusyError
 from moe_sweeps.hardware import describe_machine, keep_freed_memory, resolve_device
 from moe_sweeps.journal import Observer
+from moe_sweeps.mirroring import Mirror, start_mirror
 from moe_sweeps.paths import resolve
 from moe_sweeps.provenance import source_hash
 from moe_sweeps.rundir import PROBE_SECONDS, SETTLED, Failure, RunDir, State, Status
@@ -46,8 +47,10 @@ class StatusObserver:
     """Keeps status.json fresh where it `writes`, and passes everything on to another observer.
 
     A thread writes the heartbeat, so that a long step, an evaluation or the preparation of data does not look like a
-    death, and sees requests to cancel the run.
+    death, and sees requests to cancel the run and what its `mirror` has to say.
     """
+
+    mirror: Mirror | None = None
 
     def __init__(
         self, folder: RunDir, status: Status, stop: StopFlag, then: Observer | None = None, writes: bool = True
@@ -83,10 +86,17 @@ class StatusObserver:
         if self.writes:
             self.folder.write_status(self.status)
 
+    def hear_of_tracker(self, problem: str | None) -> None:
+        """Note what is wrong with the run's tracker, None for nothing. Training goes on whatever it is."""
+        if problem and problem != self.status.tracking:
+            log.warning("tracking: %s", problem)
+        self.status.tracking = problem
+
     def _beat_until_over(self) -> None:
         while not self._over.wait(STATUS_SECONDS):
             if self.folder.cancel_requested:
                 self.stop.cancel()
+            self.hear_of_tracker(self.mirror.problem() if self.mirror else None)
             try:
                 self.write()
             except (OSError, DiskFull) as error:  # training goes on; it ends where it cannot save what counts
@@ -110,6 +120,7 @@ def run_worker(folder: RunDir, observer: Observer | None = None, ranks: Ranks = 
             follower = StatusObserver(folder, status, stop, observer, writes=ranks.is_first)
             _begin_attempt(folder, status, ranks)
             try:
+                follower.mirror = start_mirror(folder) if ranks.is_first else None
                 with folder.reserved_space() if ranks.is_first else nullcontext(), follower:
                     status.state = _train(folder, follower, stop, ranks)
             except Paused as error:
@@ -128,6 +139,7 @@ def run_worker(folder: RunDir, observer: Observer | None = None, ranks: Ranks = 
                 follower.write()
                 if ranks.is_first:
                     folder.drop_cancel_request()
+                _end_mirror(follower)
     return status.state
 
 
@@ -164,6 +176,13 @@ def _record_failure(follower: StatusObserver, error: BaseException, ranks: Ranks
     follower.writes = ranks.is_first or _is_still_this_attempt(folder, status)
 
 
+def _end_mirror(follower: StatusObserver) -> None:
+    """Tell the tracker how the run ended; it has a few seconds to take the rest. Nothing of the run depends on it."""
+    if follower.mirror:
+        follower.hear_of_tracker(follower.mirror.end(follower.status.state))
+        follower.folder.write_status(follower.status, beat=False)
+
+
 def _is_still_this_attempt(folder: RunDir, status: Status) -> bool:
     now = folder.status()
     return now.attempt == status.attempt and now.state is State.running
@@ -198,7 +217,8 @@ def _begin_attempt(folder: RunDir, status: Status, ranks: Ranks) -> None:
     if status.state is State.running:
         log.warning("process %s on %s died without a word at about step %d", status.pid, status.host, status.step)
         status.count_death(folder.checkpoint_step())
-    status.state, status.failure, status.paused_at = State.running, None, None
+    status.state, status.failure = State.running, None
+    status.paused_at = status.tracking = None
     status.attempt += 1
     status.started, status.started_step = time.time(), folder.checkpoint_step()
     status.step = status.started_step

@@ -10,14 +10,14 @@ import pytest
 from moe_sweeps.paths import REPOSITORY
 
 PACKAGE = REPOSITORY / "src" / "moe_sweeps"
-BOTTOM = ["errors", "files", "paths", "status", "rundir", "provenance", "snapshot"]
-REGISTRY = ["config.registry", "config.groups", "config.search"]
+BOTTOM = ["errors", "files", "paths", "status", "rundir", "provenance", "snapshot", "keys", "mirroring"]
+REGISTRY = ["config.registry", "config.groups", "config.search", "config.tracking"]
 MEASURING = ["load", "metrics", "meters", "health", "routing_samples", "stopwatch"]
 PARALLEL = ["checkpoint", "distributed", "sharding", "randomness"]
 COMPONENTS = ["model", "balancing", "optim", "data", "engines", *PARALLEL, *MEASURING]
 CONFIG = ["config.schema", "config.compose", "identity", "hardware"]
 TRAINING = ["trainer", "gradients", "journal", "evaluate", "monitor", "run_report", "freeze"]
-LAYERS = [BOTTOM, REGISTRY, COMPONENTS, CONFIG, TRAINING, ["worker"], ["sweep"], ["results"], ["cli"]]
+LAYERS = [BOTTOM, REGISTRY, COMPONENTS, CONFIG, TRAINING, ["worker"], ["sweep"], ["results"], ["tracking"], ["cli"]]
 
 
 def layer_of(module: str) -> int:
@@ -54,4 +54,10 @@ def test_imports_point_down(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((PACKAGE / "results").glob("*.py")), ids=lambda p: p.stem)
 def test_results_read_files_and_nothing_else(path: Path) -> None:
     allowed = ("results", *BOTTOM)
+    assert all(name.split(".")[0] in allowed for name in imports(path))
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "tracking").glob("*.py")), ids=lambda p: p.stem)
+def test_a_mirror_starts_without_torch_and_config(path: Path) -> None:
+    allowed = ("tracking", "results", *BOTTOM)
     assert all(name.split(".")[0] in allowed for name in imports(path))

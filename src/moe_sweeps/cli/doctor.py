@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from packaging.requirements import Requirement
 from rich.console import Console
@@ -25,7 +26,8 @@ DISTRIBUTION = "moe_sweeps"
 HUB = ("huggingface.co", 443)
 SECONDS = 3.0
 LOW_DISK_GB = 5
-TRACKERS = {"wandb": "wandb", "tensorboard": "tensorboard"}  # package -> what to install
+TRACKERS = ("wandb", "tensorboard")
+WANDB = "https://api.wandb.ai"
 
 
 class Mark(Enum):
@@ -173,14 +175,27 @@ def hub() -> Iterator[Finding]:
 
 
 def trackers() -> Iterator[Finding]:
-    """Installed or not. Keys are not looked at."""
-    for package, install in TRACKERS.items():
+    """Installed or not, and whether wandb's server answers. Keys are not looked at."""
+    for package in TRACKERS:
         version = _version(package)
         if version is None:
-            fix = f"To use it: {sys.executable} -m pip install {install}"
+            fix = f"To use it: {sys.executable} -m pip install -e '.[{package}]'"
             yield Finding("trackers", Mark.absent, f"{package} is not installed", fix)
         else:
             yield Finding("trackers", Mark.fine, f"{package} {version}")
+    yield wandb_server(os.environ.get("WANDB_BASE_URL") or WANDB)
+
+
+def wandb_server(url: str) -> Finding:
+    """Whether something listens where wandb sends to."""
+    parts = urlsplit(url)
+    try:
+        port = parts.port or {"http": 80}.get(parts.scheme, 443)
+        socket.create_connection((parts.hostname or "", port), timeout=SECONDS).close()
+    except (OSError, ValueError) as error:
+        fix = "tracking=wandb needs it, but for tracking.mode=offline (docs/tracking.md)."
+        return Finding("trackers", Mark.absent, f"wandb's server {parts.hostname} cannot be reached ({error})", fix)
+    return Finding("trackers", Mark.fine, f"wandb's server {parts.hostname} answers")
 
 
 def _guarded(subject: str, check: Callable[[], Iterator[Finding]]) -> list[Finding]:

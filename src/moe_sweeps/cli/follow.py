@@ -166,6 +166,17 @@ def print_failures(console: Console, rows: Sequence[Row]) -> int:
     return len(failed)
 
 
+def print_tracking(console: Console, rows: Sequence[Row]) -> None:
+    """What is wrong with trackers. It is no failure: the run folders have everything."""
+    problems = Counter(row.status.tracking for row in rows if row.status.tracking)
+    for problem, count in problems.items():
+        runs = "1 run" if count == 1 else f"{count} runs"
+        console.print(Text.assemble((f"tracking: {runs}", "yellow"), f", {problem}"), soft_wrap=True)
+    if problems:
+        advice = "The run folders have everything. `moe-sweeps track sync` hands over what is missing."
+        console.print(advice, style="dim", soft_wrap=True)
+
+
 def make_console() -> Console:
     """A console as wide as the terminal; without one wide enough for the tables, unless COLUMNS says otherwise."""
     return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH_WITHOUT_TERMINAL)
@@ -185,6 +196,8 @@ def _cells(row: Row, narrow: bool) -> list[RenderableType]:
     state = Text(row.state, STATE_STYLE.get(row.state, "dim"))
     if status.collapsed:
         state.append(" (router collapsed)", "magenta")
+    if status.tracking:
+        state.append(" (tracking failed)", "yellow")
     if status.code_changed:
         state.append(" (code changed since submission)", "yellow")
     bar = ProgressBar(total=max(status.total_steps, 1), completed=status.step, width=BAR_WIDTH)

@@ -15,6 +15,7 @@ from moe_sweeps.cli.roots import runs_root
 from moe_sweeps.cli.runs import add_commands as add_run_commands
 from moe_sweeps.cli.tables import add_arguments as add_table_arguments
 from moe_sweeps.cli.tables import run as run_tables
+from moe_sweeps.cli.track import add_commands as add_track_commands
 from moe_sweeps.errors import MoeSweepsError
 from moe_sweeps.paths import resolve
 
@@ -147,6 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command")
     add_planning_commands(commands)
     add_run_commands(commands)
+    add_track_commands(commands)
     one = commands.add_parser("tables", help="write and show the ablation tables, as make tables does")
     add_table_arguments(one)
     one.set_defaults(command=tables)

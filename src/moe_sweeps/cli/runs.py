@@ -19,7 +19,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from moe_sweeps.cli.follow import SweepView, exit_code, headline, is_narrow, print_failures, status_table
+from moe_sweeps.cli.follow import (
+    SweepView,
+    exit_code,
+    headline,
+    is_narrow,
+    print_failures,
+    print_tracking,
+    status_table,
+)
 from moe_sweeps.cli.roots import runs_root
 from moe_sweeps.cli.select import Selection, select
 from moe_sweeps.errors import LaunchError, MoeSweepsError, RunBusyError
@@ -53,7 +61,9 @@ def status(arguments: argparse.Namespace, console: Console) -> int:
     if chosen.never_started:
         console.print(f"{chosen.never_started} planned runs have no folder; the sweep's line typed again makes them")
     console.print() if any(row.state in (State.failed, LOST) for row in rows) else None
-    return 1 if print_failures(console, rows) else 0
+    failed = print_failures(console, rows)
+    print_tracking(console, rows)
+    return 1 if failed else 0
 
 
 def watch(arguments: argparse.Namespace, console: Console) -> int:
@@ -67,6 +77,7 @@ def watch(arguments: argparse.Namespace, console: Console) -> int:
         except KeyboardInterrupt:
             idle = False
     print_failures(console, view.rows)
+    print_tracking(console, view.rows)
     if idle:
         console.print("Nothing is being trained. The line typed again goes on with what is left.", highlight=False)
     return exit_code(view.rows)

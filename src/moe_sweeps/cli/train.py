@@ -12,7 +12,7 @@ import yaml
 from rich.console import Console
 from rich.logging import RichHandler
 
-from moe_sweeps.cli.follow import SweepView, exit_code, make_console, print_failures
+from moe_sweeps.cli.follow import SweepView, exit_code, make_console, print_failures, print_tracking
 from moe_sweeps.cli.planning import costs, require_budget, show
 from moe_sweeps.cli.search import run_search
 from moe_sweeps.cli.select import run_label
@@ -27,6 +27,7 @@ from moe_sweeps.distributed import ALONE, Ranks
 from moe_sweeps.errors import ConfigError, MoeSweepsError
 from moe_sweeps.freeze import default_threads, freeze, snapshot_of
 from moe_sweeps.hardware import resolve_device
+from moe_sweeps.mirroring import require_tracker
 from moe_sweeps.paths import SWEEPS, resolve
 from moe_sweeps.provenance import command_line
 from moe_sweeps.results.manifest import load_manifest
@@ -96,6 +97,7 @@ def train_one(console: Console, overrides: Sequence[str], ranks: Ranks = ALONE) 
     for key, why in unread_settings(run, settings).items():
         logging.warning("%s is not read by this run: it has %s, and %s would read it", key, why.by, why.reader)
     ranks.require_even_split(run.trainer.batch_size, run.trainer.micro_batch_size)
+    require_tracker(run.tracking.kind)
     if ranks.is_first:
         _check_machine_and_data([run])
     with ranks.joined() as joined:
@@ -164,6 +166,7 @@ def sweep(console: Console, overrides: Sequence[str], budget: str | None = None)
             drive(path.parent, list(folders.values()), workers, view.tick, view.say)
     _show_table(console, plan)
     print_failures(console, view.rows)
+    print_tracking(console, view.rows)
     return exit_code(view.rows)
 
 

@@ -54,6 +54,8 @@ def print_summary(console: Console, folder: RunDir, summary: dict[str, Any], sta
         table.add_row(name, text)
     console.print(Text(state, STATE_STYLE.get(state, "")))
     console.print(table)
+    if problem := folder.status().tracking:
+        console.print(Text(f"tracking: {problem}", "yellow"), soft_wrap=True)
     console.print(f"run folder: {folder.path}", highlight=False, soft_wrap=True)
 
 
@@ -70,7 +72,7 @@ def _summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         "params_active": ("parameters, active", "{:,}"),
         "tokens": ("tokens", "{:,}"),
         "tokens_per_second": ("tokens/s", "{:,.0f}"),
-        "share_of_gemm_peak": ("share of GEMM peak", "{:.1%}"),
+        "share_of_gemm_peak": ("MFU (share of GEMM peak)", "{:.1%}"),
         "wall_seconds": ("wall time", "{:.1f} s"),
     }
     rows = [(name, form.format(summary[key])) for key, (name, form) in formats.items() if key in summary]

@@ -26,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from moe_sweeps.config.registry import Component
 from moe_sweeps.config.schema import GROUP_TYPES, KIND_WHERE_ABSENT, REGISTRY, RunConfig, validate
 from moe_sweeps.errors import ConfigError, nearest
+from moe_sweeps.keys import HIDDEN, has_key
 from moe_sweeps.paths import CONF
 
 # Groups whose files set values all over the config (`# @package _global_`) instead of filling a key of their own.
@@ -69,6 +70,7 @@ def parse(arguments: Sequence[str]) -> list[Override]:
     """
     parsed = []
     for argument in arguments:
+        _require_no_key(argument)
         try:
             parsed.append(OverridesParser.create().parse_override(argument))
         except (OverrideParseException, HydraException) as error:
@@ -247,6 +249,13 @@ def _require_plain(override: Override) -> None:
     if override.is_add() or override.is_force_add() or override.is_delete() or override.package:
         rule = "the config is typed: keys cannot be added, deleted or moved"
         raise ConfigError(key, _value_text(override), rule, f"Write {key}=value for a key that exists.")
+
+
+def _require_no_key(argument: str) -> None:
+    if has_key(argument):
+        rule = "it holds an API key, which would stand in config.yaml for everybody to read"
+        fix = "Export the key where you start runs: their processes, SLURM's too, inherit it."
+        raise ConfigError(argument.partition("=")[0], HIDDEN, rule, fix)
 
 
 def _value_text(override: Override) -> str:

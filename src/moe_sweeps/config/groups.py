@@ -184,15 +184,6 @@ class EngineConfig(Component):
             yield ConfigError("engine.expert_backend", self.expert_backend.value, rule, fix)
 
 
-@component("tracking", "none")
-@dataclass(slots=True)
-class TrackingConfig(Component):
-    """Mirrors of metrics.jsonl. `none`: the run folder is all there is."""
-
-    INFRA: ClassVar[bool] = True
-    kind: str = "none"
-
-
 @component("launch", "local")
 @dataclass(slots=True)
 class LaunchConfig(Component):

@@ -16,11 +16,11 @@ from moe_sweeps.config.groups import (
     ModelConfig,
     Parallel,
     PathsConfig,
-    TrackingConfig,
     TrainerConfig,
 )
 from moe_sweeps.config.registry import REGISTRY, Component, broken_bounds, knob
 from moe_sweeps.config.search import SearchConfig
+from moe_sweeps.config.tracking import TrackingConfig
 from moe_sweeps.data.config import DataConfig
 from moe_sweeps.engines.megatron.config import MegatronConfig
 from moe_sweeps.errors import ConfigError

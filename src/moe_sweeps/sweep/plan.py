@@ -20,6 +20,7 @@ from moe_sweeps.errors import ConfigError
 from moe_sweeps.files import read_json, write_json
 from moe_sweeps.freeze import freeze
 from moe_sweeps.identity import ID_LENGTH, SEED_KEYS, identity, unread_knobs, why_unread
+from moe_sweeps.mirroring import require_tracker
 from moe_sweeps.paths import resolve
 from moe_sweeps.rundir import FINISHED, RunDir, State
 from moe_sweeps.sweep.block import same_value
@@ -118,6 +119,8 @@ def make_plan(arguments: Sequence[str]) -> Plan:
                 settings,
                 folders.find(resolve(run.paths.runs), content["run_id"]),
             )
+    for kind in {planned.run.tracking.kind for planned in runs.values()}:
+        require_tracker(kind)
     return Plan(grid, requests, runs)
 
 

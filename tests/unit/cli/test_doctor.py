@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -83,3 +84,21 @@ def test_a_check_that_fails_is_a_finding() -> None:
 
     [finding] = doctor._guarded("Hub", broken)  # type: ignore[arg-type]
     assert finding == Finding("Hub", Mark.wrong, "the check itself failed: AxisError: odd")
+
+
+def test_trackers_installed_missing_and_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setenv("WANDB_BASE_URL", url)
+        monkeypatch.setattr(doctor, "_version", {"wandb": "0.31.0", "tensorboard": None}.get)
+        found = list(doctor.trackers())
+    assert [f.mark for f in found] == [Mark.fine, Mark.absent, Mark.fine]
+    assert found[0].text == "wandb 0.31.0"
+    assert found[1].fix.endswith("-m pip install -e '.[tensorboard]'")
+    assert found[2].text == "wandb's server 127.0.0.1 answers"
+    gone = doctor.wandb_server(url)
+    assert (gone.mark, gone.fix) == (
+        Mark.absent,
+        "tracking=wandb needs it, but for tracking.mode=offline (docs/tracking.md).",
+    )
+    assert doctor.wandb_server("http://127.0.0.1:nonsense").mark is Mark.absent
