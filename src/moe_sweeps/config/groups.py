@@ -123,7 +123,9 @@ class TrainerConfig(Component):
     eval_batch_size: int = knob(32, ge=1, infra=True)  # sequences at a time; changes no result but its rounding
     eval_sequences: int = knob(256, ge=1, infra=True)  # of evaluations during training, spread over the validation set
     final_eval_sequences: int | None = knob(None, ge=1, neutral=None)  # null: the whole validation set
-    checkpoint_every: int = knob(250, ge=1, infra=True)
+    # Steps and minutes between checkpoints, whichever come first. null and null: as often as costs little (saving.py).
+    checkpoint_every: int | None = knob(None, ge=1, infra=True)
+    checkpoint_minutes: float | None = knob(None, gt=0, infra=True)
     keep_checkpoints: int = knob(2, ge=1, infra=True)
     monitor: bool = knob(True, infra=True)  # routing.jsonl
     # Every n-th step is timed by its parts; 0: none. An n that divides an optimizer's period favours its dear steps.
