@@ -24,12 +24,13 @@ DAMAGED = "damaged"  # status.json cannot be read
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One run at one moment. `state` is a State, or LOST or DAMAGED."""
+    """One run at one moment. `state` is a State, or LOST or DAMAGED; `note` is what else there is to say about it."""
 
     label: str
     folder: RunDir
     status: Status
     state: str
+    note: str = ""
 
     @property
     def is_over(self) -> bool:
@@ -79,6 +80,11 @@ def read_row(label: str, folder: RunDir) -> Row:
     except RunFolderError:
         return Row(label, folder, Status(), DAMAGED)
     return Row(label, folder, status, LOST if is_lost(folder, status) else status.state)
+
+
+def is_silent(status: Status) -> bool:
+    """Whether a run that is called running has not been heard of for a while, on whatever host."""
+    return status.state is State.running and time.time() - status.heartbeat > SILENT_SECONDS
 
 
 def is_lost(folder: RunDir, status: Status) -> bool:

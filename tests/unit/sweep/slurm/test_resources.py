@@ -9,7 +9,7 @@ from helpers import compose_run
 
 from moe_sweeps.config.groups import SlurmConfig
 from moe_sweeps.errors import ConfigError
-from moe_sweeps.sweep.slurm.resources import BASE_GB, Resources, resources
+from moe_sweeps.sweep.slurm.resources import BASE_GB, Resources, resources, within_limit
 from moe_sweeps.sweep.slurm.script import ArrayScript
 
 
@@ -39,6 +39,23 @@ def test_what_is_set_by_hand_wins() -> None:
 def test_several_ranks_cannot_be_packed() -> None:
     with pytest.raises(ConfigError, match=r"launch\.pack"):
         needs("launch=slurm_node", "launch.pack=2")
+
+
+def test_a_partition_that_allows_less_time_is_enough_unless_more_was_asked_for_by_hand() -> None:
+    def limited(most: int | None, *overrides: str) -> int:
+        run = compose_run("scale=smoke", "launch=slurm", *overrides)
+        assert isinstance(run.launch, SlurmConfig)
+        return within_limit(resources(run, 48_000), run.launch, most).minutes
+
+    assert [limited(None), limited(2000), limited(240)] == [1210, 1210, 240]
+    assert limited(240, "launch.minutes=240") == 240
+    with pytest.raises(ConfigError, match=r"launch\.minutes=241 .* longer than 240 minutes .*\(gpu\).*goes on after"):
+        limited(240, "launch.minutes=241", "launch.partition=gpu")
+
+
+def test_a_short_job_is_not_warned_when_it_begins() -> None:
+    assert "#SBATCH --signal=USR2@30" in script("launch=slurm", "launch.minutes=1")
+    assert "#SBATCH --signal=USR2@600" in script("launch=slurm", "launch.minutes=60", "launch.signal_seconds=600")
 
 
 def script(*overrides: str, jobs: int = 3) -> list[str]:
