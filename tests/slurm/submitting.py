@@ -70,12 +70,12 @@ def result(folder: RunDir) -> tuple[Any, Any, dict[str, list[Any]]]:
     return without_times(folder.summary()), records(folder), tensors
 
 
-def wait_for(folders: list[RunDir], *states: State, seconds: float = 120) -> None:
+def wait_for(folders: list[RunDir], *states: State, seconds: float = 240) -> None:
     wait_until(lambda: all(f.status().state in states for f in folders), seconds)
 
 
 def wait_for_step(folder: RunDir, step: int) -> Status:
-    wait_until(lambda: folder.status().step >= step and folder.status().state is State.running, 120)
+    wait_until(lambda: folder.status().step >= step and folder.status().state is State.running, 240)
     return folder.status()
 
 

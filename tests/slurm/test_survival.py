@@ -23,12 +23,14 @@ def node_of(cluster: Cluster, task: str) -> str:
 
 
 def submit_what_does_not_fit_its_time(folders: Path) -> None:
-    """A run of more than a minute, in jobs of one minute. SLURM warns it 10 to 40 s before that is over."""
-    slow = sabotage(folders.with_name("slow"), "time.sleep(0.2 * step)")
-    limit = ("launch.partition=short", "launch.minutes=1", "launch.signal_seconds=10")
+    """A run that is slow until its job has been requeued, in jobs of one minute; SLURM warns it after half of that."""
+    first_time = "if step and 'SLURM_RESTART_COUNT' not in os.environ:"
+    slow = sabotage(folders.with_name("slow"), first_time, "    time.sleep(0.5)")
+    limit = ("launch.partition=short", "launch.minutes=1", "launch.signal_seconds=1")
     submit(*LONG, f"seed={TIMED_OUT}", *limit, slow, "launch.sbatch=['nodelist=n1']")
 
 
+@pytest.mark.timeout(600)
 def test_runs_survive_what_a_cluster_does(cluster: Cluster, folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four runs at once, each on a node of its own, each disturbed in its own way, and one that outlasts its jobs."""
     submit_what_does_not_fit_its_time(folders)
@@ -46,7 +48,7 @@ def test_runs_survive_what_a_cluster_does(cluster: Cluster, folders: Path, monke
     quiet = folders.with_name("quiet")
     monkeypatch.setenv("MOE_SWEEPS_RUNS", str(quiet))
     assert train("-m", *LONG, "seed=0,1,2,3,4").returncode == 0
-    wait_for(runs(folders), State.done, State.failed, seconds=200)
+    wait_for(runs(folders), State.done, State.failed, seconds=400)
     states = {r.config()["seed"]: (str(r.status().state), r.status().attempt) for r in runs(folders)}
     assert {state for state, _ in states.values()} == {"done"}, f"{states}\n{logs(folders)}"
     assert all(attempt >= 2 for _, attempt in states.values()), states
