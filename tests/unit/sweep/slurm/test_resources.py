@@ -72,7 +72,8 @@ def test_script_says_what_is_asked_for() -> None:
     lines = script("launch=slurm", *where, "launch.sbatch=['mail-type=END',exclusive]")
     for option in (
         "--array=0-2%3", "--job-name=moe-1", "--partition=gpu", "--account=me", "--exclude=n7,n9",
-        "--gpus-per-node=1", "--mem=5GB", "--time=20", "--requeue", "--signal=USR2@90", "--mail-type=END", "--exclusive",
+        "--gpus-per-node=1", "--mem=5GB", "--time=20", "--requeue", "--signal=USR2@90",
+        "--mail-type=END", "--exclusive",
     ):  # fmt: skip
         assert f"#SBATCH {option}" in lines, option
     assert not any("wckey" in line for line in lines)
