@@ -106,18 +106,19 @@ def test_a_launcher_killed_half_way_is_gone_on_with(
     drained: Cluster, folders: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before the first of two arrays, while it is submitted, and after everything; then jobs leave the queue again."""
-    path, line = os.environ["PATH"], (*LINE, "seed=range(7)")
+    line = (*LINE, "seed=range(7)")
 
     def waiting() -> int:
         return len(drained.call("squeue", "--noheader", "--array").splitlines())
 
     moments = (("kill -9 $PPID", 0), ('$sbatch "$@" >/dev/null; kill -9 $PPID', MAX_ARRAY_SIZE))
     for number, (moment, in_queue) in enumerate(moments):
-        monkeypatch.setenv("PATH", deadly_sbatch(folders.with_name(f"bin{number}"), moment))
-        assert train("-m", *ON_SLURM, *line).returncode == -signal.SIGKILL
+        with monkeypatch.context() as context:
+            context.setenv("PATH", deadly_sbatch(folders.with_name(f"bin{number}"), moment))
+            died = train("-m", *ON_SLURM, *line)
+        assert died.returncode == -signal.SIGKILL, died.stderr
         assert waiting() == in_queue
         assert {record.job_id for record in all_records(folders)} == {None}
-    monkeypatch.setenv("PATH", path)
     output = submit(*line)
     assert "2 runs in 2 jobs" in output
     assert "5 runs in the queue" in output

@@ -35,8 +35,8 @@ def test_runs_survive_what_a_cluster_does(cluster: Cluster, folders: Path, monke
     """Four runs at once, each on a node of its own, each disturbed in its own way, and one that outlasts its jobs."""
     submit_what_does_not_fit_its_time(folders)
     submit(*LONG, "seed=0,1,2,3", "launch.cpus_per_task=6")
-    tasks = [str(wait_for_step(run_of_seed(folders, seed), 30).slurm_job_id) for seed in range(4)]
-    nodes, tasks = zip(*sorted((node_of(cluster, task), task) for task in tasks), strict=True)
+    started = [str(wait_for_step(run_of_seed(folders, seed), 30).slurm_job_id) for seed in range(4)]
+    nodes, tasks = zip(*sorted((node_of(cluster, task), task) for task in started), strict=True)
     urgent = ["sbatch", "--partition=high", "--exclusive", f"--nodelist={nodes[PREEMPTED]}", "--output=/dev/null"]
     cluster.call(*urgent, "--mem=100", "--wrap=sleep 1")
     cluster.call("scancel", "--signal=KILL", f"{tasks[KILLED]}.0")

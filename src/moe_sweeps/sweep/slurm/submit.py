@@ -81,18 +81,20 @@ def active_runs(runs_root: Path, jobs: dict[str, Job]) -> dict[str, Job]:
         if record.job_id is None:
             if record.name not in by_name:
                 continue
-            record.job_id = by_name[record.name].task.split("_")[0]
-            record.write()
+            _note(record, by_name[record.name].task.split("_")[0])
         for index, names in enumerate(record.jobs):
             job = jobs.get(f"{record.job_id}_{index}")
             active |= dict.fromkeys(names, job) if job else {}
+            for folder in (RunDir(runs_root / name) for name in names if job):
+                if folder.status().slurm_job_id is None:  # its submission died before it could say so
+                    _mark_queued(folder, record.task_of(folder.path.name))
     return active
 
 
 def _submit_one(record: Record, script: ArrayScript, already: Sequence[Record]) -> None:
     record.write()
     try:
-        record.job_id = script.submit()
+        job_id = script.submit()
     except LaunchError as error:
         record.path.unlink()
         if already:
@@ -100,6 +102,11 @@ def _submit_one(record: Record, script: ArrayScript, already: Sequence[Record]) 
                 f"submitted before that: {', '.join(str(r.job_id) for r in already)}; type the same line for the rest"
             )
         raise
+    _note(record, job_id)
+
+
+def _note(record: Record, job_id: str) -> None:
+    record.job_id = job_id
     record.write()
     for names in record.jobs:
         for name in names:
