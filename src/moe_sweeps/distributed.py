@@ -183,11 +183,15 @@ class Ranks:
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process. Does not wait for a GPU."""
+        return self.any_of_each(flag)[0]
+
+    def any_of_each(self, *flags: bool) -> tuple[bool, ...]:
+        """The same for several flags, in one message."""
         if self.size == 1:
-            return flag
-        flags = torch.tensor(int(flag))
-        dist.all_reduce(flags, op=dist.ReduceOp.MAX)
-        return bool(flags.item())
+            return flags
+        found = torch.tensor(flags, dtype=torch.int64)
+        dist.all_reduce(found, op=dist.ReduceOp.MAX)
+        return tuple(bool(n) for n in found.tolist())
 
     def meet(self) -> None:
         """Wait until all processes have come here."""

@@ -44,6 +44,8 @@ PROBE_SECONDS = 1.0
 # Space that a training run keeps, so that its end can be recorded on a disk that is full.
 RESERVED_BYTES = 32 * 1024
 CANCEL_REQUEST = "cancel.json"
+# The same language by libyaml, ten times as fast where PyYAML was built with it.
+YAML_LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 TRACEBACK_MARK = "--- "  # at the beginning of each traceback in traceback.txt
 MOVE_AWAY = "Move the folder away; the run is then trained again."
 
@@ -111,7 +113,7 @@ class RunDir:
 
     def config(self) -> dict[str, Any]:
         """The frozen config."""
-        return dict(yaml.safe_load((self.path / "config.yaml").read_text()))
+        return dict(yaml.load((self.path / "config.yaml").read_text(), YAML_LOADER))
 
     def identity(self) -> dict[str, Any]:
         return self._read("identity.json")

@@ -33,6 +33,7 @@ from moe_sweeps.optim.stepper import Stepper
 from moe_sweeps.randomness import gather_random_states, restore_random_state, seed_streams
 from moe_sweeps.run_report import Clock, costs, outcome
 from moe_sweeps.rundir import RunDir
+from moe_sweeps.saving import SavingRhythm
 from moe_sweeps.sharding import load_model, on_device, place, whole_state
 from moe_sweeps.stopwatch import StepTimer
 
@@ -68,6 +69,7 @@ class Trainer:
         self.journal = Journal(folder, self.validation, self.monitor, observer, self.compute, ranks)
         self.health = collapse_watch(run, device)
         self.clock = Clock()
+        self.rhythm = SavingRhythm(run.trainer)
         self.step = 0
         self._saved_step: int | None = None
 
@@ -92,8 +94,11 @@ class Trainer:
                 self._require_finite(values)
             self.clock.train_seconds += time.perf_counter() - started
             self._after_step(values)
-            if self.ranks.any(should_stop()):
-                self.save()
+            save = self.ranks.is_first and self.rhythm.is_due_by_clock()
+            stop, save = self.ranks.any_of_each(should_stop(), save)
+            if stop or save:
+                self._save_between(values)
+            if stop:
                 raise Interrupted(f"stopped after step {self.step} of {self.run.trainer.steps}; its state is saved")
         return self._finish()
 
@@ -141,9 +146,15 @@ class Trainer:
             self._log_interval()
         if self._due(settings.eval_every) and not last:
             self.journal.log_evaluation(self.step, settings.eval_sequences, self.clock.train_seconds)
-        if self._due(settings.checkpoint_every):
-            self._require_finite(values)
-            self.save()
+        if last or self.rhythm.is_due_by_steps(self.step):
+            self._save_between(values)
+
+    def _save_between(self, values: dict[str, Tensor]) -> None:
+        """Save a state that is good for going on. What a GPU has still to do for it is time in training steps."""
+        started = time.perf_counter()
+        self._require_finite(values)
+        self.clock.train_seconds += time.perf_counter() - started
+        self.save()
 
     def _log_interval(self) -> None:
         speed = self.clock.tokens_per_second(self.step * self.run.trainer.tokens_per_step)
@@ -153,7 +164,7 @@ class Trainer:
     def _will_wait(self) -> bool:
         """Whether something after this step waits for the device: then the step's seconds are to be the step's."""
         settings = self.run.trainer
-        return any(map(self._due, (settings.log_every, settings.eval_every, settings.checkpoint_every)))
+        return self._due(settings.log_every) or self._due(settings.eval_every) or self.rhythm.is_due_by_steps(self.step)
 
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.run.trainer.steps
@@ -187,12 +198,15 @@ class Trainer:
         if self._saved_step == self.step:
             return
         self.clock.lap()
-        self.journal.sync()
-        state = self.state_dict()
-        if self.ranks.is_first:
-            self.checkpoints.save(self.step, state)
-        self.ranks.meet()  # a process that ended now could make the launcher end the one that writes
+        with self.rhythm.measured():
+            self.journal.sync()
+            state = self.state_dict()
+            if self.ranks.is_first:
+                self.checkpoints.save(self.step, state)
+            self.ranks.meet()  # a process that ended now could make the launcher end the one that writes
         self._saved_step = self.step
+        if self.rhythm.is_automatic:
+            log.info("checkpoint of step %d %s", self.step, self.rhythm)
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain containers alone, so that it loads without unpickling code; all processes must ask.

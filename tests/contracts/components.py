@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Any
 
 from helpers import compose_run, make_run
+from omegaconf import OmegaConf
 
 from moe_sweeps.balancing import AuxBalancerConfig
 from moe_sweeps.config.compose import from_dict, option_file, option_help, to_dict
@@ -19,7 +20,9 @@ NEEDS = {("data", "text"): ["data.files=README.md"]}
 
 def composes_and_survives_freezing(group: str, option: str) -> None:
     run = compose_run(f"{group}={option}", *NEEDS.get((group, option), []))
-    assert from_dict(to_dict(run)) == run
+    frozen = to_dict(run)
+    assert from_dict(frozen) == run
+    assert repr(frozen) == repr(OmegaConf.to_container(OmegaConf.structured(run), enum_to_str=True))
 
 
 def file_is_short_and_says_when_to_use_it(group: str, option: str) -> None:

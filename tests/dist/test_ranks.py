@@ -20,7 +20,7 @@ def messages(ranks: Ranks) -> dict[str, Any]:
         "mean": ranks.mean({"x": torch.tensor([1.0 * ranks.rank])})["x"],
         "first": ranks.from_first(own),
         "all": ranks.gather(own),
-        "any": (ranks.any(ranks.rank == 1), ranks.any(False)),
+        "any": (ranks.any(ranks.rank == 1), ranks.any(False), *ranks.any_of_each(ranks.rank == 0, False)),
         "word": ranks.word_of_first("name", f"word of {ranks.rank}"),
         "told": (*told, ranks.told_failure(), ranks.tell_failure("later")),
     }
@@ -34,7 +34,7 @@ def test_every_process_hears_the_same() -> None:
         assert found["mean"].tolist() == [0.5]
         assert found["first"].tolist() == [[2**40, 0]]
         assert [n.tolist() for n in found["all"]] == [[[2**40, 0]], [[2**40 + 1, 1]]]
-        assert found["any"] == (True, False)
+        assert found["any"] == (True, False, True, False)
         assert found["word"] == "word of 0"
         assert found["told"] == (None, False, True if rank == 1 else None, "by 1", False)
 

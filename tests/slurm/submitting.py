@@ -22,10 +22,31 @@ LONG = (*LINE, "trainer.steps=300", "trainer.eval_every=300", "trainer.checkpoin
 
 
 def submit(*overrides: str) -> str:
-    """`python train.py -m ...` on the cluster; returns what it printed."""
-    done = train("-m", *overrides, *ON_SLURM)
+    """`python train.py -m ...` on the cluster; returns what it printed. `overrides` win."""
+    done = train("-m", *ON_SLURM, *overrides)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def sabotage(folder: Path, *lines: str) -> str:
+    """A setting that puts `lines` before `Trainer.{train,_train_step}` in jobs: their Python finds a sitecustomize.
+
+    A line sees `self`, the trainer, and `step`: whether it stands in a step.
+    """
+    folder.mkdir()
+    body = "\n".join(f"            {line}" for line in lines)
+    (folder / "sitecustomize.py").write_text(f"""\
+import os, sys, time
+if "run" in sys.orig_argv and "SLURM_PROCID" in os.environ:
+    from moe_sweeps.trainer import Trainer
+    def before(function, step):
+        def changed(self, *arguments):
+{body}
+            return function(self, *arguments)
+        return changed
+    Trainer.train, Trainer._train_step = before(Trainer.train, False), before(Trainer._train_step, True)
+""")
+    return f"launch.setup=['export PYTHONPATH={folder}']"
 
 
 def arrays(output: str) -> list[str]:
@@ -49,12 +70,12 @@ def result(folder: RunDir) -> tuple[Any, Any, dict[str, list[Any]]]:
     return without_times(folder.summary()), records(folder), tensors
 
 
-def wait_for(folders: list[RunDir], *states: State, seconds: float = 120) -> None:
+def wait_for(folders: list[RunDir], *states: State, seconds: float = 240) -> None:
     wait_until(lambda: all(f.status().state in states for f in folders), seconds)
 
 
 def wait_for_step(folder: RunDir, step: int) -> Status:
-    wait_until(lambda: folder.status().step >= step and folder.status().state is State.running, 120)
+    wait_until(lambda: folder.status().step >= step and folder.status().state is State.running, 240)
     return folder.status()
 
 

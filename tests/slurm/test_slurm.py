@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from helpers import TINY
-from processes import train
+from processes import manage, train
 from slurm.cluster import Cluster
-from slurm.submitting import LINE, ON_SLURM, arrays, logs, result, run_of_seed, runs, settled_state, submit, wait_for
+from slurm.conftest import MAX_ARRAY_SIZE
+from slurm.submitting import (
+    LINE,
+    LONG,
+    ON_SLURM,
+    arrays,
+    logs,
+    result,
+    run_of_seed,
+    runs,
+    sabotage,
+    settled_state,
+    submit,
+    wait_for,
+    wait_for_step,
+)
 
 from moe_sweeps.rundir import State
-from moe_sweeps.sweep.slurm.records import Record, all_records
+from moe_sweeps.sweep.slurm.records import all_records
 
 CANONICAL = (*TINY, "balancer=aux,lossfree", "aux.coef=0.1,0.2,0.6")
 
@@ -43,9 +62,14 @@ def test_more_runs_than_an_array_may_hold_and_several_in_a_job(cluster: Cluster,
 
 @pytest.mark.parametrize(
     ("setting", "words"),
-    [("launch.partition=nowhere", "invalid partition"), ("launch.sbatch=['time=soon']", "Invalid --time")],
+    [
+        ("launch.partition=nowhere", "invalid partition"),
+        ("launch.sbatch=['time=soon']", "Invalid --time"),
+        # SLURM takes it, and lets it wait for ever.
+        ("launch.partition=short", "launch.minutes=10 is refused: no job may run longer than 1 minutes"),
+    ],
 )
-def test_what_sbatch_refuses_is_said_in_its_words_and_leaves_nothing(
+def test_what_cannot_run_is_refused_at_once_and_leaves_nothing(
     cluster: Cluster, folders: Path, setting: str, words: str
 ) -> None:
     done = train("-m", *LINE, "seed=0,1", *ON_SLURM, setting)
@@ -56,63 +80,105 @@ def test_what_sbatch_refuses_is_said_in_its_words_and_leaves_nothing(
     assert {r.status().state for r in runs(folders)} == {State.planned}
 
 
-def test_a_launcher_that_died_half_way_is_gone_on_with(cluster: Cluster, folders: Path) -> None:
-    """Before sbatch: a record and no job. During: a job in the queue whose number nobody noted. After: all is there."""
+@pytest.fixture
+def drained(cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster with nodes that start nothing."""
     for node in cluster.nodes:
         cluster.call("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
-    try:
-        first = arrays(submit(*LINE, "seed=0,1"))
-        (record,) = all_records(folders)
-        record.job_id = None  # died between sbatch and the note
-        record.write()
-        never = Record.new(
-            record.path.parent, folders, [[run_of_seed(folders, 0).path.name]], record.resources, folders
-        )
-        never.write()  # died before sbatch
-        second = submit(*LINE, "seed=0,1,2")
-        assert "1 run in 1 job" in second
-        assert "2 runs in the queue" in second
-        assert Record.read(record.path).job_id == first[0]
-        assert "submitted job array" not in submit(*LINE, "seed=0,1,2")
-        assert len(cluster.call("squeue", "-h", "-r").splitlines()) == 3
-    finally:
-        for node in cluster.nodes:
-            cluster.call("scontrol", "update", f"nodename={node}", "state=resume")
-    wait_for(runs(folders), State.done)
-    assert {r.status().attempt for r in runs(folders)} == {1}
+    yield cluster
+    cluster.call("scancel", "--user=root")
+    for node in cluster.nodes:
+        cluster.call("scontrol", "update", f"nodename={node}", "state=resume")
 
 
-def broken(folder: Path, condition: str) -> str:
-    """A setting that makes training raise where `condition` holds: the jobs' Python finds a sitecustomize there."""
+def deadly_sbatch(folder: Path, line: str) -> str:
+    """A PATH on which sbatch runs `line` instead of a submission; $sbatch is the real one."""
     folder.mkdir()
-    (folder / "sitecustomize.py").write_text(
-        "import os, sys\n"
-        "if 'run' in sys.orig_argv and 'SLURM_PROCID' in os.environ:\n"
-        "    from moe_sweeps.trainer import Trainer\n"
-        "    train = Trainer.train\n"
-        "    def broken(self, *arguments):\n"
-        f"        if {condition}:\n"
-        "            raise RuntimeError('a broken machine')\n"
-        "        return train(self, *arguments)\n"
-        "    Trainer.train = broken\n"
+    real = shutil.which("sbatch")
+    (folder / "sbatch").write_text(
+        f'#!/bin/sh\nsbatch={real}\ncase "$*" in *--test-only*) exec $sbatch "$@";; esac\n{line}\n'
     )
-    return f"launch.setup=['export PYTHONPATH={folder}']"
+    (folder / "sbatch").chmod(0o755)
+    return f"{folder}:{os.environ['PATH']}"
 
 
-def test_a_task_that_raises_is_not_silent(cluster: Cluster, folders: Path) -> None:
-    setup = broken(folders.with_name("broken"), "self.run.seed == 1")
+def test_a_launcher_killed_half_way_is_gone_on_with(
+    drained: Cluster, folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the first of two arrays, while it is submitted, and after everything; then jobs leave the queue again."""
+    line = (*LINE, "seed=range(7)")
+
+    def waiting() -> int:
+        return len(drained.call("squeue", "--noheader", "--array").splitlines())
+
+    moments = (("kill -9 $PPID", 0), ('$sbatch "$@" >/dev/null; kill -9 $PPID', MAX_ARRAY_SIZE))
+    for number, (moment, in_queue) in enumerate(moments):
+        with monkeypatch.context() as context:
+            context.setenv("PATH", deadly_sbatch(folders.with_name(f"bin{number}"), moment))
+            died = train("-m", *ON_SLURM, *line)
+        assert died.returncode == -signal.SIGKILL, died.stderr
+        assert waiting() == in_queue
+        assert {record.job_id for record in all_records(folders)} == {None}
+    output = submit(*line)
+    assert "2 runs in 2 jobs" in output
+    assert "5 runs in the queue" in output
+    assert waiting() == 7
+    assert "submitted job array" not in submit(*line)
+    assert waiting() == 7
+
+    by_hand = run_of_seed(folders, 6)
+    drained.call("scancel", str(by_hand.status().slurm_job_id))
+    assert "1 lost" in manage("status").stdout
+    assert f"repaired: {by_hand.path.name}: planned" in manage("status", "--repair").stdout
+    assert manage("cancel", "--all").returncode == 0
+    assert waiting() == 0
+    assert {r.status().state for r in runs(folders)} == {State.cancelled}
+
+
+def test_a_task_that_raises_is_not_silent_and_is_submitted_again_by_retry(cluster: Cluster, folders: Path) -> None:
+    mended = folders.with_name("mended")
+    condition = f"if self.run.seed == 1 and not os.path.exists('{mended}'):"
+    setup = sabotage(folders.with_name("broken"), condition, "    raise RuntimeError('a broken machine')")
     done = train("-m", *LINE, "seed=0,1,2", *ON_SLURM, setup, "launch.wait=true")
     assert done.returncode == 1, done.stdout + done.stderr + logs(folders)
     assert "a broken machine" in done.stdout
     states = [run_of_seed(folders, seed).status().state for seed in range(3)]
     assert states == [State.done, State.failed, State.done]
-    assert "RuntimeError: a broken machine" in (run_of_seed(folders, 1).last_traceback() or "")
+    broken = run_of_seed(folders, 1)
+    assert "RuntimeError: a broken machine" in (broken.last_traceback() or "")
     tasks = [str(run_of_seed(folders, seed).status().slurm_job_id) for seed in range(3)]
     assert [settled_state(cluster, task) for task in tasks] == ["COMPLETED", "FAILED", "COMPLETED"]
 
+    mended.touch()
+    again = manage("retry")
+    assert again.returncode == 0, again.stderr
+    (number,) = arrays(again.stdout)
+    watched = manage("watch")
+    assert watched.returncode == 0, watched.stdout + watched.stderr + logs(folders)
+    assert (broken.status().state, broken.status().slurm_job_id) == (State.done, f"{number}_0")
+    assert [run_of_seed(folders, seed).status().attempt for seed in range(3)] == [1, 2, 1]
+
+
+def test_jobs_that_somebody_cancels_do_not_come_back(cluster: Cluster, folders: Path) -> None:
+    """By scancel: typing the line again goes on. By `moe-sweeps cancel`: the worker saves, and it stays so."""
+    line = (*LONG, "seed=0,1", sabotage(folders.with_name("slow"), "time.sleep(0.05 * step)"))
+    submit(*line)
+    first, second = (run_of_seed(folders, seed) for seed in (0, 1))
+    tasks = [str(wait_for_step(folder, 10).slurm_job_id) for folder in (first, second)]
+    cluster.call("scancel", tasks[0])
+    assert manage("cancel", second.run_id).returncode == 0
+    assert [settled_state(cluster, task) for task in tasks] == ["CANCELLED", "COMPLETED"], logs(folders)
+    assert second.status().state is State.cancelled
+    assert second.checkpoint_step() == second.status().step > 0
+    output = submit(*line)
+    assert "1 run in 1 job" in output, output
+    wait_for([first], State.done)
+    assert first.status().attempt == 2
+
 
 def test_rank_one_of_two_that_raises_is_not_silent(cluster: Cluster, folders: Path) -> None:
-    setup = broken(folders.with_name("broken"), "os.environ['SLURM_PROCID'] == '1'")
+    condition = "if os.environ['SLURM_PROCID'] == '1':"
+    setup = sabotage(folders.with_name("broken"), condition, "    raise RuntimeError('a broken machine')")
     output = submit(*LINE, "launch.tasks_per_node=2", setup)
     (folder,) = runs(folders)
     wait_for([folder], State.failed)

@@ -10,22 +10,33 @@ import pytest
 from helpers import records
 from processes import train
 from slurm.cluster import Cluster
-from slurm.submitting import LINE, LONG, logs, result, run_of_seed, runs, submit, wait_for, wait_for_step
+from slurm.submitting import LINE, LONG, logs, result, run_of_seed, runs, sabotage, submit, wait_for, wait_for_step
 
 from moe_sweeps.rundir import RunDir, State
 
-PREEMPTED, KILLED, NODE_LOST, REQUEUED = range(4)
+KILLED, PREEMPTED, NODE_LOST, REQUEUED = range(4)  # by the number of the node
+TIMED_OUT = 4  # a seed
 
 
 def node_of(cluster: Cluster, task: str) -> str:
     return cluster.call("squeue", "-h", "-j", task, "-o", "%N").strip()
 
 
+def submit_what_does_not_fit_its_time(folders: Path) -> None:
+    """A run that is slow until its job has been requeued, in jobs of one minute; SLURM warns it after half of that."""
+    first_time = "if step and 'SLURM_RESTART_COUNT' not in os.environ:"
+    slow = sabotage(folders.with_name("slow"), first_time, "    time.sleep(0.5)")
+    limit = ("launch.partition=short", "launch.minutes=1", "launch.signal_seconds=1")
+    submit(*LONG, f"seed={TIMED_OUT}", *limit, slow, "launch.sbatch=['nodelist=n1']")
+
+
+@pytest.mark.timeout(600)
 def test_runs_survive_what_a_cluster_does(cluster: Cluster, folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four runs at once, each on a node of its own, each disturbed in its own way."""
-    submit(*LONG, "seed=0,1,2,3", "launch.cpus_per_task=8")
-    tasks = [str(wait_for_step(run_of_seed(folders, seed), 30).slurm_job_id) for seed in range(4)]
-    nodes = [node_of(cluster, task) for task in tasks]
+    """Four runs at once, each on a node of its own, each disturbed in its own way, and one that outlasts its jobs."""
+    submit_what_does_not_fit_its_time(folders)
+    submit(*LONG, "seed=0,1,2,3", "launch.cpus_per_task=6")
+    started = [str(wait_for_step(run_of_seed(folders, seed), 30).slurm_job_id) for seed in range(4)]
+    nodes, tasks = zip(*sorted((node_of(cluster, task), task) for task in started), strict=True)
     urgent = ["sbatch", "--partition=high", "--exclusive", f"--nodelist={nodes[PREEMPTED]}", "--output=/dev/null"]
     cluster.call(*urgent, "--mem=100", "--wrap=sleep 1")
     cluster.call("scancel", "--signal=KILL", f"{tasks[KILLED]}.0")
@@ -34,15 +45,15 @@ def test_runs_survive_what_a_cluster_does(cluster: Cluster, folders: Path, monke
     cluster.start_node(nodes[NODE_LOST])
     cluster.call("scontrol", "update", f"nodename={nodes[NODE_LOST]}", "state=resume", check=False)
 
-    wait_for(runs(folders), State.done, State.failed, seconds=150)
+    quiet = folders.with_name("quiet")
+    monkeypatch.setenv("MOE_SWEEPS_RUNS", str(quiet))
+    assert train("-m", *LONG, "seed=0,1,2,3,4").returncode == 0
+    wait_for(runs(folders), State.done, State.failed, seconds=400)
     states = {r.config()["seed"]: (str(r.status().state), r.status().attempt) for r in runs(folders)}
     assert {state for state, _ in states.values()} == {"done"}, f"{states}\n{logs(folders)}"
-    assert all(attempt >= 2 for seed, (_, attempt) in states.items() if seed < 4), states
-    disturbed = {r.config()["seed"]: r for r in runs(folders)}
-    monkeypatch.setenv("MOE_SWEEPS_RUNS", str(folders.with_name("quiet")))
-    assert train("-m", *LONG, "seed=0,1,2,3").returncode == 0
-    for seed, folder in disturbed.items():
-        assert result(folder) == result(run_of_seed(folders.with_name("quiet"), seed)), f"seed {seed}: {states}"
+    assert all(attempt >= 2 for _, attempt in states.values()), states
+    for seed in range(5):
+        assert result(run_of_seed(folders, seed)) == result(run_of_seed(quiet, seed)), f"seed {seed}: {states}"
 
 
 def rank_process(runs_root: Path, rank: int) -> int | None:

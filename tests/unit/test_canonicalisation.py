@@ -40,6 +40,7 @@ INFRASTRUCTURE = {
     "trainer.log_every": "7",
     "trainer.eval_every": "11",
     "trainer.checkpoint_every": "13",
+    "trainer.checkpoint_minutes": "0.5",
     "trainer.keep_checkpoints": "5",
     "trainer.monitor": "false",
     "name": "pretty",

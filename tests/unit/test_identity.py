@@ -40,6 +40,7 @@ BASE = run_id(compose_run())
         "trainer.eval_every=3",
         "trainer.eval_sequences=3",
         "trainer.checkpoint_every=3",
+        "trainer.checkpoint_minutes=2.5",
         "trainer.keep_checkpoints=5",
         "trainer.monitor=false",
         "paths.runs=/elsewhere",

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -55,12 +55,21 @@ class SweepView:
     """Follows runs: a live table in a terminal; elsewhere a line when a run changes its state, and one a minute."""
 
     def __init__(
-        self, console: Console, runs: Sequence[tuple[str, RunDir]], workers: int | None = None, *, timed: bool = True
+        self,
+        console: Console,
+        runs: Sequence[tuple[str, RunDir]],
+        workers: int | None = None,
+        *,
+        timed: bool = True,
+        agreed: Callable[[list[Row]], list[Row]] = list,
     ) -> None:
-        """`timed`: these runs are all there will be, and each goes to its end, so the time left can be told."""
-        self.console, self.workers, self.timed = console, workers, timed
+        """`timed`: these runs are all there will be, and each goes to its end, so the time left can be told.
+
+        `agreed` corrects rows by what else is known of them, in every tick.
+        """
+        self.console, self.workers, self.timed, self._agreed = console, workers, timed, agreed
         self._follower = Follower(list(runs))
-        self.rows = self._follower.read()
+        self.rows = self._agreed(self._follower.read())
         self._live = Live(console=console, refresh_per_second=2) if console.is_terminal else None
         self._seen = {row.folder: (row.state, row.status.attempt) for row in self.rows}
         self._reported = time.monotonic()
@@ -89,7 +98,7 @@ class SweepView:
 
     def tick(self) -> None:
         """Read the status files and show what they say."""
-        self.rows = self._follower.read()
+        self.rows = self._agreed(self._follower.read())
         if self._live:
             most = max(4, min(MOST_ROWS, self.console.height - 5))
             narrow = is_narrow(self.console)
@@ -194,6 +203,8 @@ def exit_code(rows: Sequence[Row]) -> int:
 def _cells(row: Row, narrow: bool) -> list[RenderableType]:
     status = row.status
     state = Text(row.state, STATE_STYLE.get(row.state, "dim"))
+    if row.note:
+        state.append(f" ({row.note})", "dim")
     if status.collapsed:
         state.append(" (router collapsed)", "magenta")
     if status.tracking:
@@ -218,12 +229,14 @@ def _line(row: Row) -> str:
     failure = row.status.failure
     why = f" ({failure.message})" if failure and row.state in (State.failed, State.preempted) else ""
     attempt = f" (attempt {row.status.attempt})" if row.state == State.running and row.status.attempt > 1 else ""
-    return f"{row.label}: {row.state}{attempt}, step {step}, loss {loss}{why}"
+    note = f" ({row.note})" if row.note else ""
+    return f"{row.label}: {row.state}{note}{attempt}, step {step}, loss {loss}{why}"
 
 
 def _signature(row: Row) -> str:
     if row.state == LOST:
-        return "its worker is gone without a word; the same line typed again goes on from the last checkpoint"
+        slurm = f" (SLURM says {row.note})" if row.note else ""
+        return f"its worker is gone without a word{slurm}; the same line typed again goes on from the last checkpoint"
     if row.state == DAMAGED:
         return "status.json is missing or damaged; move the folder away, and the run is trained again"
     return row.status.failure.signature if row.status.failure else "no reason was recorded"

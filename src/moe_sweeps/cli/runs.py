@@ -30,6 +30,7 @@ from moe_sweeps.cli.follow import (
 )
 from moe_sweeps.cli.roots import runs_root
 from moe_sweeps.cli.select import Selection, select
+from moe_sweeps.cli.watching import follow
 from moe_sweeps.errors import LaunchError, MoeSweepsError, RunBusyError
 from moe_sweeps.results.manifest import Manifest
 from moe_sweeps.rundir import FINISHED, RunDir, State, Status
@@ -42,7 +43,6 @@ log = logging.getLogger(__name__)
 START_ONE = "Start one: python train.py scale=smoke"
 MOST_RUNS, MOST_SWEEPS = 40, 10
 CANCEL_SECONDS = 30.0  # how long `cancel` waits for workers to save and stop
-IDLE_SECONDS = 20.0  # `watch` ends when nothing has been trained for so long
 POLL_SECONDS = 0.5
 
 
@@ -68,19 +68,7 @@ def status(arguments: argparse.Namespace, console: Console) -> int:
 
 def watch(arguments: argparse.Namespace, console: Console) -> int:
     """Follow runs until all are over, or nobody trains them. Ctrl-C leaves them alone."""
-    chosen = _selected(arguments.what)
-    with SweepView(console, chosen.runs) as view:
-        if not console.is_terminal:
-            view.say(headline(view.rows))
-        try:
-            idle = _follow_to_the_end(view)
-        except KeyboardInterrupt:
-            idle = False
-    print_failures(console, view.rows)
-    print_tracking(console, view.rows)
-    if idle:
-        console.print("Nothing is being trained. The line typed again goes on with what is left.", highlight=False)
-    return exit_code(view.rows)
+    return follow(console, _selected(arguments.what).runs)
 
 
 def retry(arguments: argparse.Namespace, console: Console) -> int:
@@ -222,19 +210,6 @@ def _sweeps_table(chosen: Selection, rows: Sequence[Row], narrow: bool) -> Table
         started = manifest.created[:16].replace("T", " ")
         table.add_row(manifest.sweep_id, manifest.name, started, headline(own), *([] if narrow else [manifest.command]))
     return table
-
-
-def _follow_to_the_end(view: SweepView) -> bool:
-    """Tick until all runs are over (False), or none has been trained for a while (True)."""
-    last = time.monotonic()
-    while not all(row.is_over for row in view.rows):
-        if any(row.state in (State.running, State.queued) for row in view.rows):
-            last = time.monotonic()
-        if time.monotonic() - last > IDLE_SECONDS:
-            return True
-        time.sleep(POLL_SECONDS)
-        view.tick()
-    return False
 
 
 def _settle(asked: Sequence[RunDir], seconds: float) -> list[RunDir]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from moe_sweeps.cli.follow import SweepView, exit_code, print_failures
+from moe_sweeps.cli.watching import follow
 from moe_sweeps.config.compose import from_dict
 from moe_sweeps.config.groups import SlurmConfig
 from moe_sweeps.config.schema import RunConfig
@@ -22,7 +22,6 @@ from moe_sweeps.sweep.plan import Plan, PlannedRun, write_manifest
 from moe_sweeps.sweep.slurm.resources import resources
 from moe_sweeps.sweep.slurm.submit import Submission, Wanted, dry_run, submit
 
-WAIT_SECONDS = 2.0
 RETRIES = "retries"  # the folder of their records, below runs/sweeps
 
 
@@ -43,7 +42,9 @@ def submit_plan(console: Console, plan: Plan, launch: SlurmConfig, estimator: Es
     wanted = [_wanted(p, folders[p.run_id], estimator, _code(folders[p.run_id])) for p in _missing(plan)]
     submission = submit(wanted, launch, plan.runs_root, plan.sweep_id)
     _say(console, plan, submission, time.perf_counter() - started)
-    return _follow(console, plan, folders) if launch.wait else 0
+    if not launch.wait:
+        return 0
+    return follow(console, [(plan.runs[run_id].label, folder) for run_id, folder in folders.items()])
 
 
 def resubmit(console: Console, folders: Sequence[RunDir], runs_root: Path) -> None:
@@ -65,6 +66,8 @@ def resubmit(console: Console, folders: Sequence[RunDir], runs_root: Path) -> No
         for record in submission.arrays:
             runs = _count(sum(map(len, record.jobs)), "run")
             console.print(f"submitted job array {record.job_id}: {runs}, again", highlight=False)
+        if submission.active:
+            console.print(f"left to jobs that have not ended yet: {_count(len(submission.active), 'run')}")
 
 
 def _missing(plan: Plan) -> list[PlannedRun]:
@@ -110,17 +113,6 @@ def _say(console: Console, plan: Plan, submission: Submission, seconds: float) -
     say(f"submitted in {seconds:.1f} s. Follow it from any shell, on any day:")
     say(f"  moe-sweeps watch {plan.sweep_id}")
     say("  make tables")
-
-
-def _follow(console: Console, plan: Plan, folders: dict[str, RunDir]) -> int:
-    """Follow until every run is over. Heartbeats tell what runs do; SLURM is not asked."""
-    view = SweepView(console, [(plan.runs[run_id].label, folder) for run_id, folder in folders.items()])
-    with view:
-        while not all(row.is_over for row in view.rows):
-            time.sleep(WAIT_SECONDS)
-            view.tick()
-    print_failures(console, view.rows)
-    return exit_code(view.rows)
 
 
 def _count(number: int, thing: str) -> str:

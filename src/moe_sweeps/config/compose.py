@@ -9,8 +9,9 @@ import copy
 import dataclasses
 import functools
 import re
-from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, is_dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -131,9 +132,22 @@ def register_schemas() -> None:
 
 def to_dict(run: RunConfig) -> dict[str, Any]:
     """A run as plain data: what config.yaml freezes."""
-    content = OmegaConf.to_container(OmegaConf.structured(run), enum_to_str=True)
+    content = _plain(run)
     assert isinstance(content, dict)
-    return {str(key): value for key, value in content.items()}
+    return content
+
+
+def _plain(value: object) -> object:
+    """What OmegaConf makes of it; `OmegaConf.structured` checks types again, and takes most of a submission's time."""
+    if is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return value
 
 
 def from_dict(content: dict[str, Any]) -> RunConfig:

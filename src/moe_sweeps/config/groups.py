@@ -130,7 +130,9 @@ class TrainerConfig(Component):
     eval_batch_size: int = knob(32, ge=1, infra=True)  # sequences at a time; changes no result but its rounding
     eval_sequences: int = knob(256, ge=1, infra=True)  # of evaluations during training, spread over the validation set
     final_eval_sequences: int | None = knob(None, ge=1, neutral=None)  # null: the whole validation set
-    checkpoint_every: int = knob(250, ge=1, infra=True)
+    # Steps and minutes between checkpoints, whichever come first. null and null: as often as costs little (saving.py).
+    checkpoint_every: int | None = knob(None, ge=1, infra=True)
+    checkpoint_minutes: float | None = knob(None, gt=0, infra=True)
     keep_checkpoints: int = knob(2, ge=1, infra=True)
     # Evaluate, save and stop after this step; without it, or with a later one, the run goes on from there. The schedule
     # is that of all steps, so where a run stopped on its way changes no result.

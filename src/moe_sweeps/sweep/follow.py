@@ -26,12 +26,13 @@ PRUNED = "pruned"  # paused, and its search is over without having promoted it
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One run at one moment. `state` is a State, or LOST, DAMAGED, PAUSED or PRUNED."""
+    """One run at one moment. `state` is a State, or LOST, DAMAGED, PAUSED or PRUNED; `note` is what there is to add."""
 
     label: str
     folder: RunDir
     status: Status
     state: str
+    note: str = ""
 
     @property
     def is_over(self) -> bool:
@@ -83,6 +84,11 @@ def read_row(label: str, folder: RunDir) -> Row:
     if status.is_paused:
         return Row(label, folder, status, PAUSED)
     return Row(label, folder, status, LOST if is_lost(folder, status) else status.state)
+
+
+def is_silent(status: Status) -> bool:
+    """Whether a run that is called running has not been heard of for a while, on whatever host."""
+    return status.state is State.running and time.time() - status.heartbeat > SILENT_SECONDS
 
 
 def is_lost(folder: RunDir, status: Status) -> bool:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import wandb
+
 from moe_sweeps.mirroring import Record
 from moe_sweeps.rundir import FINISHED, State
 from moe_sweeps.tracking.rows import Row

@@ -10,6 +10,7 @@ import pytest
 from unit.cli.fake_runs import fake_run, fake_sweep
 
 from moe_sweeps.cli import runs as commands
+from moe_sweeps.cli import watching
 from moe_sweeps.cli.manage import main
 from moe_sweeps.rundir import Failure, RunDir, State
 
@@ -145,7 +146,7 @@ def test_watch_ends_when_all_is_over(folders: Path, capsys: Capture) -> None:
 
 
 def test_watch_ends_when_nobody_trains(folders: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands, "IDLE_SECONDS", 0.0)
+    monkeypatch.setattr(watching, "IDLE_SECONDS", 0.0)
     fake_run(folders, 1, State.preempted)
     assert main(["watch"]) == 1
     assert "Nothing is being trained." in capsys.readouterr().out

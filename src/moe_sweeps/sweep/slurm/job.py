@@ -4,18 +4,21 @@
     python -m moe_sweeps.sweep.slurm.job judge RECORD CODE   once, when all tasks have ended
 
 A job whose runs are over ends. One that was stopped or lost a task goes back to the queue, where it continues from the
-last checkpoint, unless its runs keep dying without a new checkpoint. SLURM itself requeues at preemption and node loss.
+last checkpoint, unless its runs keep dying without a new checkpoint, or somebody cancelled the job. SLURM itself
+requeues at preemption and node loss.
 """
 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from moe_sweeps.errors import RunBusyError
 from moe_sweeps.rundir import SETTLED, Failure, RunDir, State
+from moe_sweeps.sweep.slurm.queue import is_cancelled
 from moe_sweeps.sweep.slurm.records import Record
 
 OK, FAILED, UNFINISHED = 0, 1, 85
@@ -47,19 +50,31 @@ def judge(folders: Sequence[RunDir], code: int) -> int:
     failed = [f for f in folders if f.status().state is State.failed]
     unfinished = [f for f in folders if not _is_over(f) and f not in failed]
     hopeless = [f for f in unfinished if _is_hopeless(f, code)]
-    if unfinished and not hopeless:
-        return requeue(unfinished)
-    return FAILED if failed or hopeless else OK
+    rest = [f for f in unfinished if f not in hopeless]
+    if not rest:
+        return FAILED if failed or hopeless else OK
+    if is_cancelled(os.environ["SLURM_JOB_ID"], int(os.environ.get("SLURM_RESTART_COUNT") or 0)):
+        return stay_away(rest)
+    return requeue(rest)
+
+
+def stay_away(folders: Sequence[RunDir]) -> int:
+    """The job was cancelled: its runs wait until their line is typed again, or for `moe-sweeps retry`."""
+    for folder in folders:
+        print(f"{folder.path.name}: its job was cancelled at step {folder.status().step}")
+        _set(folder, State.preempted)
+    return UNFINISHED
 
 
 def requeue(folders: Sequence[RunDir]) -> int:
     """Send this job back to the queue, where it waits under its own number."""
-    import subprocess
-
     for folder in folders:
         print(f"{folder.path.name}: unfinished at step {folder.status().step}; back to the queue")
-        _set(folder, State.queued, None)
-    return subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=False).returncode
+        _set(folder, State.queued)
+    code = subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=False).returncode
+    for folder in folders if code else ():  # this job does not come back
+        _set(folder, State.preempted, died=False)
+    return code
 
 
 def _is_over(folder: RunDir) -> bool:
@@ -80,11 +95,12 @@ def _is_hopeless(folder: RunDir, code: int) -> bool:
     return True
 
 
-def _set(folder: RunDir, state: State, failure: Failure | None) -> None:
+def _set(folder: RunDir, state: State, failure: Failure | None = None, *, died: bool = True) -> None:
     try:
         with folder.lock(wait=10):
             status = folder.status()
-            status.count_death(folder.checkpoint_step())
+            if died:
+                status.count_death(folder.checkpoint_step())
             status.state, status.failure = state, failure
             folder.write_status(status)
     except RunBusyError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from moe_sweeps.config.groups import Device, SlurmConfig
@@ -60,6 +60,24 @@ def resources(run: RunConfig, seconds: float) -> Resources:
         mem_gb=launch.mem_gb or math.ceil(processes * _process_gb(run)),
         minutes=launch.minutes or _rounded_minutes(seconds / ranks),
     )
+
+
+def within_limit(needs: Resources, launch: SlurmConfig, most: int | None) -> Resources:
+    """`needs` with no more than the `most` minutes that the partition allows; a longer run goes on after its limit.
+
+    Without this check SLURM, as it is set up by default, takes the job and lets it wait for ever.
+
+    Raises:
+        ConfigError: more were asked for by hand.
+    """
+    if most is None or needs.minutes <= most:
+        return needs
+    if launch.minutes is None:
+        return replace(needs, minutes=most)
+    where = launch.partition or "the default one"
+    rule = f"no job may run longer than {most} minutes in this partition ({where}), and it would wait for ever"
+    fix = f"Use launch.minutes={most}, or leave it out: a run that needs longer goes on after its time limit."
+    raise ConfigError("launch.minutes", launch.minutes, rule, fix)
 
 
 def _gpus(run: RunConfig, launch: SlurmConfig) -> int:

@@ -34,7 +34,8 @@ class ArrayScript:
             **_asked_for(needs),
             **_where(launch),
             array_parallelism=launch.max_parallel or num_jobs,
-            signal_delay_s=launch.signal_seconds,
+            # SLURM looks at time limits every half minute and warns that much too early; a job must not begin with it.
+            signal_delay_s=min(launch.signal_seconds, 30 * needs.minutes),
             setup=[*launch.setup, *_setup(code)],
             srun_args=["--kill-on-bad-exit=1", f"--cpus-per-task={needs.cpus_per_task}", *launch.srun],
             teardown=_teardown(record),

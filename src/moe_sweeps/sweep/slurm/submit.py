@@ -8,7 +8,7 @@ run's lock lets only one worker train it, so that even a job too many would trai
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock
@@ -16,9 +16,9 @@ from filelock import FileLock
 from moe_sweeps.config.groups import SlurmConfig
 from moe_sweeps.errors import LaunchError, RunBusyError
 from moe_sweeps.rundir import SETTLED, RunDir, State
-from moe_sweeps.sweep.slurm.queue import Job, max_array_size, own_jobs
+from moe_sweeps.sweep.slurm.queue import Job, longest_minutes, max_array_size, own_jobs
 from moe_sweeps.sweep.slurm.records import Record, all_records
-from moe_sweeps.sweep.slurm.resources import Resources
+from moe_sweeps.sweep.slurm.resources import Resources, within_limit
 from moe_sweeps.sweep.slurm.script import ArrayScript
 
 
@@ -43,6 +43,7 @@ def submit(wanted: Sequence[Wanted], launch: SlurmConfig, runs_root: Path, sweep
     """Submit every run of `wanted` that is neither settled nor in the queue.
 
     Raises:
+        ConfigError: launch.minutes is longer than the partition allows.
         LaunchError: SLURM refused. Every script is tried with --test-only first, so that as a rule nothing was
             submitted then; what was is on record, and the same line submits the rest later.
     """
@@ -52,6 +53,8 @@ def submit(wanted: Sequence[Wanted], launch: SlurmConfig, runs_root: Path, sweep
         jobs = own_jobs()
         active = active_runs(runs_root, jobs)
         missing = [w for w in wanted if w.folder.path.name not in active and w.folder.status().state not in SETTLED]
+        most = longest_minutes(launch.partition) if missing else None
+        missing = [replace(w, needs=within_limit(w.needs, launch, most)) for w in missing]
         drafts = list(_arrays(missing, launch, folder, runs_root))
         scripts = {record.path: _script(record, launch) for record in drafts}
         for script in scripts.values():
@@ -78,18 +81,20 @@ def active_runs(runs_root: Path, jobs: dict[str, Job]) -> dict[str, Job]:
         if record.job_id is None:
             if record.name not in by_name:
                 continue
-            record.job_id = by_name[record.name].task.split("_")[0]
-            record.write()
+            _note(record, by_name[record.name].task.split("_")[0])
         for index, names in enumerate(record.jobs):
             job = jobs.get(f"{record.job_id}_{index}")
             active |= dict.fromkeys(names, job) if job else {}
+            for folder in (RunDir(runs_root / name) for name in names if job):
+                if folder.status().slurm_job_id is None:  # its submission died before it could say so
+                    _mark_queued(folder, record.task_of(folder.path.name))
     return active
 
 
 def _submit_one(record: Record, script: ArrayScript, already: Sequence[Record]) -> None:
     record.write()
     try:
-        record.job_id = script.submit()
+        job_id = script.submit()
     except LaunchError as error:
         record.path.unlink()
         if already:
@@ -97,6 +102,11 @@ def _submit_one(record: Record, script: ArrayScript, already: Sequence[Record]) 
                 f"submitted before that: {', '.join(str(r.job_id) for r in already)}; type the same line for the rest"
             )
         raise
+    _note(record, job_id)
+
+
+def _note(record: Record, job_id: str) -> None:
+    record.job_id = job_id
     record.write()
     for names in record.jobs:
         for name in names:

@@ -5,31 +5,36 @@ from __future__ import annotations
 import shutil
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from unit.cli.fake_runs import fake_run
 
 from moe_sweeps.cli.manage import main
-from moe_sweeps.rundir import RunDir, State
+from moe_sweeps.errors import LaunchError
+from moe_sweeps.files import write_json
+from moe_sweeps.rundir import RunDir, State, Status
 from moe_sweeps.sweep.follow import LOST, Follower
 from moe_sweeps.sweep.slurm import agree, queue
 from moe_sweeps.sweep.slurm.records import Record
 
-Answer = Callable[[str], list[tuple[str, ...]]]
+Answer = Callable[..., list[tuple[str, ...]]]
 
 
 @pytest.fixture
 def squeue(monkeypatch: pytest.MonkeyPatch) -> Answer:
-    """Sets what squeue prints; returns the list of commands that are called."""
+    """Sets what squeue prints, and sacct, where there is accounting; returns the list of commands that are called."""
 
-    def answer(text: str) -> list[tuple[str, ...]]:
+    def answer(text: str, accounting: str | None = None) -> list[tuple[str, ...]]:
         calls: list[tuple[str, ...]] = []
 
-        def call(*command: str) -> str:
+        def call(*command: str, patience: Sequence[float] = ()) -> str:
             calls.append(command)
-            return text if command[0] == "squeue" else ""
+            if command[0] == "sacct" and accounting is None:
+                raise LaunchError("Slurm accounting storage is disabled")
+            return {"squeue": text, "sacct": accounting or ""}.get(command[0], "")
 
         monkeypatch.setattr(queue, "call", call)
         monkeypatch.setattr(agree, "call", call)
@@ -39,8 +44,12 @@ def squeue(monkeypatch: pytest.MonkeyPatch) -> Answer:
     return answer
 
 
-def job(task: str, state: str) -> str:
-    return f"{task}|moe-x|{state}|None|n1\n"
+def job(task: str, state: str, reason: str = "None") -> str:
+    return f"{task}|moe-x|{state}|{reason}|n1\n"
+
+
+def names(calls: list[tuple[str, ...]]) -> list[str]:
+    return [command[0] for command in calls]
 
 
 def lost_run(root: Path, number: int, task: str) -> RunDir:
@@ -74,7 +83,88 @@ def test_states_that_disagree_are_shown_with_one_call(folders: Path, squeue: Ans
         lost_run(folders, 6, "5_5"),
     ]
     assert states(*runs) == ["queued", LOST, "queued", "queued", "queued", LOST]
-    assert len(calls) == 1
+    assert names(calls) == ["squeue", "sacct"]
+
+
+def test_why_a_job_waits_and_how_it_ended_stand_beside_the_state(folders: Path, squeue: Answer) -> None:
+    calls = squeue(job("5_0", "PENDING", "PartitionTimeLimit"), "5_1|TIMEOUT\n5_2|OUT_OF_MEMORY\n")
+    runs = [
+        fake_run(folders, 1, State.queued, slurm_job_id="5_0"),
+        fake_run(folders, 2, State.queued, slurm_job_id="5_1"),
+        lost_run(folders, 3, "5_2"),
+        fake_run(folders, 4, State.preempted, slurm_job_id="5_3"),  # accounting does not know it
+    ]
+    rows = agree.with_queue(Follower([("", f) for f in runs]).read())
+    assert [row.note for row in rows] == ["PartitionTimeLimit", "TIMEOUT", "OUT_OF_MEMORY", ""]
+    assert calls[1][-1] == "--jobs=5_1,5_2,5_3"
+
+
+def test_a_run_elsewhere_that_falls_silent_is_asked_about(folders: Path, squeue: Answer) -> None:
+    squeue(job("5_1", "RUNNING") + job("5_2", "PENDING"))
+    runs = [fake_run(folders, i, State.running, slurm_job_id=f"5_{i}", host="n1", pid=1) for i in range(4)]
+    for folder in runs[:3]:
+        old = asdict(folder.status()) | {"heartbeat": time.time() - 60}
+        write_json(folder.path / "status.json", old)
+    assert states(*runs) == [LOST, "running", "queued", "running"]
+
+
+class FakeClock:
+    seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def test_who_follows_asks_ever_more_rarely_and_sooner_when_there_is_something_new(
+    folders: Path, squeue: Answer
+) -> None:
+    calls = squeue(job("5_0", "PENDING") + job("5_1", "PENDING"))
+    runs = [fake_run(folders, i, State.queued, slurm_job_id=f"5_{i}") for i in range(2)]
+    clock = FakeClock()
+    queue_of_now = agree.Queue(clock)
+
+    def asked_at(first: int, last: int) -> list[int]:
+        found = []
+        for second in range(first, last):
+            clock.seconds = second
+            before = names(calls).count("squeue")
+            queue_of_now.with_queue(Follower([("", f) for f in runs]).read())
+            found += [second] * (names(calls).count("squeue") - before)
+        return found
+
+    assert asked_at(0, 400) == [0, 30, 90, 210, 330]
+    runs[1].write_status(Status(State.preempted, attempt=1, slurm_job_id="5_1"))
+    assert asked_at(400, 450) == [400, 430]
+    runs[1].write_status(Status(State.preempted, attempt=2, slurm_job_id="5_1"))
+    assert asked_at(450, 470) == [450]
+    runs[0].write_status(Status(State.preempted, attempt=1, slurm_job_id="5_0"))
+    assert asked_at(451, 480) == [465]  # however much there is to ask
+
+
+def test_a_controller_that_does_not_answer_is_left_in_peace(
+    folders: Path, squeue: Answer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    squeue("")
+    tried = []
+
+    def busy(*command: str, patience: Sequence[float] = ()) -> str:
+        tried.append(command)
+        raise LaunchError("Socket timed out")
+
+    monkeypatch.setattr(queue, "call", busy)
+    run = fake_run(folders, 1, State.queued, slurm_job_id="5_0")
+    clock = FakeClock()
+    queue_of_now, rows = agree.Queue(clock), Follower([("", run)]).read()
+    with pytest.raises(LaunchError, match="timed out"):
+        queue_of_now.with_queue(rows)
+    for clock.seconds in range(1, 15):
+        assert queue_of_now.with_queue(rows) == rows
+    assert len(tried) == 1
+    # What the next answer says counts, and accounting that is not there is asked once.
+    calls = squeue("")
+    for clock.seconds in (15, 45, 105):
+        assert [row.state for row in queue_of_now.with_queue(rows)] == [LOST]
+    assert names(calls) == ["squeue", "sacct", "squeue", "squeue"]
 
 
 def test_repair_writes_the_states_down(folders: Path, squeue: Answer) -> None:

@@ -9,8 +9,10 @@ from helpers import compose_run
 
 from moe_sweeps.config.groups import SlurmConfig
 from moe_sweeps.errors import ConfigError
-from moe_sweeps.sweep.slurm.resources import BASE_GB, Resources, resources
+from moe_sweeps.rundir import RunDir
+from moe_sweeps.sweep.slurm.resources import BASE_GB, Resources, resources, within_limit
 from moe_sweeps.sweep.slurm.script import ArrayScript
+from moe_sweeps.sweep.slurm.submit import Wanted, dry_run
 
 
 def needs(*overrides: str, seconds: float = 60.0) -> Resources:
@@ -41,6 +43,23 @@ def test_several_ranks_cannot_be_packed() -> None:
         needs("launch=slurm_node", "launch.pack=2")
 
 
+def test_a_partition_that_allows_less_time_is_enough_unless_more_was_asked_for_by_hand() -> None:
+    def limited(most: int | None, *overrides: str) -> int:
+        run = compose_run("scale=smoke", "launch=slurm", *overrides)
+        assert isinstance(run.launch, SlurmConfig)
+        return within_limit(resources(run, 48_000), run.launch, most).minutes
+
+    assert [limited(None), limited(2000), limited(240)] == [1210, 1210, 240]
+    assert limited(240, "launch.minutes=240") == 240
+    with pytest.raises(ConfigError, match=r"launch\.minutes=241 .* longer than 240 minutes .*\(gpu\).*goes on after"):
+        limited(240, "launch.minutes=241", "launch.partition=gpu")
+
+
+def test_a_short_job_is_not_warned_when_it_begins() -> None:
+    assert "#SBATCH --signal=USR2@30" in script("launch=slurm", "launch.minutes=1")
+    assert "#SBATCH --signal=USR2@600" in script("launch=slurm", "launch.minutes=60", "launch.signal_seconds=600")
+
+
 def script(*overrides: str, jobs: int = 3) -> list[str]:
     run = compose_run("scale=smoke", *overrides)
     assert isinstance(run.launch, SlurmConfig)
@@ -49,12 +68,12 @@ def script(*overrides: str, jobs: int = 3) -> list[str]:
 
 
 def test_script_says_what_is_asked_for() -> None:
-    lines = script(
-        "launch=slurm", "launch.partition=gpu", "launch.account=me", "launch.sbatch=['mail-type=END',exclusive]"
-    )
+    where = ("launch.partition=gpu", "launch.account=me", "launch.exclude='n7,n9'")
+    lines = script("launch=slurm", *where, "launch.sbatch=['mail-type=END',exclusive]")
     for option in (
-        "--array=0-2%3", "--job-name=moe-1", "--partition=gpu", "--account=me", "--gpus-per-node=1", "--mem=5GB",
-        "--time=20", "--requeue", "--signal=USR2@90", "--mail-type=END", "--exclusive",
+        "--array=0-2%3", "--job-name=moe-1", "--partition=gpu", "--account=me", "--exclude=n7,n9",
+        "--gpus-per-node=1", "--mem=5GB", "--time=20", "--requeue", "--signal=USR2@90",
+        "--mail-type=END", "--exclusive",
     ):  # fmt: skip
         assert f"#SBATCH {option}" in lines, option
     assert not any("wckey" in line for line in lines)
@@ -73,3 +92,16 @@ def test_script_throttles_sets_up_and_judges() -> None:
     assert order == sorted(order)
     assert "slurm.job judge /r/slurm/moe-1.json $code" in lines[lines.index("code=$?") + 1]
     assert any(line.startswith("export PYTHONPATH='/code of/day/src'") for line in lines)
+
+
+def test_a_dry_run_gives_the_scripts_and_writes_nothing(tmp_path: Path) -> None:
+    launch = compose_run("scale=smoke", "launch=slurm_cpu", "launch.pack=2").launch
+    assert isinstance(launch, SlurmConfig)
+    short, long = (needs("launch=slurm_cpu", f"launch.minutes={minutes}") for minutes in (5, 50))
+    wanted = [Wanted(RunDir(tmp_path / f"run-{i}"), long if i == 4 else short, tmp_path) for i in range(5)]
+    first, second = dry_run(wanted, launch, tmp_path, "sweep")
+    assert "#SBATCH --array=0-1%2" in first  # four runs, two to a job
+    assert "#SBATCH --time=5\n" in first
+    assert "#SBATCH --array=0-0%1" in second
+    assert "#SBATCH --time=50\n" in second
+    assert list(tmp_path.iterdir()) == []
