@@ -19,10 +19,9 @@ from filelock import FileLock, Timeout
 
 from moe_sweeps.errors import DiskFull, MoeSweepsError, RunBusyError
 from moe_sweeps.rundir import SETTLED, Failure, RunDir, State, Status
-from moe_sweeps.sweep.process import BUSY, Worker, start
+from moe_sweeps.sweep.process import BUSY, UNKNOWN, Worker, start
 
 log = logging.getLogger(__name__)
-UNKNOWN = 255  # exit code of a worker whose server was killed, so that nobody saw how it ended
 POLL_SECONDS = 0.25
 STOP_SECONDS = 60.0
 Tick = Callable[[], None]

@@ -16,8 +16,8 @@ from unit.cli.fake_runs import fake_run
 
 from moe_sweeps.rundir import Failure, RunDir, State, Status
 from moe_sweeps.sweep import local
-from moe_sweeps.sweep.local import UNKNOWN, LocalSweep, drive, record_death
-from moe_sweeps.sweep.process import BUSY
+from moe_sweeps.sweep.local import LocalSweep, drive, record_death
+from moe_sweeps.sweep.process import BUSY, UNKNOWN
 
 PID = 4_000_000
 
