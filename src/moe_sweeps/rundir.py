@@ -45,6 +45,9 @@ PROBE_SECONDS = 1.0
 RESERVED_BYTES = 32 * 1024
 CANCEL_REQUEST = "cancel.json"
 TRACEBACK_MARK = "--- "  # at the beginning of each traceback in traceback.txt
+# libyaml is ten times as fast as Python, and a sweep may have a thousand configs.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 MOVE_AWAY = "Move the folder away; the run is then trained again."
 
 
@@ -84,7 +87,10 @@ class RunDir:
     @classmethod
     def find(cls, root: Path, run_id: str) -> RunDir | None:
         """The folder of a run id under `root`, whatever its name, or None."""
-        found = sorted(root.glob(f"*-{run_id}"))
+        if not root.is_dir():
+            return None
+        with os.scandir(root) as entries:  # a glob takes ten times as long, and a sweep may ask a thousand times
+            found = sorted(root / entry.name for entry in entries if entry.name.endswith(f"-{run_id}"))
         if len(found) > 1:
             names = ", ".join(p.name for p in found)
             raise RunFolderError(f"{root} has several folders of run {run_id}: {names}. Move all but one away.")
@@ -111,7 +117,7 @@ class RunDir:
 
     def config(self) -> dict[str, Any]:
         """The frozen config."""
-        return dict(yaml.safe_load((self.path / "config.yaml").read_text()))
+        return dict(yaml.load((self.path / "config.yaml").read_text(), _LOADER))
 
     def identity(self) -> dict[str, Any]:
         return self._read("identity.json")
@@ -168,7 +174,7 @@ class RunDir:
     # --- writing --------------------------------------------------------------------------------------------------
 
     def write_config(self, config: dict[str, Any]) -> None:
-        write_atomic(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False), durable=True)
+        write_atomic(self.path / "config.yaml", yaml.dump(config, Dumper=_DUMPER, sort_keys=False), durable=True)
 
     def write_status(self, status: Status) -> None:
         """Replace status.json and stamp its heartbeat."""

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -133,9 +134,15 @@ def register_schemas() -> None:
 
 def to_dict(run: RunConfig) -> dict[str, Any]:
     """A run as plain data: what config.yaml freezes."""
-    content = OmegaConf.to_container(OmegaConf.structured(run), enum_to_str=True)
-    assert isinstance(content, dict)
-    return {str(key): value for key, value in content.items()}
+    return {f.name: _plain(getattr(run, f.name)) for f in dataclasses.fields(run)}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Enum):
+        return value.name
+    return [_plain(v) for v in value] if isinstance(value, list) else value
 
 
 def from_dict(content: dict[str, Any]) -> RunConfig:
@@ -193,7 +200,8 @@ def _relevant(group: str, choices: tuple[Setting, ...]) -> tuple[Setting, ...]:
 def _assemble(choices: tuple[Setting, ...], changes: dict[str, dict[str, Any]]) -> RunConfig:
     """The run with each group as its own options make it, and `changes`: owner ("" at the top) -> field -> value."""
     found = _composed(_relevant("", choices))
-    parts: dict[str, Any] = {"paths": _paths(_relevant("", choices), tuple(map(os.environ.get, PATH_VARIABLES)))}
+    paths = _paths(_relevant("", choices), tuple(map(os.environ.get, PATH_VARIABLES)))
+    parts: dict[str, Any] = {"paths": dataclasses.replace(paths)}
     for choice in choices:
         if choice.key in GROUP_TYPES:
             parts[choice.key] = getattr(_composed(_relevant(choice.key, choices)).run, choice.key)
