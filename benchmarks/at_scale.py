@@ -2,10 +2,10 @@
 
     python benchmarks/at_scale.py [--save]
 
-Each is a command in a process of its own, imports included. CPU seconds are held against the limits, because none of them
-waits for anything but one core. The rival of planning composes every combination by Hydra, as a stock Hydra sweep does;
-that is measured on a few and multiplied. Runs are frozen by the project's own code and then filled with the files that a
-finished run of 500 metric lines leaves.
+Each is a command in a process of its own, imports included. CPU seconds are held against the limits, because none of
+them waits for anything but one core. The rival of planning composes every combination by Hydra, as a stock Hydra sweep
+does; that is measured on a few and multiplied. Runs are frozen by the project's own code and then filled with the files
+that a finished run of 500 metric lines leaves.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python benchmarks/growth.py [--save]
 
-Sizes take turns, medians of CPU seconds are fitted: the exponent is the slope of log(seconds) over log(size), by least squares.
-Experts grow at constant active parameters, so an exponent of 0 would mean that only active parameters cost; sequences
-grow at a constant number of tokens, so 0 would mean that attention is free.
+Sizes take turns, medians of CPU seconds are fitted: the exponent is the slope of log(seconds) over log(size), by least
+squares. Experts grow at constant active parameters, so an exponent of 0 would mean that only active parameters cost;
+sequences grow at a constant number of tokens, so 0 would mean that attention is free.
 """
 
 from __future__ import annotations

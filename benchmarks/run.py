@@ -19,7 +19,9 @@ def main() -> int:
     failed, began = [], time.monotonic()
     for case in sys.argv[1:] or CASES:
         started = time.monotonic()
-        code = subprocess.run([sys.executable, str(HERE / f"{case}.py"), "--save"], check=False).returncode
+        script = HERE / f"{case}.py"
+        save = ["--save"] if "--save" in script.read_text() else []  # the others print only
+        code = subprocess.run([sys.executable, str(script), *save], check=False).returncode
         print(f"{case}: {time.monotonic() - started:.0f} s{f', exit code {code}' if code else ''}\n", flush=True)
         failed += [case] if code else []
     subprocess.run([sys.executable, str(HERE / "render.py")], check=True)
