@@ -1,4 +1,4 @@
-"""Sweep throughput: runs an hour here and in stock Hydra, which trains by this project's own function, on the same cores.
+"""Sweep throughput: results an hour here and in stock Hydra training by this project's own function, on the same cores.
 
     python benchmarks/vs_stock_hydra.py [--save] [scale=smoke trainer.steps=100 schedule.warmup_steps=10]
 

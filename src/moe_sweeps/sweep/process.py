@@ -16,8 +16,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 from moe_sweeps.distributed import ALONE, Ranks
@@ -27,6 +28,7 @@ from moe_sweeps.rundir import RunDir
 from moe_sweeps.snapshot import environment
 from moe_sweeps.sweep.server import FAILED, Lines, fork_server, import_trainer, signals_held_back
 
+NOTHING: Mapping[str, str] = MappingProxyType({})
 BUSY = 75  # exit code of a worker that found its run in other hands
 UNKNOWN = 255  # exit code of a worker whose server was killed, so that nobody saw how it ended
 
@@ -71,14 +73,14 @@ class Server:
             )  # fmt: skip
         return cls(ours, process.pid, process.wait)
 
-    def start(self, folder: RunDir) -> ServedWorker:
-        """A new worker for the run of `folder`.
+    def start(self, folder: RunDir, variables: Mapping[str, str] = NOTHING) -> ServedWorker:
+        """A new worker for the run of `folder`, with `variables` in its environment.
 
         Raises:
             OSError: there is none to be had.
         """
         try:
-            self._lines.write({"run": str(folder.path)})
+            self._lines.write({"run": str(folder.path), "environment": dict(variables)})
         except ConnectionError:
             self.gone = True
         answer = None
@@ -151,12 +153,12 @@ class ServedWorker:
 class SnapshotWorker:
     """A worker in an interpreter of its own, for a snapshot that was taken before there were servers."""
 
-    def __init__(self, folder: RunDir, snapshot: Path) -> None:
+    def __init__(self, folder: RunDir, snapshot: Path, variables: Mapping[str, str]) -> None:
         command = [sys.executable, "-m", "moe_sweeps.sweep.process", str(folder.path)]
         # A session of its own: Ctrl-C in the terminal is this process's business, which asks its workers to save.
         with folder.log.open("a") as log:
             self._process = subprocess.Popen(
-                command, env=environment(snapshot), start_new_session=True,
+                command, env=environment(snapshot) | variables, start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
 
@@ -199,16 +201,19 @@ def close_servers() -> None:
 atexit.register(close_servers)
 
 
-def start(folder: RunDir) -> Worker:
-    """A new process that trains the run of `folder`, from its snapshot if it has one."""
+def start(folder: RunDir, variables: Mapping[str, str] = NOTHING) -> Worker:
+    """A new process that trains the run of `folder`, from its snapshot if it has one.
+
+    `variables` are added to its environment: the GPU that it gets.
+    """
     snapshot = snapshot_of(folder)
     if snapshot is not None and not (snapshot / "src" / "moe_sweeps" / "sweep" / "server.py").exists():
-        return SnapshotWorker(folder, snapshot)
+        return SnapshotWorker(folder, snapshot, variables)
     if snapshot in _servers and _servers[snapshot].gone:
         _servers.pop(snapshot).close()
     if snapshot not in _servers:
         _servers[snapshot] = Server.launched(snapshot)
-    return _servers[snapshot].start(folder)
+    return _servers[snapshot].start(folder, variables)
 
 
 def work(folder: RunDir, ranks: Ranks = ALONE) -> None:

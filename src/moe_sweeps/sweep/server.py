@@ -2,9 +2,10 @@
 
     python -m moe_sweeps.sweep.server SOCKET     SOCKET: the number of an inherited socket
 
-Whoever drives a sweep holds the other end of the socket. Both write lines of JSON: `{"run": FOLDER}` is answered by
-`{"pid": N}`, or by `{"error": TEXT}` where no process can be had, and the end of that worker is told as
-`{"pid": N, "exitcode": CODE}`, minus the signal that ended it. The server ends with its driver; workers train on.
+Whoever drives a sweep holds the other end of the socket. Both write lines of JSON. `{"run": FOLDER, "environment":
+{...}}` is answered by `{"pid": N}`, or by `{"error": TEXT}` where no process can be had, and the end of that worker is
+told as `{"pid": N, "exitcode": CODE}`, minus the signal that ended it. The server ends with its driver; workers train
+on.
 
 A worker begins where the server stands: imports are done, nothing has been computed, and no thread is running.
 """
@@ -82,7 +83,7 @@ def serve(end: socket.socket) -> None:
                 if requests is None:
                     return
                 for request in requests:
-                    lines.write(_start_worker(Path(request["run"]), end))
+                    lines.write(_start_worker(request, end))
             if ended in ready:
                 ended.recv(4096)
                 for pid, exitcode in _reaped():
@@ -106,7 +107,7 @@ def signals_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start_worker(run: Path, end: socket.socket) -> dict[str, Any]:
+def _start_worker(request: dict[str, Any], end: socket.socket) -> dict[str, Any]:
     try:
         with signals_held_back():
             pid = fork()
@@ -116,7 +117,8 @@ def _start_worker(run: Path, end: socket.socket) -> dict[str, Any]:
         return {"error": f"no process could be started: {error}"}
     if not pid:
         end.close()
-        _never_return(lambda: _work(run))
+        os.environ.update(request["environment"])
+        _never_return(lambda: _work(Path(request["run"])))
     return {"pid": pid}
 
 
