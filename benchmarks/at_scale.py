@@ -63,9 +63,9 @@ def line(combinations: int) -> list[str]:
 
 def _planning(combinations: int, by_hydra: float, limit: float | None) -> Row:
     wall, cpu = timed([*COMMAND, "plan", "--no-probe", *line(combinations)])
-    held = {} if limit is None else {"limit": limit, "held": "yes" if cpu <= limit else "no"}
+    held: Row = {} if limit is None else {"limit": limit, "held": "yes" if cpu <= limit else "no"}
     what = f"`moe-sweeps plan`, {combinations:,} combinations, against composing each by Hydra"
-    return compared(what, cpu, by_hydra * combinations, CPU, wall_seconds=wall, **held)
+    return compared(what, cpu, by_hydra * combinations, CPU, wall_seconds=wall) | held
 
 
 def _seconds_by_hydra() -> float:

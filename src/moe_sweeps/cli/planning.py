@@ -60,8 +60,10 @@ def costs(found: Plan, *, probing: bool = True) -> tuple[PlanCost, Estimator]:
     first = next(iter(found.runs.values())).run
     launch = first.launch
     todo = sum(1 for p in found.runs.values() if p.state not in SETTLED)
-    on_slurm = isinstance(launch, SlurmConfig)
-    at_hand = (launch.max_parallel or todo) if on_slurm else side_by_side(first.engine.device, launch.pack)
+    if isinstance(launch, SlurmConfig):
+        at_hand = launch.max_parallel or todo
+    else:
+        at_hand = side_by_side(first.engine.device, launch.pack)
     workers = min(launch.workers or at_hand, max(todo, 1)) or 1
     estimator = Estimator(found.runs_root, launch.threads or default_threads(workers), probing=probing)
     return plan_cost(found, estimator, workers), estimator

@@ -158,7 +158,7 @@ class SnapshotWorker:
         # A session of its own: Ctrl-C in the terminal is this process's business, which asks its workers to save.
         with folder.log.open("a") as log:
             self._process = subprocess.Popen(
-                command, env=environment(snapshot) | variables, start_new_session=True,
+                command, env=environment(snapshot) | dict(variables), start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
 

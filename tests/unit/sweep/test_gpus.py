@@ -41,7 +41,12 @@ def test_a_sweep_spreads_its_runs_over_the_gpus(tmp_path: Path, monkeypatch: pyt
         pid, exitcode = 1, 0
 
     given: list[dict[str, str]] = []
-    monkeypatch.setattr(local, "start", lambda _, variables: given.append(variables) or Ended())
+
+    def start(folder: RunDir, variables: dict[str, str]) -> Ended:
+        given.append(variables)
+        return Ended()
+
+    monkeypatch.setattr(local, "start", start)
     runs: list[RunDir] = [fake_run(tmp_path, n, State.planned) for n in range(4)]
     LocalSweep(runs, workers=4, gpus=["0", "1"])._fill()
     assert [variables[gpus.VISIBLE] for variables in given] == ["0", "1", "0", "1"]
