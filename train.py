@@ -5,4 +5,4 @@ import sys
 from moe_sweeps.cli.train import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(fresh=True))

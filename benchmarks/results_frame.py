@@ -80,8 +80,12 @@ def generate(root: Path, runs: int, lines: int) -> None:
         for name, content in files.items():
             (folder / name).write_text(json.dumps(content, indent=2))
         (folder / "config.yaml").write_text(yaml.dump(config, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper)))
-        text = "".join(json.dumps(record) + "\n" for record in map(_record, range(1, lines + 1)))
-        (folder / "metrics.jsonl").write_text(text + ('{"step": 99' if number % 10 == 0 else ""))
+        (folder / "metrics.jsonl").write_text(curve_text(lines) + ('{"step": 99' if number % 10 == 0 else ""))
+
+
+def curve_text(lines: int) -> str:
+    """metrics.jsonl of a run."""
+    return "".join(json.dumps(record) + "\n" for record in map(_record, range(1, lines + 1)))
 
 
 def _record(step: int) -> dict[str, Any]:

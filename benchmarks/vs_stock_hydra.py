@@ -1,9 +1,11 @@
-"""The canonical line with three seeds in stock Hydra and here: how many jobs, how long, and what a second typing does.
+"""Sweep throughput: results an hour here and in stock Hydra training by this project's own function, on the same cores.
 
-    python benchmarks/vs_stock_hydra.py [scale=smoke trainer.steps=100 schedule.warmup_steps=10]
+    python benchmarks/vs_stock_hydra.py [--save] [scale=smoke trainer.steps=100 schedule.warmup_steps=10]
 
-Both train with the same code, on the same config, on one thread, one run after the other: stock Hydra with its own
-`--multirun` and basic launcher, this project with `python train.py -m` and one worker. Data are prepared beforehand.
+Stock Hydra is `--multirun` with its basic launcher: one job after the other in one process, with the threads that a
+single run takes by default. Here it is `python train.py -m` as it stands: workers, threads, plan, probe and the result
+table with it. The two lines are the canonical one with three seeds (18 combinations, 12 runs) and twelve
+runs without duplicates. Data are prepared beforehand.
 """
 
 from __future__ import annotations
@@ -19,17 +21,20 @@ from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from record import Row, record, wants_saving
 
 from moe_sweeps.config.compose import compose, register_schemas
 from moe_sweeps.config.schema import RunConfig, validate
 from moe_sweeps.data.prepare import prepared
 from moe_sweeps.freeze import freeze
+from moe_sweeps.hardware import available_cores
 from moe_sweeps.paths import CONF, REPOSITORY, resolve
 from moe_sweeps.rundir import RunDir
 from moe_sweeps.worker import run_worker
 
 CANONICAL = ["balancer=aux,lossfree", "aux.coef=0.1,0.2,0.6", "seed=0,1,2"]
-SMALL = ["scale=smoke", "trainer.steps=100", "schedule.warmup_steps=10"]
+TWELVE = ["balancer=aux", "aux.coef=0.1,0.2,0.4,0.6", "seed=0,1,2"]
+SMALL = ["scale=proxy", "trainer.steps=60", "schedule.warmup_steps=6", "trainer.final_eval_sequences=64"]
 STOCK = "--stock"  # this file is also the stock Hydra application
 
 
@@ -44,22 +49,34 @@ def stock_job(config: DictConfig) -> None:
 
 
 def main() -> None:
-    """Measure both, twice each: the first time, and the same line typed again."""
+    """Measure both lines in turn, print, and with --save keep."""
+    save = wants_saving()
     small = sys.argv[1:] or SMALL
     run = compose([])
     prepared(run.data, resolve(run.paths.data))
     with tempfile.TemporaryDirectory() as folder:
-        runs = Path(folder) / "runs"
-        stock = [__file__, STOCK, "-m", *CANONICAL, *small, "launch.threads=1"]
-        here = [str(REPOSITORY / "train.py"), "-m", *CANONICAL, *small, "launch.threads=1", "launch.workers=1"]
-        print("| | trained | seconds |\n|---|---|---|")
-        for when in ("first", "again"):
-            own = f"hydra.sweep.dir={folder}/multirun/{when}"  # as by default: a new folder each time
-            seconds, output = timed([*stock, own], runs)
-            print(f"| stock Hydra, {when} | {len(re.findall('JOB DONE', output))} | {seconds:.1f} |")
-            before = done(runs)
-            seconds, _ = timed(here, runs)
-            print(f"| moe_sweeps, {when} | {done(runs) - before} | {seconds:.1f} |")
+        rows = [
+            _line("the canonical line with three seeds", CANONICAL, small, Path(folder) / "canonical", 1.8),
+            _line("twelve runs without duplicates", TWELVE, small, Path(folder) / "twelve", 1.25),
+        ]
+    note = f"Each run: `{' '.join(small)}`. An hour's results are those that differ; stock Hydra trains some twice."
+    title = "Sweep throughput against stock Hydra"
+    record("vs_stock_hydra", title, rows, threads=available_cores(), save=save, note=note)
+
+
+def _line(what: str, line: list[str], small: list[str], runs: Path, target: float) -> Row:
+    stock = [__file__, STOCK, "-m", *line, *small, f"hydra.sweep.dir={runs}/multirun"]
+    theirs, output = timed(stock, runs)
+    ours, _ = timed([str(REPOSITORY / "train.py"), "-m", *line, *small], runs)
+    results = done(runs)
+    again, _ = timed([str(REPOSITORY / "train.py"), "-m", *line, *small], runs)
+    if done(runs) != results:
+        raise RuntimeError("the line typed again trained something")
+    jobs = len(re.findall("JOB DONE", output))
+    return {"what": what, "runs here": results, "jobs of stock Hydra": jobs, "seconds here": ours,
+            "seconds stock": theirs, "results an hour here": results / ours * 3600,
+            "results an hour stock": results / theirs * 3600, "ratio": theirs / ours, "target": target,
+            "typed again, seconds here": again}  # fmt: skip
 
 
 def timed(command: list[str], runs: Path) -> tuple[float, str]:

@@ -31,8 +31,10 @@ def freeze(run: RunConfig, overrides: Sequence[str], *, command: str, workers: i
     found = identity(run)
     frozen = _with_threads(run, run.launch.threads or default_threads(workers))
     submission = provenance(command) | snapshot_entry(run)
+    root = resolve(run.paths.runs)
+    is_new = RunDir.find(root, found["run_id"]) is None
     folder = RunDir.create(
-        resolve(run.paths.runs),
+        root,
         run.run_name,
         found["run_id"],
         config=to_dict(frozen),
@@ -41,7 +43,8 @@ def freeze(run: RunConfig, overrides: Sequence[str], *, command: str, workers: i
         provenance=submission,
         total_steps=run.trainer.steps,
     )
-    _refresh(folder, run, frozen, submission)
+    if not is_new:
+        _refresh(folder, run, frozen, submission)
     return folder
 
 
@@ -84,8 +87,9 @@ def _refresh(folder: RunDir, run: RunConfig, frozen: RunConfig, submission: dict
                 _update(folder, {"snapshot": submission["snapshot"]})
             if status.attempt and run.launch.threads is None:
                 frozen = _with_threads(run, int(folder.config()["launch"]["threads"]))
-            if to_dict(frozen) != folder.config():
-                folder.write_config(to_dict(frozen))
+            wanted = to_dict(frozen)
+            if wanted != folder.config():
+                folder.write_config(wanted)
     except RunBusyError:
         return
 

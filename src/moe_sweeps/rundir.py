@@ -44,8 +44,9 @@ PROBE_SECONDS = 1.0
 # Space that a training run keeps, so that its end can be recorded on a disk that is full.
 RESERVED_BYTES = 32 * 1024
 CANCEL_REQUEST = "cancel.json"
-# The same language by libyaml, ten times as fast where PyYAML was built with it.
+# The same language by libyaml, ten times as fast where PyYAML was built with it; a sweep may have a thousand configs.
 YAML_LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+YAML_DUMPER: type[yaml.SafeDumper] = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 TRACEBACK_MARK = "--- "  # at the beginning of each traceback in traceback.txt
 MOVE_AWAY = "Move the folder away; the run is then trained again."
 
@@ -86,7 +87,10 @@ class RunDir:
     @classmethod
     def find(cls, root: Path, run_id: str) -> RunDir | None:
         """The folder of a run id under `root`, whatever its name, or None."""
-        found = sorted(root.glob(f"*-{run_id}"))
+        if not root.is_dir():
+            return None
+        with os.scandir(root) as entries:  # a glob takes ten times as long, and a sweep may ask a thousand times
+            found = sorted(root / entry.name for entry in entries if entry.name.endswith(f"-{run_id}"))
         if len(found) > 1:
             names = ", ".join(p.name for p in found)
             raise RunFolderError(f"{root} has several folders of run {run_id}: {names}. Move all but one away.")
@@ -170,7 +174,7 @@ class RunDir:
     # --- writing --------------------------------------------------------------------------------------------------
 
     def write_config(self, config: dict[str, Any]) -> None:
-        write_atomic(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False), durable=True)
+        write_atomic(self.path / "config.yaml", yaml.dump(config, Dumper=YAML_DUMPER, sort_keys=False), durable=True)
 
     def write_status(self, status: Status, beat: bool = True) -> None:
         """Replace status.json and stamp its heartbeat, unless it is no sign of life (`beat`)."""

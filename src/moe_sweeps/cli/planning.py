@@ -52,14 +52,18 @@ def costs(found: Plan, *, probing: bool = True) -> tuple[PlanCost, Estimator]:
     """What is left of a plan costs so much on this machine, by finished runs or by a probe."""
     from moe_sweeps.config.groups import SlurmConfig
     from moe_sweeps.freeze import default_threads
-    from moe_sweeps.hardware import available_cores
     from moe_sweeps.rundir import SETTLED
     from moe_sweeps.sweep.cost import plan_cost
     from moe_sweeps.sweep.estimate import Estimator
+    from moe_sweeps.sweep.gpus import side_by_side
 
-    launch = next(iter(found.runs.values())).run.launch
+    first = next(iter(found.runs.values())).run
+    launch = first.launch
     todo = sum(1 for p in found.runs.values() if p.state not in SETTLED)
-    at_hand = (launch.max_parallel or todo) if isinstance(launch, SlurmConfig) else available_cores()
+    if isinstance(launch, SlurmConfig):
+        at_hand = launch.max_parallel or todo
+    else:
+        at_hand = side_by_side(first.engine.device, launch.pack)
     workers = min(launch.workers or at_hand, max(todo, 1)) or 1
     estimator = Estimator(found.runs_root, launch.threads or default_threads(workers), probing=probing)
     return plan_cost(found, estimator, workers), estimator

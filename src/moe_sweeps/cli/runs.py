@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
-import os
 import socket
 import time
 from collections import Counter
@@ -240,9 +239,13 @@ def _trained_on_another_host(folder: RunDir, found: Status) -> bool:
 
 
 def _workers(folder: RunDir) -> int:
-    """As the run was submitted, else as many as there are cores."""
-    asked = folder.config()["launch"].get("workers")
-    return int(asked) if asked else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    """As the run was submitted, else as many as there are cores, or fit on the GPUs."""
+    from moe_sweeps.config.groups import Device
+    from moe_sweeps.sweep.gpus import side_by_side
+
+    config = folder.config()
+    device = Device[config.get("engine", {}).get("device", "auto")]
+    return int(config["launch"].get("workers") or side_by_side(device, config["launch"].get("pack", 1)))
 
 
 def _or(words: Sequence[str]) -> str:

@@ -31,13 +31,14 @@ from moe_sweeps.mirroring import require_tracker
 from moe_sweeps.paths import SWEEPS, resolve
 from moe_sweeps.provenance import command_line
 from moe_sweeps.results.manifest import load_manifest
-from moe_sweeps.rundir import FINISHED, RunDir, State
+from moe_sweeps.rundir import FINISHED, SETTLED, RunDir, State
 from moe_sweeps.sweep.estimate import Estimator
 from moe_sweeps.sweep.file import load_sweep
 from moe_sweeps.sweep.follow import duration
 from moe_sweeps.sweep.grid import single
 from moe_sweeps.sweep.local import LocalSweep, drive
-from moe_sweeps.sweep.plan import Plan, make_plan, unread_settings, write_manifest
+from moe_sweeps.sweep.plan import Plan, PlannedRun, make_plan, unread_settings, write_manifest
+from moe_sweeps.sweep.process import fork_server_now
 from moe_sweeps.sweep.search.space import asks_for_search
 from moe_sweeps.worker import run_worker
 
@@ -59,8 +60,8 @@ OK, REFUSED, STOPPED = 0, 2, 130
 BRING_BACK = "`moe-sweeps retry --cancelled {}` goes on with it."
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the process's exit code."""
+def main(argv: Sequence[str] | None = None, *, fresh: bool = False) -> int:
+    """Entry point; returns the process's exit code. `fresh`: nothing has run in this process, so it may be copied."""
     arguments = _parser().parse_intermixed_args(argv)
     ranks, console = ALONE, make_console()
     try:
@@ -73,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return train_one(console, arguments.overrides, ranks)
         if ranks.size > 1:
             raise MoeSweepsError(f"-m starts processes of its own, and this one is {ranks}. Leave the launcher out.")
-        return sweep(console, arguments.overrides, arguments.budget)
+        return sweep(console, arguments.overrides, arguments.budget, fresh=fresh)
     except MoeSweepsError as error:
         notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", []))
         who = f"{ranks}: " if ranks.size > 1 else ""
@@ -136,8 +137,10 @@ def _train_unless_settled(console: Console, run: RunConfig, folder: RunDir, rank
     return _train_with_bar(console, folder, ranks)
 
 
-def sweep(console: Console, overrides: Sequence[str], budget: str | None = None) -> int:
+def sweep(console: Console, overrides: Sequence[str], budget: str | None = None, *, fresh: bool = False) -> int:
     """Plan, print the plan, run what is missing, and print the result table.
+
+    The workers of a `fresh` process are forked from it as it is now, so that they import nothing.
 
     Raises:
         OverBudget: it takes longer than `budget`; nothing was started.
@@ -146,6 +149,8 @@ def sweep(console: Console, overrides: Sequence[str], budget: str | None = None)
         return run_search(console, overrides, budget, _check_machine_and_data)
     plan = make_plan(overrides)
     launch = next(iter(plan.runs.values())).run.launch
+    if fresh and any(_is_trained_here(p) for p in plan.runs.values()):
+        fork_server_now()  # before a probe computes anything
     # A login node is no place to train a probe on.
     cost, estimator = costs(plan, probing=not isinstance(launch, SlurmConfig))
     show(console, plan, cost)
@@ -168,6 +173,11 @@ def sweep(console: Console, overrides: Sequence[str], budget: str | None = None)
     print_failures(console, view.rows)
     print_tracking(console, view.rows)
     return exit_code(view.rows)
+
+
+def _is_trained_here(planned: PlannedRun) -> bool:
+    launch = planned.run.launch
+    return not isinstance(launch, SlurmConfig) and not launch.snapshot and planned.state not in SETTLED
 
 
 def _show_table(console: Console, plan: Plan) -> None:

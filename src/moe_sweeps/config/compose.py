@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, is_dataclass
@@ -24,6 +25,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, Node, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from moe_sweeps.config.groups import PathsConfig
 from moe_sweeps.config.registry import Component
 from moe_sweeps.config.schema import GROUP_TYPES, KIND_WHERE_ABSENT, REGISTRY, RunConfig, validate
 from moe_sweeps.errors import ConfigError, nearest
@@ -32,6 +34,8 @@ from moe_sweeps.paths import CONF
 
 # Groups whose files set values all over the config (`# @package _global_`) instead of filling a key of their own.
 GLOBAL_GROUPS = ("scale", "compat")
+# What the folders in conf/config.yaml follow; it may change while a process lives.
+PATH_VARIABLES = ("MOE_SWEEPS_RUNS", "MOE_SWEEPS_DATA", "MOE_SWEEPS_REPORTS")
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +209,8 @@ def _relevant(group: str, choices: tuple[Setting, ...]) -> tuple[Setting, ...]:
 def _assemble(choices: tuple[Setting, ...], changes: dict[str, dict[str, Any]]) -> RunConfig:
     """The run with each group as its own options make it, and `changes`: owner ("" at the top) -> field -> value."""
     found = _composed(_relevant("", choices))
-    parts: dict[str, Any] = {"paths": OmegaConf.to_object(found.config.paths)}  # the environment may have changed
+    paths = _paths(_relevant("", choices), tuple(map(os.environ.get, PATH_VARIABLES)))
+    parts: dict[str, Any] = {"paths": dataclasses.replace(paths)}
     for choice in choices:
         if choice.key in GROUP_TYPES:
             parts[choice.key] = getattr(_composed(_relevant(choice.key, choices)).run, choice.key)
@@ -213,6 +218,14 @@ def _assemble(choices: tuple[Setting, ...], changes: dict[str, dict[str, Any]]) 
         if owner:
             parts[owner] = dataclasses.replace(parts.get(owner) or getattr(found.run, owner), **fields)
     return dataclasses.replace(found.run, **parts, **changes.get("", {}))
+
+
+@functools.lru_cache(maxsize=1024)
+def _paths(choices: tuple[Setting, ...], environment: tuple[str | None, ...]) -> PathsConfig:
+    """The folders of `choices` where PATH_VARIABLES have the values of `environment`, which are those of now."""
+    paths = OmegaConf.to_object(_composed(choices).config.paths)
+    assert isinstance(paths, PathsConfig)
+    return paths
 
 
 @functools.lru_cache(maxsize=4096)

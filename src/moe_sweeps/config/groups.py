@@ -199,6 +199,8 @@ class LaunchConfig(Component):
     snapshot: bool = knob(False, neutral=False)
     # A run whose worker keeps dying is given up after so many attempts in a row that reached no new checkpoint.
     max_attempts_without_progress: int = knob(3, ge=1, neutral=3)
+    # Runs side by side: on SLURM in one job, on this machine on one GPU. Without a GPU `workers` alone decides.
+    pack: int = knob(1, ge=1, neutral=1)
 
 
 @component("launch", "slurm")
@@ -222,7 +224,6 @@ class SlurmConfig(LaunchConfig):
     sbatch: list[str] = field(default_factory=list)  # more options of sbatch: "mail-type=END"
     srun: list[str] = field(default_factory=list)  # more options of srun: "--container-image=..."
     setup: list[str] = field(default_factory=list)  # shell lines before training: "module load cuda"
-    pack: int = knob(1, ge=1)  # runs that share one job, side by side
     max_parallel: int | None = knob(None, ge=1)  # jobs of one array that run at the same time
     signal_seconds: int = knob(90, ge=1)  # the warning that SLURM gives before the time limit
     wait: bool = False

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
@@ -110,14 +111,16 @@ def readers_of(group: str) -> str:
     return " or ".join(sorted(names)) or "no component"
 
 
+SIGNS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
+    "ge": (">=", operator.ge),
+    "gt": (">", operator.gt),
+    "le": ("<=", operator.le),
+    "lt": ("<", operator.lt),
+}
+
+
 def broken_bounds(prefix: str, config: Any) -> Iterator[ConfigError]:
     """Yield an error for every field of a dataclass whose value is outside its declared bounds."""
-    signs: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
-        "ge": (">=", lambda v, b: v >= b),
-        "gt": (">", lambda v, b: v > b),
-        "le": ("<=", lambda v, b: v <= b),
-        "lt": ("<", lambda v, b: v < b),
-    }
     for field in dataclasses.fields(config):
         value, bounds = getattr(config, field.name), field.metadata.get("bounds", {})
         if isinstance(value, float) and not math.isfinite(value):
@@ -125,8 +128,8 @@ def broken_bounds(prefix: str, config: Any) -> Iterator[ConfigError]:
             continue
         if value is None or not bounds:
             continue
-        rule = " and ".join(f"{signs[k][0]} {bound}" for k, bound in bounds.items())
-        if not all(signs[k][1](value, bound) for k, bound in bounds.items()):
+        if not all(SIGNS[k][1](value, bound) for k, bound in bounds.items()):
+            rule = " and ".join(f"{SIGNS[k][0]} {bound}" for k, bound in bounds.items())
             default = field.default
             fix = f"Its default is {default}." if default not in (None, dataclasses.MISSING) else "Choose such a value."
             yield ConfigError(f"{prefix}{field.name}", value, f"it must be {rule}", fix)

@@ -19,10 +19,10 @@ from filelock import FileLock, Timeout
 
 from moe_sweeps.errors import DiskFull, MoeSweepsError, RunBusyError
 from moe_sweeps.rundir import SETTLED, Failure, RunDir, State, Status
-from moe_sweeps.sweep.process import BUSY, Worker, start
+from moe_sweeps.sweep.gpus import VISIBLE, least_used, shared_gpus, visible_gpus
+from moe_sweeps.sweep.process import BUSY, UNKNOWN, Worker, start
 
 log = logging.getLogger(__name__)
-UNKNOWN = 255  # exit code of a worker whose server was killed, so that nobody saw how it ended
 POLL_SECONDS = 0.25
 STOP_SECONDS = 60.0
 Tick = Callable[[], None]
@@ -68,6 +68,9 @@ class LocalSweep:
     elsewhere: list[RunDir] = field(default_factory=list)
     stopping: bool = False
     feed: Feed | None = None
+    gpus: list[str] = field(default_factory=visible_gpus)
+    _places: dict[RunDir, str | None] = field(default_factory=dict)
+    _environment: dict[str, str] = field(default_factory=dict)
 
     def run(self, tick: Tick) -> None:
         """Train everything; `tick` is called a few times a second.
@@ -75,7 +78,7 @@ class LocalSweep:
         Raises:
             KeyboardInterrupt: the process was asked to stop, and the workers have saved their state and ended.
         """
-        with self._stop_on_signals():
+        with self._stop_on_signals(), shared_gpus(self.gpus, self.workers) as self._environment:
             try:
                 while not self.stopping:
                     self._fill()
@@ -123,7 +126,7 @@ class LocalSweep:
             if folder is None:
                 return
             try:
-                self.active[folder] = start(folder)
+                self.active[folder] = start(folder, self._environment | self._own_gpu(folder))
             except (MoeSweepsError, OSError) as error:
                 _record_no_start(folder, error)
 
@@ -133,6 +136,10 @@ class LocalSweep:
             if _is_missing(folder, retry_failed=True):  # else cancelled or finished elsewhere while it waited here
                 return folder
         return self.feed([*self.active, *self.elsewhere]) if self.feed else None
+
+    def _own_gpu(self, folder: RunDir) -> dict[str, str]:
+        gpu = self._places[folder] = least_used(self.gpus, (self._places.get(run) for run in self.active))
+        return {} if gpu is None else {VISIBLE: gpu}
 
     def _in_use(self) -> int:
         """Workers of this machine that train one of our runs, those of a driver that was killed among them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import time
 from dataclasses import dataclass
@@ -49,6 +50,9 @@ def probe(run: RunConfig, threads: int) -> Probe:
     def weigh(folder: RunDir) -> None:
         sizes.append(max((p.stat().st_size for p in folder.checkpoints.iterdir()), default=0))
 
+    # One that would end within the probe is made longer, so that there are steps enough, and no final evaluation.
+    longer = dataclasses.replace(run.trainer, steps=max(run.trainer.steps, PROBE_STEPS + 1))
+    run = dataclasses.replace(run, trainer=longer)
     rehearse(run, random_tokens(run), PROBE_STEPS, threads=threads, after_step=note, end=weigh)
     steps = np.diff(stamps)[WARM_UP_STEPS - 1 :]
     return Probe(statistics.median(steps.tolist()), sizes[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
-from moe_sweeps.config.compose import GLOBAL_GROUPS, options, register_schemas
+from moe_sweeps.config.compose import GLOBAL_GROUPS, PATH_VARIABLES, options, register_schemas, to_dict
 from moe_sweeps.paths import CONF
 
 VALUES = {
@@ -73,3 +74,17 @@ def test_folders_follow_the_environment_of_the_moment(tmp_path: Path, monkeypatc
     for name in ("a", "b"):
         monkeypatch.setenv("MOE_SWEEPS_RUNS", str(tmp_path / name))
         assert compose_run("scale=smoke").paths.runs == str(tmp_path / name)
+
+
+def test_what_the_folders_follow_is_known() -> None:
+    """They are read again only when one of these variables has changed."""
+    assert tuple(re.findall(r"oc\.env:(\w+)", (CONF / "config.yaml").read_text())) == PATH_VARIABLES
+
+
+@pytest.mark.parametrize(
+    "line", ["balancer=lossfree", "launch=slurm launch.sbatch=[a,b]", "compat=talk", "data_seed=3"]
+)
+def test_plain_data_are_what_omegaconf_makes_of_a_run(line: str) -> None:
+    run = compose_run(*line.split())
+    assert to_dict(run) == OmegaConf.to_container(OmegaConf.structured(run), enum_to_str=True)
+    assert list(to_dict(run)) == list(OmegaConf.structured(run))

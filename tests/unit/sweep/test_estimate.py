@@ -14,7 +14,7 @@ from moe_sweeps.rundir import RunDir, State, Status
 from moe_sweeps.sweep.cost import count_text, flops_text, plan_cost, size_text
 from moe_sweeps.sweep.estimate import CHECKPOINT_BYTES_PER_PARAM, Estimator, cost_key, tokens_of, wall_time
 from moe_sweeps.sweep.plan import make_plan
-from moe_sweeps.sweep.probe import PROBE_STEPS, Probe
+from moe_sweeps.sweep.probe import PROBE_STEPS, Probe, probe
 
 
 def finish(*line: str, seconds: float, tokens: int, host: str | None = None, checkpoint: int = 0) -> RunDir:
@@ -83,6 +83,12 @@ def test_a_probe_measures_steps_and_checkpoints(folders: Path) -> None:
     assert estimate.checkpoint_bytes > CHECKPOINT_BYTES_PER_PARAM * params
     assert estimate.checkpoint_bytes < 1.5 * CHECKPOINT_BYTES_PER_PARAM * params + 60_000
     assert not folders.exists()  # a probe leaves nothing behind
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_run_that_is_shorter_than_a_probe_is_probed(folders: Path, steps: int) -> None:
+    run = compose_run(*TINY, f"trainer.steps={steps}", "schedule.warmup_steps=0")
+    assert probe(run, threads=1).seconds_per_step > 0
 
 
 def test_what_is_too_large_is_not_probed(folders: Path) -> None:

@@ -16,8 +16,8 @@ from unit.cli.fake_runs import fake_run
 
 from moe_sweeps.rundir import Failure, RunDir, State, Status
 from moe_sweeps.sweep import local
-from moe_sweeps.sweep.local import UNKNOWN, LocalSweep, drive, record_death
-from moe_sweeps.sweep.process import BUSY
+from moe_sweeps.sweep.local import LocalSweep, drive, record_death
+from moe_sweeps.sweep.process import BUSY, UNKNOWN
 
 PID = 4_000_000
 
@@ -138,18 +138,18 @@ def test_an_orphan_of_a_killed_server_is_waited_for(folder: RunDir) -> None:
 def test_workers_of_a_killed_driver_count_as_workers(folder: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.write_status(Status(State.running, host=socket.gethostname()))
     second = fake_run(folder.path.parent, 2)
-    monkeypatch.setattr(local, "start", lambda _: pytest.fail("it must not start a second worker"))
+    monkeypatch.setattr(local, "start", lambda *_: pytest.fail("it must not start a second worker"))
     LocalSweep([second], workers=1, elsewhere=[folder])._fill()
 
 
 def test_a_cancelled_run_is_not_started(folder: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.write_status(Status(State.cancelled))
-    monkeypatch.setattr(local, "start", lambda _: pytest.fail("it was cancelled"))
+    monkeypatch.setattr(local, "start", lambda *_: pytest.fail("it was cancelled"))
     LocalSweep([folder], workers=1).run(lambda: None)
 
 
 def test_a_worker_that_cannot_start_is_a_failure(folder: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_memory(_: RunDir) -> None:
+    def no_memory(*_: object) -> None:
         raise OSError(12, "Cannot allocate memory")
 
     monkeypatch.setattr(local, "start", no_memory)
