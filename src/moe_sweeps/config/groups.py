@@ -42,6 +42,14 @@ class ExpertBackend(Enum):
     loop = "loop"
 
 
+class KernelChoice(Enum):
+    """What runs between the matrix products of a model in float32 on CPU; the results agree to rounding."""
+
+    auto = "auto"  # compiled where there is a C++ compiler, or where there was one before, else torch
+    compiled = "compiled"
+    torch = "torch"
+
+
 @component("model", "llama")
 @dataclass(slots=True)
 class ModelConfig(Component):
@@ -161,6 +169,7 @@ class EngineConfig(Component):
     kind: str = "native"
     device: Device = Device.auto
     expert_backend: ExpertBackend = ExpertBackend.auto
+    kernels: KernelChoice = knob(KernelChoice.auto, neutral=KernelChoice.auto)
 
     def check(self, run: RunConfig) -> Iterator[ConfigError]:
         # 16 bytes. Under precision=auto a GPU means bfloat16, which the model itself then refuses.

@@ -19,6 +19,8 @@ from torch.autograd.function import once_differentiable
 
 from moe_sweeps.config.groups import ExpertBackend
 from moe_sweeps.errors import ConfigError
+from moe_sweeps.kernels import Kernels
+from moe_sweeps.model import fused
 from moe_sweeps.model.precision import compute_dtype
 from moe_sweeps.model.router import ExpertPicks, Ranking, Router, Routing
 
@@ -32,17 +34,27 @@ class MoE(nn.Module):
     def __init__(self, router: Router, experts: Experts) -> None:
         super().__init__()
         self.router, self.experts = router, experts
+        self.kernels: Kernels | None = None
 
     def forward(self, x_TD: Tensor, ranking: Ranking | None = None) -> tuple[Tensor, Routing]:
         """y_t = sum_k w_tk expert_{i_tk}(x_t) (arXiv 2401.04088, eq. 2): y (T, D) and the decision behind it."""
         routing: Routing = self.router(x_TD, ranking)
         if routing.expert_picks is not None:
             return self._expert_choice(x_TD, routing, routing.expert_picks), routing
+        if kernels := self._fused_kernels(x_TD):
+            weights = (self.experts.up_EHD, self.experts.down_EDF)
+            return fused.moe(x_TD, routing.weights_TK, *weights, routing.ids_TK, kernels), routing
         picks = sort_picks(routing.ids_TK)
         x_PD = _Dispatch.apply(x_TD, picks)  # type: ignore[no-untyped-call]
         y_PD = self.experts(x_PD, routing.counts_E)
         y_TD = _Combine.apply(y_PD, routing.weights_TK, picks)  # type: ignore[no-untyped-call]
         return y_TD, routing
+
+    def _fused_kernels(self, x_TD: Tensor) -> Kernels | None:
+        """The kernels, unless the experts are to be computed in another way."""
+        kernels = fused.kernels_for(x_TD, self.kernels)
+        wanted = self.experts.backend is ExpertBackend.auto
+        return kernels if kernels is not None and kernels.has_products and wanted else None
 
     def _expert_choice(self, x_TD: Tensor, routing: Routing, picks: ExpertPicks) -> Tensor:
         """y_t = sum of w_ec expert_e(x_t) over all picks (e, c) of token t: y (T, D), 0 without any."""
