@@ -24,6 +24,7 @@ from moe_sweeps.gradients import Gradients
 from moe_sweeps.health import CollapseWatch
 from moe_sweeps.journal import Journal, Observer
 from moe_sweeps.metrics import maxvio
+from moe_sweeps.model.fused import go_on, uses_kernels
 from moe_sweeps.model.precision import Compute
 from moe_sweeps.model.transformer import Transformer, build_model, weights_digest
 from moe_sweeps.monitor import RouterMonitor
@@ -189,6 +190,7 @@ class Trainer:
             "timer": self.timer.state_dict(),
             "random": gather_random_states(self.device, self.ranks),
             "autocast": self.compute.autocast,
+            "kernels": uses_kernels(self.model, self.compute),
         }
 
     def _load(self, step: int, state: dict[str, Any]) -> None:
@@ -198,6 +200,7 @@ class Trainer:
             raise ConfigError(
                 "engine.device", self.device.type, rule, "Go on where it began, or set trainer.precision."
             )
+        go_on(self.model, self.compute, began_with_kernels=state.get("kernels", False))
         # Before there could be several processes the state stood there by itself.
         random = [state["random"]] if isinstance(state["random"], dict) else state["random"]
         self.ranks.require_size(len(random))

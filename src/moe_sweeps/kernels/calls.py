@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# The arguments of each function: n number of threads, i integer, f float, t tensor, g the product of matrices.
+# The arguments of each function: n number of threads, i integer, f float, t tensor.
 _SIGNATURES = {
     "rms_norm": "n iif tttt",
     "rms_norm_backward": "n ii tttttt",
     "swiglu": "n ii tt",
     "swiglu_backward": "n ii tttt",
-    "experts": "n g iii tttttt",
-    "experts_backward": "n g iii ttttttttt",
+    "experts": "n iii tttttt",
+    "experts_backward": "n iii ttttttttt",
     "sort_picks": "iii tttt",
     "dispatch": "n iii ttt",
     "combine": "n iii tttt",
@@ -29,7 +29,8 @@ _SIGNATURES = {
     "attention": "n iiii ttttt",
     "attention_backward": "n iiii ttttttt",
 }
-_TYPES = {"n": ctypes.c_int, "i": ctypes.c_int64, "f": ctypes.c_float, "t": ctypes.c_void_p, "g": ctypes.c_void_p}
+PANEL = 16  # tokens of an expert that are worked on together
+_TYPES = {"n": ctypes.c_int, "i": ctypes.c_int64, "f": ctypes.c_float, "t": ctypes.c_void_p}
 
 
 class Kernels:
@@ -37,7 +38,6 @@ class Kernels:
 
     def __init__(self, path: Path) -> None:
         self._library = ctypes.CDLL(str(path))
-        self._sgemm = _sgemm()
         for name, signature in _SIGNATURES.items():
             function = getattr(self._library, name)
             function.argtypes = [_TYPES[letter] for letter in signature.replace(" ", "")]
@@ -77,24 +77,20 @@ class Kernels:
         self._call("swiglu_backward", *dy_PF.shape, h_PH, dy_PF, dh_PH, None)
         return dh_PH
 
-    @property
-    def has_products(self) -> bool:
-        """Whether `experts` can be called: torch brings a BLAS along that we found."""
-        return self._sgemm is not None
-
     def experts(self, x_PD: Tensor, up_EHD: Tensor, down_EDF: Tensor, ends_E: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows through their experts' SwiGLU networks, and what the gate and up projections gave (P, H)."""
-        h_PH, y_PD = x_PD.new_empty(len(x_PD), up_EHD.shape[1]), torch.empty_like(x_PD)
-        self._call("experts", self._sgemm, *_sizes(down_EDF), ends_E, x_PD, up_EHD, down_EDF, h_PH, y_PD)
-        return y_PD, h_PH
+        """Rows through their experts' SwiGLU networks, and what the backward pass needs to know again."""
+        num_experts, hidden = up_EHD.shape[:2]
+        h, y_PD = x_PD.new_empty((len(x_PD) // PANEL + num_experts) * PANEL, hidden), torch.empty_like(x_PD)
+        self._call("experts", *_sizes(down_EDF), ends_E, x_PD, up_EHD, down_EDF, h, y_PD)
+        return y_PD, h
 
     def experts_backward(
-        self, x_PD: Tensor, up_EHD: Tensor, down_EDF: Tensor, ends_E: Tensor, h_PH: Tensor, dy_PD: Tensor
+        self, x_PD: Tensor, up_EHD: Tensor, down_EDF: Tensor, ends_E: Tensor, h: Tensor, dy_PD: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients of x, of the gate and up projections, and of the down projections."""
         grads = tuple(torch.empty_like(tensor) for tensor in (x_PD, up_EHD, down_EDF))
         sizes = _sizes(down_EDF)
-        self._call("experts_backward", self._sgemm, *sizes, ends_E, x_PD, up_EHD, down_EDF, h_PH, dy_PD, *grads)
+        self._call("experts_backward", *sizes, ends_E, x_PD, up_EHD, down_EDF, h, dy_PD, *grads)
         return grads[0], grads[1], grads[2]
 
     def sort_picks(self, ids_TK: Tensor, num_experts: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -168,11 +164,3 @@ def _head_sizes(qkv_BSQ: Tensor, cos_SC: Tensor) -> tuple[int, int, int, int]:
     batch, seq_len, rows = qkv_BSQ.shape
     head_dim = cos_SC.shape[1]
     return batch, seq_len, rows // (3 * head_dim), head_dim
-
-
-def _sgemm() -> int | None:
-    """The address of BLAS's sgemm_ with 32-bit integers in torch's own library, where it lets others call it."""
-    folder = Path(torch.__file__).parent / "lib"
-    found = [path for path in folder.glob("libtorch_cpu.*") if path.suffix in (".so", ".dylib")]
-    function = getattr(ctypes.CDLL(str(found[0])), "sgemm_", None) if found else None
-    return None if function is None else ctypes.cast(function, ctypes.c_void_p).value

@@ -166,64 +166,186 @@ EXPORT void swiglu_backward(int threads, i64 P, i64 F, const float* h_PH, const 
     }
 }
 
-// --- Experts: each one's rows through its SwiGLU, a few hundred rows at a time, so that what passes between two
-// products stays in the cache ----------------------------------------------------------------------------------------
-
-// BLAS's sgemm_ (column-major, everything by reference), which torch brings along.
-typedef void (*Sgemm)(const char*, const char*, const int*, const int*, const int*, const float*, const float*,
-                      const int*, const float*, const int*, const float*, float*, const int*);
+// --- Experts -----------------------------------------------------------------------------------------------------------
+//
+// An expert works on CHUNK tokens at a time, in panels of 16: a panel holds 16 values, one for each token, for each row
+// of an activation (row r of token t is at r * 16 + t). So a panel is the vectors of a matrix product whose other
+// factor, a weight matrix, is read as it lies, whichever way it is to be transposed, and what passes between two
+// products stays in the cache. Tokens that fill up the last panel are zeros.
 
 namespace {
 
-const i64 FORWARD_ROWS = 128, BACKWARD_ROWS = 256;
+const i64 PANEL = 2 * W, CHUNK = 128;
+const int TILE = 6;  // rows of a product that are kept in registers, with PANEL columns
 
-// Row-major C (m, n) = op(A) (m, k) op(B) (k, n) + beta C; op transposes what is stored the other way.
-inline void multiply(Sgemm sgemm, bool transpose_a, bool transpose_b, i64 m, i64 n, i64 k, const float* a,
-                     const float* b, float* c, float beta = 0) {
-    const int m_ = (int)m, n_ = (int)n, k_ = (int)k, lda = (int)(transpose_a ? m : k), ldb = (int)(transpose_b ? k : n);
-    const float one = 1;
-    sgemm(transpose_b ? "T" : "N", transpose_a ? "T" : "N", &n_, &m_, &k_, &one, b, &ldb, a, &lda, &beta, c, &n_);
-}
-
-}  // namespace
-
-EXPORT void experts(int threads, Sgemm sgemm, i64 E, i64 D, i64 F, const int32_t* ends_E, const float* x_PD,
-                    const float* up_EHD, const float* down_EDF, float* h_PH, float* y_PD) {
-    std::vector<float> a_RF(FORWARD_ROWS * F);
-    i64 p = 0;
-    for (i64 e = 0; e < E; e++) {
-        while (p < ends_E[e]) {
-            const i64 rows = std::min(FORWARD_ROWS, ends_E[e] - p);
-            float* h = h_PH + p * 2 * F;
-            multiply(sgemm, false, true, rows, 2 * F, D, x_PD + p * D, up_EHD + e * 2 * F * D, h);
-            swiglu(threads, rows, F, h, a_RF.data());
-            multiply(sgemm, false, true, rows, D, F, a_RF.data(), down_EDF + e * D * F, y_PD + p * D);
-            p += rows;
+// c[i, 0..16) = (add ? c : 0) + sum over o < outer, k < K of a[o, i, k] b[o, k, 0..16); b goes on from o to o + 1.
+template <int ROWS>
+inline void tile(i64 outer, i64 K, const float* a, i64 a_outer, i64 a_row, i64 a_k, const float* b, float* c, i64 c_row,
+                 i64 columns, bool add) {
+    v8 sums[ROWS][2] = {};
+    for (i64 o = 0; o < outer; o++, a += a_outer) {
+        const float* next = a;
+        for (i64 k = 0; k < K; k++, b += PANEL, next += a_k) {
+            const v8 b0 = load(b), b1 = load(b + W);
+#pragma GCC unroll 6
+            for (int i = 0; i < ROWS; i++) {
+                const float x = next[i * a_row];
+                sums[i][0] += x * b0;
+                sums[i][1] += x * b1;
+            }
+        }
+    }
+#pragma GCC unroll 6
+    for (int i = 0; i < ROWS; i++) {
+        float* out = c + i * c_row;
+        for (i64 half = 0; half < 2 && half * W < columns; half++) {
+            const i64 n = std::min((i64)W, columns - half * W);
+            put(out + half * W, add ? get(out + half * W, n) + sums[i][half] : sums[i][half], n);
         }
     }
 }
 
-EXPORT void experts_backward(int threads, Sgemm sgemm, i64 E, i64 D, i64 F, const int32_t* ends_E, const float* x_PD,
-                             const float* up_EHD, const float* down_EDF, const float* h_PH, const float* dy_PD,
-                             float* dx_PD, float* dup_EHD, float* ddown_EDF) {
-    std::vector<float> a_RF(BACKWARD_ROWS * F), da_RF(BACKWARD_ROWS * F), dh_RH(BACKWARD_ROWS * 2 * F);
-    i64 p = 0;
-    for (i64 e = 0; e < E; e++) {
-        const float *up = up_EHD + e * 2 * F * D, *down = down_EDF + e * D * F;
-        float *dup = dup_EHD + e * 2 * F * D, *ddown = ddown_EDF + e * D * F;
-        if (p == ends_E[e]) {
-            std::memset(dup, 0, 2 * F * D * sizeof(float));
-            std::memset(ddown, 0, D * F * sizeof(float));
+inline void tile_of(i64 rows, i64 outer, i64 K, const float* a, i64 a_outer, i64 a_row, i64 a_k, const float* b,
+                    float* c, i64 c_row, i64 columns, bool add) {
+    switch (rows) {
+        case 1: return tile<1>(outer, K, a, a_outer, a_row, a_k, b, c, c_row, columns, add);
+        case 2: return tile<2>(outer, K, a, a_outer, a_row, a_k, b, c, c_row, columns, add);
+        case 3: return tile<3>(outer, K, a, a_outer, a_row, a_k, b, c, c_row, columns, add);
+        case 4: return tile<4>(outer, K, a, a_outer, a_row, a_k, b, c, c_row, columns, add);
+        case 5: return tile<5>(outer, K, a, a_outer, a_row, a_k, b, c, c_row, columns, add);
+        default: return tile<TILE>(outer, K, a, a_outer, a_row, a_k, b, c, c_row, columns, add);
+    }
+}
+
+// Panels c (M rows) = A (M, K) times panels b (K rows), where A[i, k] is at a[i * a_row + k * a_k].
+inline void times_panels(i64 panels, i64 M, i64 K, const float* a, i64 a_row, i64 a_k, const float* b, float* c,
+                         float* packed_KT) {
+    for (i64 i = 0; i < M; i += TILE) {
+        const i64 rows = std::min((i64)TILE, M - i);
+        const float* block = a + i * a_row;
+        i64 row = a_row, step = a_k;
+        if (a_k != 1 && panels > 3) {  // read with a stride once, not once for each panel
+            for (i64 k = 0; k < K; k++)
+                for (i64 r = 0; r < rows; r++) packed_KT[k * TILE + r] = block[r * a_row + k * a_k];
+            block = packed_KT, row = 1, step = TILE;
         }
-        for (float beta = 0; p < ends_E[e]; beta = 1) {
-            const i64 rows = std::min(BACKWARD_ROWS, ends_E[e] - p);
-            const float *x = x_PD + p * D, *dy = dy_PD + p * D;
-            multiply(sgemm, false, false, rows, F, D, dy, down, da_RF.data());
-            swiglu_backward(threads, rows, F, h_PH + p * 2 * F, da_RF.data(), dh_RH.data(), a_RF.data());
-            multiply(sgemm, true, false, D, F, rows, dy, a_RF.data(), ddown, beta);
-            multiply(sgemm, true, false, 2 * F, D, rows, dh_RH.data(), x, dup, beta);
-            multiply(sgemm, false, false, rows, D, 2 * F, dh_RH.data(), up, dx_PD + p * D);
-            p += rows;
+        for (i64 p = 0; p < panels; p++)
+            tile_of(rows, 1, K, block, 0, row, step, b + p * K * PANEL, c + (p * M + i) * PANEL, PANEL, PANEL, false);
+    }
+}
+
+// c (M, N) = (add ? c : 0) + sum over tokens of panels a (M rows) and columns b: for each 16 of N, 16 values a token.
+inline void outer_products(i64 panels, i64 M, i64 N, const float* a, const float* b, float* c, bool add) {
+    for (i64 n = 0; n < N; n += PANEL)
+        for (i64 i = 0; i < M; i += TILE)
+            tile_of(std::min((i64)TILE, M - i), panels, PANEL, a + i * PANEL, M * PANEL, PANEL, 1,
+                    b + n * panels * PANEL, c + i * N + n, N, std::min(PANEL, N - n), add);
+}
+
+// Rows of tokens (n, D) into panels, and back.
+inline void to_panels(i64 n, i64 panels, i64 D, const float* rows_nD, float* out) {
+    if (n % PANEL) std::memset(out + (panels - 1) * D * PANEL, 0, D * PANEL * sizeof(float));
+    for (i64 p = 0; p < panels; p++) {
+        const i64 tokens = std::min(PANEL, n - p * PANEL);
+        for (i64 d = 0; d < D; d++)
+            for (i64 t = 0; t < tokens; t++) out[(p * D + d) * PANEL + t] = rows_nD[(p * PANEL + t) * D + d];
+    }
+}
+inline void from_panels(i64 n, i64 D, const float* in, float* rows_nD) {
+    for (i64 p = 0; p * PANEL < n; p++)
+        for (i64 t = 0; t < std::min(PANEL, n - p * PANEL); t++)
+            for (i64 d = 0; d < D; d++) rows_nD[(p * PANEL + t) * D + d] = in[(p * D + d) * PANEL + t];
+}
+
+// Rows of tokens (n, D) into columns: for each 16 of D, 16 values of each token.
+inline void to_columns(i64 n, i64 panels, i64 D, const float* rows_nD, float* out) {
+    const i64 tokens = panels * PANEL;
+    for (i64 d = 0; d < D; d += PANEL) {
+        const i64 width = std::min(PANEL, D - d);
+        float* column = out + d * tokens;
+        std::memset(column + n * PANEL, 0, (tokens - n) * PANEL * sizeof(float));
+        for (i64 t = 0; t < n; t++) {
+            if (width < PANEL) std::memset(column + t * PANEL, 0, PANEL * sizeof(float));
+            std::memcpy(column + t * PANEL, rows_nD + t * D + d, width * sizeof(float));
+        }
+    }
+}
+inline void panels_to_columns(i64 panels, i64 F, const float* in, float* out) {
+    for (i64 f = 0; f < F; f += PANEL)
+        for (i64 p = 0; p < panels; p++) {
+            float* column = out + (f * panels + p * PANEL) * PANEL;
+            const i64 width = std::min(PANEL, F - f);
+            for (i64 t = 0; t < PANEL; t++)
+                for (i64 i = 0; i < width; i++) column[t * PANEL + i] = in[(p * F + f + i) * PANEL + t];
+        }
+}
+
+// Where each expert's panels begin, and how many there are in all.
+std::vector<i64> first_panels(i64 E, const int32_t* ends_E) {
+    std::vector<i64> first(E + 1, 0);
+    for (i64 e = 0, start = 0; e < E; start = ends_E[e++])
+        first[e + 1] = first[e] + round_up(ends_E[e] - start, PANEL) / PANEL;
+    return first;
+}
+
+inline i64 start_of(i64 e, const int32_t* ends_E) { return e ? ends_E[e - 1] : 0; }
+
+}  // namespace
+
+// y_PD = the experts' outputs for x_PD. h keeps what the gates and ups gave, in panels: at most (P / 16 + E) of them.
+EXPORT void experts(int threads, i64 E, i64 D, i64 F, const int32_t* ends_E, const float* x_PD, const float* up_EHD,
+                    const float* down_EDF, float* h, float* y_PD) {
+    const std::vector<i64> first = first_panels(E, ends_E);
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        std::vector<float> x(CHUNK * D), a(CHUNK * F), y(CHUNK * D), packed(TILE * std::max(D, F));
+#pragma omp for schedule(dynamic)
+        for (i64 e = 0; e < E; e++) {
+            float* next_h = h + first[e] * PANEL * 2 * F;
+            for (i64 p = start_of(e, ends_E); p < ends_E[e]; p += CHUNK) {
+                const i64 n = std::min(CHUNK, ends_E[e] - p), panels = round_up(n, PANEL) / PANEL;
+                to_panels(n, panels, D, x_PD + p * D, x.data());
+                times_panels(panels, 2 * F, D, up_EHD + e * 2 * F * D, D, 1, x.data(), next_h, packed.data());
+                swiglu(1, panels, F * PANEL, next_h, a.data());
+                times_panels(panels, D, F, down_EDF + e * D * F, F, 1, a.data(), y.data(), packed.data());
+                from_panels(n, D, y.data(), y_PD + p * D);
+                next_h += panels * PANEL * 2 * F;
+            }
+        }
+    }
+}
+
+EXPORT void experts_backward(int threads, i64 E, i64 D, i64 F, const int32_t* ends_E, const float* x_PD,
+                             const float* up_EHD, const float* down_EDF, const float* h, const float* dy_PD,
+                             float* dx_PD, float* dup_EHD, float* ddown_EDF) {
+    const std::vector<i64> first = first_panels(E, ends_E);
+    const i64 H = 2 * F, D_ = round_up(D, PANEL), F_ = round_up(F, PANEL);
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        std::vector<float> dy(CHUNK * D), da(CHUNK * F), a(CHUNK * F), dh(CHUNK * H), dx(CHUNK * D);
+        std::vector<float> x_columns(CHUNK * D_), a_columns(CHUNK * F_), packed(TILE * std::max(D, H));
+#pragma omp for schedule(dynamic)
+        for (i64 e = 0; e < E; e++) {
+            const float *up = up_EHD + e * H * D, *down = down_EDF + e * D * F, *next_h = h + first[e] * PANEL * H;
+            float *dup = dup_EHD + e * H * D, *ddown = ddown_EDF + e * D * F;
+            const i64 start = start_of(e, ends_E);
+            if (start == ends_E[e]) {
+                std::memset(dup, 0, H * D * sizeof(float));
+                std::memset(ddown, 0, D * F * sizeof(float));
+            }
+            for (i64 p = start; p < ends_E[e]; p += CHUNK) {
+                const i64 n = std::min(CHUNK, ends_E[e] - p), panels = round_up(n, PANEL) / PANEL;
+                to_panels(n, panels, D, dy_PD + p * D, dy.data());
+                times_panels(panels, F, D, down, 1, F, dy.data(), da.data(), packed.data());
+                swiglu_backward(1, panels, F * PANEL, next_h, da.data(), dh.data(), a.data());
+                panels_to_columns(panels, F, a.data(), a_columns.data());
+                outer_products(panels, D, F, dy.data(), a_columns.data(), ddown, p > start);
+                to_columns(n, panels, D, x_PD + p * D, x_columns.data());
+                outer_products(panels, H, D, dh.data(), x_columns.data(), dup, p > start);
+                times_panels(panels, D, H, up, 1, D, dh.data(), dx.data(), packed.data());
+                from_panels(n, D, dx.data(), dx_PD + p * D);
+                next_h += panels * PANEL * H;
+            }
         }
     }
 }

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from moe_sweeps.errors import ConfigError
 from moe_sweeps.kernels import Kernels
+from moe_sweeps.model.precision import Compute
 
 
 def kernels_for(x: Tensor, kernels: Kernels | None) -> Kernels | None:
@@ -29,6 +31,26 @@ def use_kernels(model: nn.Module, kernels: Kernels | None) -> None:
     for module in model.modules():
         if hasattr(module, "kernels"):
             module.kernels = kernels
+
+
+def uses_kernels(model: nn.Module, compute: Compute) -> bool:
+    """Whether a model that computes so does it with kernels: a run ends with the bits of the choice it began with."""
+    has = getattr(model, "kernels", None) is not None
+    return has and compute.device.type == "cpu" and not compute.autocast
+
+
+def go_on(model: nn.Module, compute: Compute, *, began_with_kernels: bool) -> None:
+    """Let `model` go on as its run began.
+
+    Raises:
+        ConfigError: it began with kernels, and has none here.
+    """
+    if not began_with_kernels:
+        use_kernels(model, None)
+    elif not uses_kernels(model, compute):
+        rule = "the run began with compiled kernels, and without them its numbers would differ in the last digits"
+        fix = "Install a C++ compiler (g++ or clang++), or go on where the run began."
+        raise ConfigError("engine.kernels", "auto", f"{rule}; this machine cannot have them", fix)
 
 
 def rms_norm(x: Tensor, weight_D: Tensor, eps: float, kernels: Kernels) -> Tensor:
@@ -121,8 +143,8 @@ class _MoE(torch.autograd.Function):
         _, place_TK, ends_E = kernels.sort_picks(ids_TK.contiguous(), len(up_EHD))
         weights_TK = weights_TK.contiguous()
         x_PD = kernels.dispatch(x_TD.contiguous(), place_TK)
-        y_PD, h_PH = kernels.experts(x_PD, up_EHD, down_EDF, ends_E)
-        ctx.save_for_backward(x_PD, weights_TK, up_EHD, down_EDF, place_TK, ends_E, h_PH, y_PD)
+        y_PD, h = kernels.experts(x_PD, up_EHD, down_EDF, ends_E)
+        ctx.save_for_backward(x_PD, weights_TK, up_EHD, down_EDF, place_TK, ends_E, h, y_PD)
         ctx.kernels = kernels
         return kernels.combine(y_PD, weights_TK, place_TK)
 
@@ -130,7 +152,7 @@ class _MoE(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_TD: Tensor) -> tuple[Tensor | None, ...]:
         kernels: Kernels = ctx.kernels
-        x_PD, weights_TK, up_EHD, down_EDF, place_TK, ends_E, h_PH, y_PD = ctx.saved_tensors
+        x_PD, weights_TK, up_EHD, down_EDF, place_TK, ends_E, h, y_PD = ctx.saved_tensors
         dy_PD, dweights_TK = kernels.combine_backward(y_PD, weights_TK, place_TK, grad_TD.contiguous())
-        dx_PD, dup_EHD, ddown_EDF = kernels.experts_backward(x_PD, up_EHD, down_EDF, ends_E, h_PH, dy_PD)
+        dx_PD, dup_EHD, ddown_EDF = kernels.experts_backward(x_PD, up_EHD, down_EDF, ends_E, h, dy_PD)
         return kernels.combine(dx_PD, None, place_TK), dweights_TK, dup_EHD, ddown_EDF, None, None

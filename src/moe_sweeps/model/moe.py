@@ -52,9 +52,8 @@ class MoE(nn.Module):
 
     def _fused_kernels(self, x_TD: Tensor) -> Kernels | None:
         """The kernels, unless the experts are to be computed in another way."""
-        kernels = fused.kernels_for(x_TD, self.kernels)
         wanted = self.experts.backend is ExpertBackend.auto
-        return kernels if kernels is not None and kernels.has_products and wanted else None
+        return fused.kernels_for(x_TD, self.kernels) if wanted else None
 
     def _expert_choice(self, x_TD: Tensor, routing: Routing, picks: ExpertPicks) -> Tensor:
         """y_t = sum of w_ec expert_e(x_t) over all picks (e, c) of token t: y (T, D), 0 without any."""
