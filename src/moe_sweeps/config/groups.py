@@ -170,6 +170,7 @@ class EngineConfig(Component):
     device: Device = Device.auto
     expert_backend: ExpertBackend = ExpertBackend.auto
     kernels: KernelChoice = knob(KernelChoice.auto, neutral=KernelChoice.auto)
+    compile: bool | None = knob(None, neutral=None)  # torch.compile; null: where it pays within the run's length
 
     def check(self, run: RunConfig) -> Iterator[ConfigError]:
         # 16 bytes. Under precision=auto a GPU means bfloat16, which the model itself then refuses.

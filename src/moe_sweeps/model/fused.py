@@ -72,9 +72,7 @@ class _RMSNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         x_TD, weight_D, scale_T = ctx.saved_tensors
-        dx_TD, dweight_D = ctx.kernels.rms_norm_backward(
-            x_TD, weight_D, scale_T, grad.contiguous().view_as(x_TD)
-        )
+        dx_TD, dweight_D = ctx.kernels.rms_norm_backward(x_TD, weight_D, scale_T, grad.contiguous().view_as(x_TD))
         return dx_TD.view_as(grad), dweight_D, None, None
 
 
@@ -121,9 +119,7 @@ class _RotaryAttention(torch.autograd.Function):
         return ctx.kernels.attention_backward(*ctx.saved_tensors, grad_BSD.contiguous()), None, None, None
 
 
-def moe(
-    x_TD: Tensor, weights_TK: Tensor, up_EHD: Tensor, down_EDF: Tensor, ids_TK: Tensor, kernels: Kernels
-) -> Tensor:
+def moe(x_TD: Tensor, weights_TK: Tensor, up_EHD: Tensor, down_EDF: Tensor, ids_TK: Tensor, kernels: Kernels) -> Tensor:
     """y_t = sum_k w_tk expert_{i_tk}(x_t), (T, D): dispatch, experts and combination."""
     y_TD: Tensor = _MoE.apply(x_TD, weights_TK, up_EHD, down_EDF, ids_TK, kernels)  # type: ignore[no-untyped-call]
     return y_TD

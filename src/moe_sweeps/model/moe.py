@@ -21,6 +21,7 @@ from moe_sweeps.config.groups import ExpertBackend
 from moe_sweeps.errors import ConfigError
 from moe_sweeps.kernels import Kernels
 from moe_sweeps.model import fused
+from moe_sweeps.model.grouped import grouped_linear
 from moe_sweeps.model.precision import compute_dtype
 from moe_sweeps.model.router import ExpertPicks, Ranking, Router, Routing
 
@@ -103,6 +104,9 @@ def grouped_obstacle(dtype: torch.dtype, width: int, ffn_hidden: int) -> str | N
 
 def swiglu(h_PH: Tensor) -> Tensor:
     """silu(gate) * up for h (..., 2F) = [gate, up] (arXiv 2002.05202): (..., F)."""
+    if torch.compiler.is_compiling():  # which fuses these by itself
+        gate_PF, up_PF = h_PH.chunk(2, dim=-1)
+        return F.silu(gate_PF) * up_PF
     y_PF: Tensor = _SwiGLU.apply(h_PH)  # type: ignore[no-untyped-call]
     return y_PF
 
@@ -130,8 +134,11 @@ class _SwiGLU(torch.autograd.Function):
 
 def _grouped_product(x_PI: Tensor, weight_EOI: Tensor, counts_E: Tensor) -> Tensor:
     """Each expert's rows times its matrix, (P, O), in one grouped GEMM."""
-    offsets_E = counts_E.cumsum(0, dtype=torch.int32)
-    return F.grouped_mm(x_PI, weight_EOI.mT, offs=offsets_E)
+    ends_E = counts_E.cumsum(0, dtype=torch.int32)
+    # Tracing knows torch's own for bfloat16 alone.
+    if torch.compiler.is_compiling() and x_PI.dtype is not torch.bfloat16:
+        return grouped_linear(x_PI, weight_EOI, ends_E)
+    return F.grouped_mm(x_PI, weight_EOI.mT, offs=ends_E)
 
 
 def _looped_product(x_PI: Tensor, weight_EOI: Tensor, counts_E: Tensor) -> Tensor:
