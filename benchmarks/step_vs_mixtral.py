@@ -1,10 +1,11 @@
-"""Training steps of our model against Hugging Face Mixtral: the same weights, batch, loss and optimizer, one thread.
+"""A training step against Hugging Face Mixtral and a loop over experts: same weights, batch, loss, optimizer.
 
-    python benchmarks/step_vs_mixtral.py [--width 128 --heads 8 --ffn-hidden 344 --vocab 4096 --batch 16 --rounds 15]
+    python benchmarks/step_vs_mixtral.py [SHAPE ...] [--seconds 25] [--save]
 
-The models take turns, so that other work on the machine slows all alike; medians are reported. Mixtral runs in both of
-its expert settings and is judged by the faster. All keep freed memory, as our workers do. The share of peak is
-flops_per_token * tokens/s over the rate of a 1024^3 float32 product, measured between the steps.
+One thread. Everything takes turns, so that other work on the machine slows all alike. Mixtral runs in both of its
+expert settings and is judged by the faster; all keep freed memory, as our workers do. Seconds are given as CPU seconds
+of the thread, which other processes disturb little, and ratios by both clocks. The share of peak is the model's
+arithmetic (docs/definitions.md) by the rate of a 1024^3 float32 product, measured between the steps.
 """
 
 from __future__ import annotations
@@ -13,108 +14,187 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 import torch
+from record import Row, record, wants_saving
 from torch import Tensor, nn
 from transformers import MixtralForCausalLM
 
-from moe_sweeps.config.groups import ModelConfig, MoEExpertsConfig, TrainerConfig
+from moe_sweeps.config.groups import (
+    EngineConfig,
+    ExpertBackend,
+    KernelChoice,
+    ModelConfig,
+    MoEExpertsConfig,
+    TrainerConfig,
+)
 from moe_sweeps.config.schema import RunConfig, validate
-from moe_sweeps.hardware import keep_freed_memory
+from moe_sweeps.hardware import GEMM_SIZE, keep_freed_memory
 from moe_sweeps.model.sizes import sizes
-from moe_sweeps.model.transformer import Transformer, build_model
+from moe_sweeps.model.transformer import build_model
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from helpers import make_run
 from mixtral import as_mixtral
 
+WARM_UP, LEAST_ROUNDS = 2, 5
+Step = Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A model, its batch, and the ratio to Mixtral (or the share of peak) that is aimed at."""
+
+    width: int
+    heads: int
+    experts: int
+    ffn_hidden: int
+    vocab: int
+    batch: int
+    ratio: float | None = None
+    share: float | None = None
+    layers: int = 4
+    seq_len: int = 128
+
+    def run(self, kernels: KernelChoice = KernelChoice.auto, experts: ExpertBackend = ExpertBackend.auto) -> RunConfig:
+        """The run of this shape, computed in one way."""
+        run = make_run(
+            model=ModelConfig(layers=self.layers, width=self.width, heads=self.heads),
+            experts=MoEExpertsConfig(num_experts=self.experts, top_k=2, ffn_hidden=self.ffn_hidden),
+            trainer=TrainerConfig(batch_size=self.batch, micro_batch_size=self.batch, seq_len=self.seq_len),
+            engine=EngineConfig(kernels=kernels, expert_backend=experts),
+        )
+        return validate(run)
+
+    @property
+    def flops(self) -> float:
+        """Of a training step, by docs/definitions.md."""
+        return sizes(self.run(), self.vocab).flops_per_token * self.tokens
+
+    @property
+    def tokens(self) -> int:
+        return self.batch * self.seq_len
+
+
+SHAPES = {
+    "width 64, 8 experts": Shape(64, 4, 8, 176, 2048, 8, ratio=1.25),
+    "width 64, 32 experts": Shape(64, 4, 32, 176, 2048, 8),
+    "width 64, 128 experts": Shape(64, 4, 128, 176, 2048, 8, ratio=1.8),
+    "width 128, 8 experts": Shape(128, 8, 8, 344, 4096, 16, ratio=1.25),
+    "width 256, 8 experts": Shape(256, 8, 8, 688, 4096, 8, share=0.6),
+}
+
+
+class Timing(NamedTuple):
+    """Medians over the rounds."""
+
+    wall: float
+    cpu: float
+
 
 def main() -> None:
-    """Measure and print."""
-    args = _parse()
+    """Measure, print, and with --save record."""
+    save = wants_saving()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("shapes", nargs="*", help=f"of {', '.join(SHAPES)}")
+    parser.add_argument("--seconds", type=float, default=25.0, help="of measuring, for each shape")
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    run = validate(_run_config(args))
-    ours = build_model(run, args.vocab)
-    rivals = {f"Mixtral ({how})": _mixtral(ours, run, args.vocab, how) for how in ("grouped_mm", "eager")}
     keep_freed_memory()
-    tokens_BS, targets_BS = torch.randint(args.vocab, (2, args.batch, args.seq_len)).unbind()
-    steps = {"moe_sweeps": _stepper(ours, lambda: ours(tokens_BS, targets_BS).loss)}
-    for name, mixtral in rivals.items():
-        steps[name] = _stepper(mixtral, partial(_mixtral_loss, mixtral, tokens_BS, targets_BS))
-    seconds, peak, losses = _take_turns(steps, args.rounds)
-    flops = sizes(run, args.vocab).flops_per_token
-    print(f"GEMM peak 1024^3 float32: {peak / 1e9:.1f} GFLOP/s; {flops / 1e6:.2f} MFLOP per token")
-    for name in steps:
-        rate = args.batch * args.seq_len / seconds[name]
-        print(
-            f"{name:>20}: {seconds[name] * 1e3:6.1f} ms a step, {rate:7,.0f} tokens/s, "
-            f"{flops * rate / peak:5.1%} of peak, last loss {losses[name]:.4f}"
-        )
-    print(f"ratio to the faster Mixtral: {min(seconds[name] for name in rivals) / seconds['moe_sweeps']:.2f}")
+    rows = [measure(name, SHAPES[name], args.seconds) for name in args.shapes or SHAPES]
+    title = "A training step on one CPU thread, against Hugging Face Mixtral"
+    record("step_vs_mixtral", title, rows, threads=1, save=save, note=NOTE)
 
 
-def _take_turns(steps: dict[str, Callable[[], float]], rounds: int) -> tuple[dict[str, float], float, dict[str, float]]:
-    """Median seconds of each step, the median GEMM rate in FLOP/s, and the last losses."""
-    a, b = torch.randn(2, 1024, 1024).unbind()
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    gemms, losses = [], {}
-    for i in range(rounds + 2):
+NOTE = (
+    "Milliseconds are CPU time of the thread, medians of steps that took turns. `ratio` is the faster setting of "
+    "Mixtral by ours, by CPU time and by the clock on the wall. `torch`: our model without compiled kernels; `loop`: "
+    "that with a loop over the experts."
+)
+
+
+def measure(name: str, shape: Shape, seconds: float) -> Row:
+    """One row of the table."""
+    steps, rivals = ways(shape)
+    a, b = torch.randn(2, GEMM_SIZE, GEMM_SIZE).unbind()
+    timings = take_turns(steps | {"gemm": lambda: a @ b}, seconds)
+    ours, faster = timings["ours"], min(rivals, key=lambda rival: timings[rival].cpu)
+    peak = 2 * GEMM_SIZE**3 / timings["gemm"].cpu
+    return {
+        "shape": name,
+        "tokens_per_s": shape.tokens / ours.cpu,
+        **{f"{way}_ms": timings[way].cpu * 1e3 for way in ("ours", "torch", "loop")},
+        "mixtral_ms": timings[faster].cpu * 1e3,
+        "mixtral": faster,
+        "ratio": timings[faster].cpu / ours.cpu,
+        "ratio_wall": min(timings[rival].wall for rival in rivals) / ours.wall,
+        "target": shape.ratio,
+        "ratio_loop": timings["loop"].cpu / ours.cpu,
+        "peak_gflops": peak / 1e9,
+        "share_of_peak": shape.flops / ours.cpu / peak,
+        "target_share": shape.share,
+    }
+
+
+def ways(shape: Shape) -> tuple[dict[str, Step], list[str]]:
+    """A training step in each of the ways that are compared, and which of them are Mixtral's."""
+    runs = {
+        "ours": shape.run(),
+        "torch": shape.run(KernelChoice.torch),
+        "loop": shape.run(KernelChoice.torch, ExpertBackend.loop),
+    }
+    tokens_BS, targets_BS = torch.randint(shape.vocab, (2, shape.batch, shape.seq_len)).unbind()
+    models = {way: build_model(run, shape.vocab) for way, run in runs.items()}
+    steps = {way: stepper(model, partial(_our_loss, model, tokens_BS, targets_BS)) for way, model in models.items()}
+    rivals = ["grouped_mm"] if shape.experts > 32 else ["grouped_mm", "eager"]  # eager loops over the experts
+    for rival in rivals:
+        mixtral = as_mixtral(models["ours"], runs["ours"], shape.vocab)
+        mixtral.set_experts_implementation(rival)
+        steps[rival] = stepper(mixtral, partial(_mixtral_loss, mixtral, tokens_BS, targets_BS))
+    return steps, rivals
+
+
+def take_turns(steps: dict[str, Step], seconds: float) -> dict[str, Timing]:
+    """Call each step in turn for about so long, and at least LEAST_ROUNDS times after the warm-up."""
+    found: dict[str, list[Timing]] = {name: [] for name in steps}
+    started, rounds = time.perf_counter(), 0
+    while rounds < WARM_UP + LEAST_ROUNDS or time.perf_counter() - started < seconds:
         for name, step in steps.items():
-            elapsed, losses[name] = _timed(step)
-            if i >= 2:
-                times[name].append(elapsed)
-        gemms += [_timed(lambda: a @ b)[0] for _ in range(3)]
-    return {name: median(t) for name, t in times.items()}, 2 * 1024**3 / median(gemms), losses
+            wall, cpu = time.perf_counter(), time.thread_time()
+            step()
+            found[name].append(Timing(time.perf_counter() - wall, time.thread_time() - cpu))
+        rounds += 1
+    kept = {name: timings[WARM_UP:] for name, timings in found.items()}
+    return {name: Timing(median(t.wall for t in ts), median(t.cpu for t in ts)) for name, ts in kept.items()}
 
 
-def _timed(work: Callable[[], float | Tensor]) -> tuple[float, float]:
-    start = time.perf_counter()
-    result = work()
-    return time.perf_counter() - start, result if isinstance(result, float) else 0.0
-
-
-def _stepper(model: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], float]:
+def stepper(model: nn.Module, loss: Callable[[], Tensor]) -> Step:
+    """Forward pass, backward pass and AdamW."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
 
-    def step() -> float:
+    def step() -> None:
         value = loss()
         value.backward()
         optimizer.step()
         optimizer.zero_grad()
-        return value.item()
+        value.item()
 
     return step
 
 
-def _mixtral(ours: Transformer, run: RunConfig, vocab: int, experts: str) -> MixtralForCausalLM:
-    mixtral = as_mixtral(ours, run, vocab)
-    mixtral.set_experts_implementation(experts)
-    return mixtral
+def _our_loss(model: nn.Module, tokens_BS: Tensor, targets_BS: Tensor) -> Tensor:
+    loss: Tensor = model(tokens_BS, targets_BS).loss
+    return loss
 
 
 def _mixtral_loss(mixtral: MixtralForCausalLM, tokens_BS: Tensor, targets_BS: Tensor) -> Tensor:
     logits_BSV = mixtral(input_ids=tokens_BS).logits
     return nn.functional.cross_entropy(logits_BSV.flatten(0, 1), targets_BS.flatten())
-
-
-def _run_config(args: argparse.Namespace) -> RunConfig:
-    return make_run(
-        model=ModelConfig(layers=args.layers, width=args.width, heads=args.heads),
-        experts=MoEExpertsConfig(num_experts=args.experts, top_k=args.top_k, ffn_hidden=args.ffn_hidden),
-        trainer=TrainerConfig(batch_size=args.batch, micro_batch_size=args.batch, seq_len=args.seq_len),
-    )
-
-
-def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    defaults = {"width": 128, "layers": 4, "heads": 8, "experts": 8, "top_k": 2, "ffn_hidden": 344}
-    defaults |= {"vocab": 4096, "batch": 16, "seq_len": 128, "rounds": 15}
-    for name, value in defaults.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value)
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.data.batches import Batch
 from moe_sweeps.distributed import ALONE, Ranks
 from moe_sweeps.load import LoadCounter
+from moe_sweeps.model.compiling import compiled
 from moe_sweeps.model.precision import Compute
 from moe_sweeps.model.router import RouterConfig, Routing
 from moe_sweeps.model.transformer import Transformer
@@ -50,10 +51,13 @@ class Gradients:
         compute: Compute,
         timer: StepTimer,
         ranks: Ranks = ALONE,
+        *,
+        compiles: bool = False,
     ) -> None:
         self.run, self.model, self.balancer, self.monitor = run, model, balancer, monitor
         self.compute, self.timer, self.ranks = compute, timer, ranks
-        self.replicated = ranks.replicated(model)  # called where a backward pass follows
+        # Called where a backward pass follows.
+        self.replicated = ranks.replicated(compiled(model) if compiles else model)
         self.num_micro_batches = run.trainer.micro_batches // ranks.size
         if self.replicated is not model:
             self._settle_buckets()

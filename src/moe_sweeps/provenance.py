@@ -36,7 +36,7 @@ def source_hash() -> str:
     """Short SHA-256 over the sources that training runs: the same hash, the same training code."""
     digest = hashlib.sha256()
     package = REPOSITORY / "src" / "moe_sweeps"
-    for path in sorted(package.rglob("*.py")):
+    for path in sorted([*package.rglob("*.py"), *package.rglob("*.cpp")]):
         relative = path.relative_to(package)
         if relative.parts[0] not in NOT_TRAINING:
             digest.update(f"{relative}\0".encode() + path.read_bytes() + b"\0")

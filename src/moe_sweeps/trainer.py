@@ -25,6 +25,8 @@ from moe_sweeps.gradients import Gradients
 from moe_sweeps.health import CollapseWatch
 from moe_sweeps.journal import Journal, Observer
 from moe_sweeps.metrics import maxvio
+from moe_sweeps.model.compiling import compiling, require_same_choice
+from moe_sweeps.model.fused import go_on, uses_kernels
 from moe_sweeps.model.precision import Compute
 from moe_sweeps.model.transformer import Transformer, weights_digest
 from moe_sweeps.monitor import RouterMonitor
@@ -64,7 +66,11 @@ class Trainer:
         self.checkpoints = Checkpoints(folder.checkpoints, run.trainer.keep_checkpoints)
         self.monitor = RouterMonitor(run.trainer, folder, self.model, self.balancer, ranks)
         self.timer = StepTimer(device, run.trainer.time_every)
-        self.gradients = Gradients(run, self.model, self.balancer, self.monitor, self.compute, self.timer, ranks)
+        self.compiling = compiling(run, data.vocab_size, device, ranks.size)
+        log.info("torch.compile is %s: %s", "on" if self.compiling.on else "off", self.compiling.why)
+        self.gradients = Gradients(
+            run, self.model, self.balancer, self.monitor, self.compute, self.timer, ranks, compiles=self.compiling.on
+        )
         self.validation = Validation(run.trainer, data, self.model, self.balancer, self.compute, ranks)
         self.journal = Journal(folder, self.validation, self.monitor, observer, self.compute, ranks)
         self.health = collapse_watch(run, device)
@@ -223,6 +229,8 @@ class Trainer:
             "timer": self.timer.state_dict(),
             "random": gather_random_states(self.device, self.ranks),
             "autocast": self.compute.autocast,
+            "kernels": uses_kernels(self.model, self.compute),
+            "compiled": self.compiling.on,
         }
         whole: dict[str, Any] = whole_state(state, keep=self.ranks.is_first)
         return whole
@@ -235,6 +243,8 @@ class Trainer:
             raise ConfigError(
                 "engine.device", self.device.type, rule, "Go on where it began, or set trainer.precision."
             )
+        require_same_choice(state.get("compiled", False), self.compiling)
+        go_on(self.model, self.compute, began_with_kernels=state.get("kernels", False))
         # Before there could be several processes the state stood there by itself.
         random = [state["random"]] if isinstance(state["random"], dict) else state["random"]
         self.ranks.require_size(len(random))

@@ -49,6 +49,14 @@ class Parallel(Enum):
     fsdp = "fsdp"  # the model, too: each keeps a part of parameters, gradients and optimizer state
 
 
+class KernelChoice(Enum):
+    """What runs between the matrix products of a model in float32 on CPU; the results agree to rounding."""
+
+    auto = "auto"  # compiled where there is a C++ compiler, or where there was one before, else torch
+    compiled = "compiled"
+    torch = "torch"
+
+
 @component("model", "llama")
 @dataclass(slots=True)
 class ModelConfig(Component):
@@ -175,6 +183,9 @@ class EngineConfig(Component):
     expert_backend: ExpertBackend = ExpertBackend.auto
     # Read where several processes train one run.
     parallel: Parallel = knob(Parallel.ddp, infra=True, neutral=Parallel.ddp)
+    kernels: KernelChoice = knob(KernelChoice.auto, infra=True, neutral=KernelChoice.auto)
+    # torch.compile; null: where it pays within the run's length
+    compile: bool | None = knob(None, infra=True, neutral=None)
 
     def check(self, run: RunConfig) -> Iterator[ConfigError]:
         # 16 bytes. Under precision=auto a GPU means bfloat16, which the model itself then refuses.

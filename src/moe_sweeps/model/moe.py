@@ -19,6 +19,9 @@ from torch.autograd.function import once_differentiable
 
 from moe_sweeps.config.groups import ExpertBackend
 from moe_sweeps.errors import ConfigError
+from moe_sweeps.kernels import Kernels
+from moe_sweeps.model import fused
+from moe_sweeps.model.grouped import grouped_linear
 from moe_sweeps.model.precision import compute_dtype
 from moe_sweeps.model.router import ExpertPicks, Ranking, Router, Routing
 
@@ -32,17 +35,26 @@ class MoE(nn.Module):
     def __init__(self, router: Router, experts: Experts) -> None:
         super().__init__()
         self.router, self.experts = router, experts
+        self.kernels: Kernels | None = None
 
     def forward(self, x_TD: Tensor, ranking: Ranking | None = None) -> tuple[Tensor, Routing]:
         """y_t = sum_k w_tk expert_{i_tk}(x_t) (arXiv 2401.04088, eq. 2): y (T, D) and the decision behind it."""
         routing: Routing = self.router(x_TD, ranking)
         if routing.expert_picks is not None:
             return self._expert_choice(x_TD, routing, routing.expert_picks), routing
+        if kernels := self._fused_kernels(x_TD):
+            weights = (self.experts.up_EHD, self.experts.down_EDF)
+            return fused.moe(x_TD, routing.weights_TK, *weights, routing.ids_TK, kernels), routing
         picks = sort_picks(routing.ids_TK)
         x_PD = _Dispatch.apply(x_TD, picks)  # type: ignore[no-untyped-call]
         y_PD = self.experts(x_PD, routing.counts_E)
         y_TD = _Combine.apply(y_PD, routing.weights_TK, picks)  # type: ignore[no-untyped-call]
         return y_TD, routing
+
+    def _fused_kernels(self, x_TD: Tensor) -> Kernels | None:
+        """The kernels, unless the experts are to be computed in another way."""
+        wanted = self.experts.backend is ExpertBackend.auto
+        return fused.kernels_for(x_TD, self.kernels) if wanted else None
 
     def _expert_choice(self, x_TD: Tensor, routing: Routing, picks: ExpertPicks) -> Tensor:
         """y_t = sum of w_ec expert_e(x_t) over all picks (e, c) of token t: y (T, D), 0 without any."""
@@ -92,6 +104,9 @@ def grouped_obstacle(dtype: torch.dtype, width: int, ffn_hidden: int) -> str | N
 
 def swiglu(h_PH: Tensor) -> Tensor:
     """silu(gate) * up for h (..., 2F) = [gate, up] (arXiv 2002.05202): (..., F)."""
+    if torch.compiler.is_compiling():  # which fuses these by itself
+        gate_PF, up_PF = h_PH.chunk(2, dim=-1)
+        return F.silu(gate_PF) * up_PF
     y_PF: Tensor = _SwiGLU.apply(h_PH)  # type: ignore[no-untyped-call]
     return y_PF
 
@@ -119,8 +134,11 @@ class _SwiGLU(torch.autograd.Function):
 
 def _grouped_product(x_PI: Tensor, weight_EOI: Tensor, counts_E: Tensor) -> Tensor:
     """Each expert's rows times its matrix, (P, O), in one grouped GEMM."""
-    offsets_E = counts_E.cumsum(0, dtype=torch.int32)
-    return F.grouped_mm(x_PI, weight_EOI.mT, offs=offsets_E)
+    ends_E = counts_E.cumsum(0, dtype=torch.int32)
+    # Tracing knows torch's own for bfloat16 alone.
+    if torch.compiler.is_compiling() and x_PI.dtype is not torch.bfloat16:
+        return grouped_linear(x_PI, weight_EOI, ends_E)
+    return F.grouped_mm(x_PI, weight_EOI.mT, offs=ends_E)
 
 
 def _looped_product(x_PI: Tensor, weight_EOI: Tensor, counts_E: Tensor) -> Tensor:

@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moe_sweeps.config.groups import DenseFFNConfig, MoEExpertsConfig
+from moe_sweeps.kernels import Kernels, chosen_kernels
+from moe_sweeps.model import fused
 from moe_sweeps.model.cross_entropy import linear_cross_entropy
 from moe_sweeps.model.moe import Experts, MoE, swiglu
 from moe_sweeps.model.precision import wide_dtype
@@ -57,6 +59,7 @@ class Transformer(nn.Module):
         self.embedding = nn.Embedding.from_pretrained(table_VD, freeze=False)
         self.layers = nn.ModuleList(Layer(run) for _ in range(run.model.layers))
         self.final_norm = RMSNorm(run.model)
+        self.kernels: Kernels | None = None
 
     def forward(
         self, tokens_BS: Tensor, targets_BS: Tensor | None = None, ranking: LayerRanking | None = None
@@ -70,7 +73,7 @@ class Transformer(nn.Module):
         if targets_BS is None:
             return ModelOutput(routings, logits_BSV=F.linear(x_BSD, self.embedding.weight))
         loss, token_loss_T, correct_T = linear_cross_entropy(
-            x_BSD.flatten(0, 1), self.embedding.weight, targets_BS.flatten()
+            x_BSD.flatten(0, 1), self.embedding.weight, targets_BS.flatten(), fused.kernels_for(x_BSD, self.kernels)
         )
         return ModelOutput(
             routings,
@@ -150,18 +153,26 @@ class Attention(nn.Module):
         self.head_dim = config.head_dim
         self.qkv_QD = nn.Parameter(torch.empty(3 * config.width, config.width))
         self.out_DD = nn.Parameter(torch.empty(config.width, config.width))
+        self.kernels: Kernels | None = None
 
     def forward(self, x_BSD: Tensor, rotary: tuple[Tensor, Tensor], mask_BSS: Tensor | None = None) -> Tensor:
         """`mask_BSS`: True where position s may attend to the second S; None: to itself and all before it."""
         qkv_BSQ = F.linear(x_BSD, self.qkv_QD)
-        heads_BSNC = (*x_BSD.shape[:2], -1, self.head_dim)
+        kernels = fused.kernels_for(qkv_BSQ, self.kernels)
+        if kernels is not None and mask_BSS is None:
+            return F.linear(fused.rotary_attention(qkv_BSQ, rotary, kernels), self.out_DD)
+        return F.linear(self._attend(qkv_BSQ, rotary, mask_BSS), self.out_DD)
+
+    def _attend(self, qkv_BSQ: Tensor, rotary: tuple[Tensor, Tensor], mask_BSS: Tensor | None) -> Tensor:
+        """The heads' outputs side by side, (B, S, D)."""
+        heads_BSNC = (*qkv_BSQ.shape[:2], -1, self.head_dim)
         q_BNSC, k_BNSC, v_BNSC = (part.view(heads_BSNC).transpose(1, 2) for part in qkv_BSQ.chunk(3, dim=-1))
         q_BNSC, k_BNSC = rotate(q_BNSC, rotary), rotate(k_BNSC, rotary)
         if mask_BSS is None:
             y_BNSC = F.scaled_dot_product_attention(q_BNSC, k_BNSC, v_BNSC, is_causal=True)
         else:
             y_BNSC = F.scaled_dot_product_attention(q_BNSC, k_BNSC, v_BNSC, attn_mask=mask_BSS.unsqueeze(1))
-        return F.linear(y_BNSC.transpose(1, 2).flatten(2), self.out_DD)
+        return y_BNSC.transpose(1, 2).flatten(2)
 
 
 class FeedForward(nn.Module):
@@ -171,9 +182,13 @@ class FeedForward(nn.Module):
         super().__init__()
         self.up_HD = nn.Parameter(torch.empty(2 * hidden, width))
         self.down_DF = nn.Parameter(torch.empty(width, hidden))
+        self.kernels: Kernels | None = None
 
     def forward(self, x_BSD: Tensor) -> Tensor:
-        return F.linear(swiglu(F.linear(x_BSD, self.up_HD)), self.down_DF)
+        h_BSH = F.linear(x_BSD, self.up_HD)
+        kernels = fused.kernels_for(h_BSH, self.kernels)
+        y_BSF = swiglu(h_BSH) if kernels is None else fused.swiglu(h_BSH, kernels)
+        return F.linear(y_BSF, self.down_DF)
 
 
 class RMSNorm(nn.Module):
@@ -183,8 +198,12 @@ class RMSNorm(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(config.width))
         self.eps = config.norm_eps
+        self.kernels: Kernels | None = None
 
     def forward(self, x_BSD: Tensor) -> Tensor:
+        kernels = fused.kernels_for(x_BSD, self.kernels)
+        if kernels is not None:
+            return fused.rms_norm(x_BSD, self.weight, self.eps, kernels)
         wide = x_BSD.to(wide_dtype(x_BSD))
         return F.rms_norm(wide, self.weight.shape, self.weight.to(wide.dtype), self.eps)
 
@@ -223,6 +242,7 @@ def build_model(run: RunConfig, vocab_size: int, end_of_text_id: int | None = No
     """
     model = Transformer(run, vocab_size, end_of_text_id)
     model.init_weights(run.seed)
+    fused.use_kernels(model, chosen_kernels(run.engine.kernels))
     return model
 
 

@@ -1,0 +1,51 @@
+"""Compiled CPU kernels: what a training step does between its matrix products, in one pass over memory each."""
+
+from __future__ import annotations
+
+import functools
+import logging
+
+from moe_sweeps.config.groups import KernelChoice
+from moe_sweeps.errors import ConfigError
+from moe_sweeps.kernels.build import KernelsUnavailable, library
+from moe_sweeps.kernels.calls import Kernels
+
+log = logging.getLogger(__name__)
+__all__ = ["Kernels", "KernelsUnavailable", "chosen_kernels", "load"]
+
+
+def chosen_kernels(choice: KernelChoice) -> Kernels | None:
+    """The kernels that `engine.kernels` means on this machine; None: torch's own operations.
+
+    Raises:
+        ConfigError: they are asked for by name and cannot be had.
+    """
+    if choice is KernelChoice.torch:
+        return None
+    try:
+        return load()
+    except KernelsUnavailable as error:
+        if choice is KernelChoice.compiled:
+            fix = "Use engine.kernels=auto, which goes on without them, or install a C++ compiler."
+            raise ConfigError("engine.kernels", choice.value, str(error), fix) from error
+        _say_once(str(error))
+        return None
+
+
+@functools.cache
+def load() -> Kernels:
+    """The kernels of this machine, compiled now if they were not before.
+
+    Raises:
+        KernelsUnavailable: they cannot be had here.
+    """
+    path = library()
+    try:
+        return Kernels(path)
+    except OSError as error:
+        raise KernelsUnavailable(f"{path} cannot be loaded: {error}") from error
+
+
+@functools.cache
+def _say_once(reason: str) -> None:
+    log.warning("training takes about a third longer on CPU without compiled kernels: %s", reason)
