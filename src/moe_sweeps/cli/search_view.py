@@ -121,7 +121,8 @@ def _so_far(search: Search) -> list[str]:
     counts = Counter(search.standing(t).outcome.value for t in search.trials if t.same_as is None)
     repeated = sum(t.same_as is not None for t in search.trials)
     known = ", ".join(f"{n} {name}" for name, n in counts.items()) + (f", {repeated} repeated" if repeated else "")
-    return [f"  already asked for: {len(search.trials)} trials ({known})"]
+    asked = f"{len(search.trials)} trial{'s' * (len(search.trials) > 1)}"
+    return [f"  already asked for: {asked} ({known})"]
 
 
 def _cost(cost: SearchCost) -> list[str]:
