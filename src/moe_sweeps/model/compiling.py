@@ -35,6 +35,8 @@ def compiling(run: RunConfig, vocab_size: int, device: torch.device, processes: 
     """The decision for a run: `engine.compile` where it is set, else what its device and length say."""
     if run.engine.compile is not None:
         return Compiling(run.engine.compile, f"engine.compile={str(run.engine.compile).lower()}")
+    if run.engine.kind != "native":
+        return Compiling(False, f"engine={run.engine.kind} compiles functions of its own")
     if device.type != "cuda":
         return Compiling(False, "on CPU the compiled kernels do more (docs/performance.md)")
     if processes > 1:

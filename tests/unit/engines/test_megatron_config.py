@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 
 import pytest
+import torch
 from helpers import compose_run
 from megatron_helpers import needs_megatron
 
@@ -12,6 +13,7 @@ from moe_sweeps.engines.megatron import shim
 from moe_sweeps.engines.megatron.settings import balancing_settings, transformer_settings
 from moe_sweeps.errors import ConfigError
 from moe_sweeps.identity import canonical_form, run_id
+from moe_sweeps.model.compiling import compiling
 
 REFUSED = [
     (["balancer=lossfree"], "balancer", "engine=native, which does it"),
@@ -26,6 +28,8 @@ REFUSED = [
     (["router.noise=learned"], "router.noise", "engine=native"),
     (["experts.top_k=1"], "experts.top_k", "router=softmax_topk"),
     (["experts.top_k=1", "router=sigmoid"], "experts.top_k", "router=softmax_topk"),
+    (["engine.parallel=fsdp"], "engine.parallel", "engine.parallel=ddp"),
+    (["engine.compile=true"], "engine.compile", "engine=native"),
     (["engine.tensor_parallel=2"], "engine.tensor_parallel", "engine.expert_parallel"),
     (["engine.expert_parallel=3"], "engine.expert_parallel", "divisor"),
     (["experts=dense", "engine.expert_parallel=2"], "engine.expert_parallel", "divisor"),
@@ -80,6 +84,13 @@ def test_where_cuda_is_present_nothing_is_replaced(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(shim, "is_needed", lambda: True)
     shim.prepare()
     assert seen[2:] == ["refuses by version True", "uncompiled True", "replaced"]
+
+
+@needs_megatron
+def test_a_long_run_on_a_gpu_is_not_compiled_from_outside() -> None:
+    gpu = torch.device("cuda")
+    assert compiling(compose_run("scale=talk"), 50_304, gpu).on
+    assert not compiling(compose_run("scale=talk", "engine=megatron"), 50_304, gpu).on
 
 
 @needs_megatron

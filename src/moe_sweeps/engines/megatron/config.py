@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from moe_sweeps.balancing import AuxScope, BiasTarget, LossFreeConfig
-from moe_sweeps.config.groups import Device, EngineConfig, ExpertBackend, MoEExpertsConfig
+from moe_sweeps.config.groups import Device, EngineConfig, ExpertBackend, MoEExpertsConfig, Parallel
 from moe_sweeps.config.registry import component, knob
 from moe_sweeps.engines.megatron import shim
 from moe_sweeps.errors import ConfigError
@@ -61,6 +61,12 @@ class MegatronConfig(EngineConfig):
                 f"{without}every process of a run trains on sequences of its own, while tensor parallelism shares them"
             )
             yield ConfigError("engine.tensor_parallel", self.tensor_parallel, rule, "Use engine.expert_parallel.")
+        if self.parallel is not Parallel.ddp:
+            rule = "Megatron is handed whole parameters at every call"
+            yield ConfigError("engine.parallel", self.parallel.value, rule, "Use engine.parallel=ddp or engine=native.")
+        if self.compile:
+            rule = "Megatron compiles functions of its own, on a GPU"
+            yield ConfigError("engine.compile", True, rule, "Leave it out, or use engine=native.")
         if self.expert_backend is ExpertBackend.grouped and not can_fuse(self._on_cpu(run)):
             rule = "Megatron's grouped GEMM is that of Transformer Engine on a GPU, and one of both is missing"
             fix = "Use engine.expert_backend=auto, which falls back to the loop over experts."
