@@ -106,7 +106,10 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
-    rows = [measure(name, SHAPES[name], args.seconds) for name in args.shapes or SHAPES]
+    rows = []
+    for name in args.shapes or SHAPES:
+        rows.append(measure(name, SHAPES[name], args.seconds))
+        print(f"{name}: {rows[-1]['ratio']:.2f} times the faster Mixtral", flush=True)
     title = "A training step on one CPU thread, against Hugging Face Mixtral"
     record("step_vs_mixtral", title, rows, threads=1, save=save, note=NOTE)
 
