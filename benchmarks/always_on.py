@@ -63,7 +63,9 @@ def _shares(trainer: Trainer) -> dict[str, float]:
     training = sum(steps) - sum(inside.values())
     step = training / len(steps)
     shares = {name: seconds / training for name, seconds in inside.items()}
-    shares["checkpoints"] = _seconds_of_saving(trainer) / (settings.checkpoint_every * step)
+    saving = _seconds_of_saving(trainer)
+    every = settings.checkpoint_every
+    shares["checkpoints"] = saving / (trainer.rhythm.seconds_between or (every or 1) * step)
     shares["heartbeats"] = _seconds_of_a_heartbeat(trainer) / STATUS_SECONDS
     return shares
 

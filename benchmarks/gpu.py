@@ -125,7 +125,7 @@ def mixtral_step(run: RunConfig, device: str = "cuda") -> Callable[[], None]:
     """The same step of Hugging Face Mixtral with the same weights; its whole logits go through cross_entropy."""
     mixtral = as_mixtral(build_model(run, VOCAB), run, VOCAB)
     mixtral.set_experts_implementation("grouped_mm")
-    mixtral.to(device)
+    nn.Module.to(mixtral, device)
 
     def loss(tokens_BS: Tensor, targets_BS: Tensor) -> Tensor:
         logits_BSV = mixtral(input_ids=tokens_BS).logits
@@ -162,7 +162,8 @@ def profiled(step: Callable[[], None]) -> Iterable[Any]:
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         step()
         torch.cuda.synchronize()
-    return profile.key_averages()
+    found: Iterable[Any] = profile.key_averages()
+    return found
 
 
 def kernel_groups(kernels: Iterable[Any]) -> list[Row]:

@@ -8,7 +8,7 @@ expert, F hidden size of one expert, H = 2F, Q = 3D query, key and value rows.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ def use_kernels(model: nn.Module, kernels: Kernels | None) -> None:
     """Let every part of `model` that can compute with `kernels` do so; None: with torch's operations."""
     for module in model.modules():
         if hasattr(module, "kernels"):
-            module.kernels = kernels
+            cast(Any, module).kernels = kernels
 
 
 def uses_kernels(model: nn.Module, compute: Compute) -> bool:

@@ -137,7 +137,8 @@ def _grouped_product(x_PI: Tensor, weight_EOI: Tensor, counts_E: Tensor) -> Tens
     ends_E = counts_E.cumsum(0, dtype=torch.int32)
     # Tracing knows torch's own for bfloat16 alone.
     if torch.compiler.is_compiling() and x_PI.dtype is not torch.bfloat16:
-        return grouped_linear(x_PI, weight_EOI, ends_E)
+        product_PO: Tensor = grouped_linear(x_PI, weight_EOI, ends_E)
+        return product_PO
     return F.grouped_mm(x_PI, weight_EOI.mT, offs=ends_E)
 
 

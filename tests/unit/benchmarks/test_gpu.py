@@ -61,9 +61,12 @@ def test_steps_run_in_micro_batches(build, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(gpu, "VOCAB", 96)
     calls: list[tuple[int, ...]] = []
     embedding = torch.nn.Embedding.forward
-    monkeypatch.setattr(
-        torch.nn.Embedding, "forward", lambda self, ids: calls.append(ids.shape) or embedding(self, ids)
-    )
+
+    def counted(self: torch.nn.Embedding, ids: torch.Tensor) -> torch.Tensor:
+        calls.append(ids.shape)
+        return embedding(self, ids)
+
+    monkeypatch.setattr(torch.nn.Embedding, "forward", counted)
     run = compose_run(
         "scale=smoke", "trainer.batch_size=4", "trainer.micro_batch_size=2", "trainer.seq_len=8", "model.width=16"
     )

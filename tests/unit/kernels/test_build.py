@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 from pathlib import Path
 
 import pytest
@@ -94,8 +95,8 @@ def test_a_damaged_library_is_named(cache: Path) -> None:
 
 
 def test_an_old_processor_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build.platform, "machine", lambda: "x86_64")
-    monkeypatch.setattr(build.Path, "read_text", lambda _: "flags\t\t: fpu sse4_2 avx\n\nflags: avx2 fma")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(Path, "read_text", lambda _: "flags\t\t: fpu sse4_2 avx\n\nflags: avx2 fma")
     assert build.processor_obstacle() == "the processor has no AVX2"
-    monkeypatch.setattr(build.Path, "read_text", lambda _: "flags\t\t: fpu avx2 fma\n\n")
+    monkeypatch.setattr(Path, "read_text", lambda _: "flags\t\t: fpu avx2 fma\n\n")
     assert build.processor_obstacle() is None

@@ -91,7 +91,8 @@ def _attention(qkv_BSQ: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     wide = (rotary[0].to(q.dtype), rotary[1].to(q.dtype))
     scores = rotate(q, wide) @ rotate(k, wide).mT / head_dim**0.5
     future = torch.ones(seq_len, seq_len, dtype=torch.bool).triu(1)
-    return (scores.masked_fill(future, -torch.inf).softmax(dim=-1) @ v).transpose(1, 2).flatten(2)
+    mixed: Tensor = scores.masked_fill(future, -torch.inf).softmax(dim=-1) @ v
+    return mixed.transpose(1, 2).flatten(2)
 
 
 @pytest.mark.usefixtures("_threads")
@@ -145,7 +146,10 @@ def test_moe(kernels: Kernels, experts: int, top_k: int, width: int, hidden: int
         picked_TKD = all_TED.gather(1, ids_TK.unsqueeze(-1).expand(-1, -1, width))
         return (picked_TKD * weights_TK.unsqueeze(-1)).sum(dim=1)
 
-    _assert_agree(lambda *tensors: fused.moe(*tensors, ids_TK, kernels), oracle, inputs, 1e-5)
+    def ours(x_TD: Tensor, weights_TK: Tensor, up_EHD: Tensor, down_EDF: Tensor) -> Tensor:
+        return fused.moe(x_TD, weights_TK, up_EHD, down_EDF, ids_TK, kernels)
+
+    _assert_agree(ours, oracle, inputs, 1e-5)
 
 
 def test_results_do_not_depend_on_the_number_of_threads(kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,8 +181,11 @@ def test_a_model_with_kernels_agrees_with_one_without(kernels: Kernels) -> None:
     assert_close(*losses, rtol=1e-6, atol=0)
     for loss in losses:
         loss.backward()
-    ours, theirs = (model.layers[0].moe.experts.up_EHD.grad for model in (with_, without))
-    assert not torch.equal(ours, theirs)  # else one of them did not do what its name says
+    name = "layers.0.moe.experts.up_EHD"
+    changed, plain = (model.get_parameter(name).grad for model in (with_, without))
+    assert changed is not None
+    assert plain is not None
+    assert not torch.equal(changed, plain)  # else one of them did not do what its name says
     for (name, ours), theirs in zip(with_.named_parameters(), without.parameters(), strict=True):
         assert ours.grad is not None
         assert theirs.grad is not None

@@ -23,7 +23,7 @@ def requeued(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         calls.append(command)
         return subprocess.CompletedProcess(command, 0)
 
-    monkeypatch.setattr(job.subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "run", run)
     monkeypatch.setattr(job, "is_cancelled", lambda job_id, restarts: False)
     monkeypatch.setenv("SLURM_JOB_ID", "77")
     return calls
@@ -58,8 +58,9 @@ def test_requeues_without_progress_stop_at_a_limit(folders: Path, requeued: list
     assert job.judge([run], 137) == job.FAILED
     assert len(requeued) == 2 * (LIMIT - 1)
     assert run.status().state is State.failed
-    assert run.status().failure is not None
-    assert "2 attempts in a row ended (the last with exit code 137)" in run.status().failure.message
+    failure = run.status().failure
+    assert failure is not None
+    assert "2 attempts in a row ended (the last with exit code 137)" in failure.message
 
 
 def test_one_that_is_given_up_does_not_take_the_others_with_it(folders: Path, requeued: list[list[str]]) -> None:
@@ -82,7 +83,7 @@ def test_a_cancelled_job_stays_away(folders: Path, requeued: list[list[str]], mo
 def test_a_job_that_cannot_be_requeued_is_not_called_queued(
     folders: Path, requeued: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job.subprocess, "run", lambda command, check: subprocess.CompletedProcess(command, 1))
+    monkeypatch.setattr(subprocess, "run", lambda command, check: subprocess.CompletedProcess(command, 1))
     run = fake_run(folders, 1, State.preempted, attempt=1)
     assert job.judge([run], 85) == 1
     assert (run.status().state, run.status().deaths) == (State.preempted, 1)
