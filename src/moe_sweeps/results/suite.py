@@ -115,17 +115,17 @@ class Suite:
         notes = [text for text in (warning(table), caption(table)) if text]
         return Page("\n\n".join([parts[0], *notes, *legend(table), *parts[1:], facts(table)]))
 
-    def figure(self, name: str, kind: str) -> Picture:
-        """One of the table's pictures.
+    def figure(self, name: str, kind: str) -> Picture | Page:
+        """One of the table's pictures, or the reason why there is none: its runs may still be to come.
 
         Raises:
-            MoeSweepsError: there is no such kind of picture, or the runs do not have what it shows.
+            MoeSweepsError: there is no such kind of picture.
         """
         if kind not in CHARTS:
             raise MoeSweepsError(f"there is no picture called {kind}. {_hint(kind, CHARTS)}")
         drawn, not_drawn = draw(self.ablation(name), [kind])
         if kind in not_drawn:
-            raise MoeSweepsError(f"{kind} of {name} cannot be drawn: {not_drawn[kind]}")
+            return Page(f"*{CHARTS[kind].title}: {not_drawn[kind]}.*")
         return Picture(drawn[kind]["png"], drawn[kind]["svg"], CHARTS[kind].reading)
 
     def claims(self, name: str) -> Page:

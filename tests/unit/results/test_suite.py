@@ -10,6 +10,7 @@ from unit.results.suite import make_suite
 
 from moe_sweeps.errors import MoeSweepsError
 from moe_sweeps.results import Suite, load_runs, open_suite
+from moe_sweeps.results.suite import Picture
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +38,14 @@ def test_a_table_has_its_numbers_and_sheets(suite: Suite) -> None:
 
 def test_figures_are_png_and_svg_with_their_reading(suite: Suite) -> None:
     picture = suite.figure("lr_split", "heat")
+    assert isinstance(picture, Picture)
     assert picture._repr_png_().startswith(b"\x89PNG")
     assert b"<svg" in picture.svg
     assert "Lighter" in str(picture)
+
+
+def test_a_picture_that_cannot_be_drawn_is_a_sentence(suite: Suite) -> None:
+    assert str(suite.figure("aux_coef", "heat")) == "*Grid: the table is no grid.*"
 
 
 def test_curves_are_those_of_the_runs_that_are_done(suite: Suite) -> None:
@@ -54,7 +60,6 @@ def test_curves_are_those_of_the_runs_that_are_done(suite: Suite) -> None:
     [
         (lambda s: s.table("aux_coeff"), "Did you mean aux_coef"),
         (lambda s: s.figure("aux_coef", "curve"), "Did you mean curves"),
-        (lambda s: s.figure("aux_coef", "heat"), "the table is no grid"),
     ],
 )
 def test_what_is_not_there_is_said(suite: Suite, ask: Callable[[Suite], object], message: str) -> None:
