@@ -106,8 +106,7 @@ def swiglu(h_PH: Tensor) -> Tensor:
     """silu(gate) * up for h (..., 2F) = [gate, up] (arXiv 2002.05202): (..., F)."""
     if torch.compiler.is_compiling():  # which fuses these by itself
         gate_PF, up_PF = h_PH.chunk(2, dim=-1)
-        plain_PF: Tensor = F.silu(gate_PF) * up_PF
-        return plain_PF
+        return F.silu(gate_PF) * up_PF
     y_PF: Tensor = _SwiGLU.apply(h_PH)  # type: ignore[no-untyped-call]
     return y_PF
 
