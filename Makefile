@@ -5,7 +5,7 @@ INSTALLED := .venv/installed-$(shell cat pyproject.toml | sha256sum | cut -c1-12
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo sweep test test-slow check format tables results notebooks bench clean
+.PHONY: help setup demo sweep test test-slow check format tables results notebooks bench bench-gpu clean
 
 help: ## explain every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,6 +52,10 @@ notebooks: $(INSTALLED) ## execute analysis/*.ipynb in place, on $$MOE_SWEEPS_RU
 
 bench: $(INSTALLED) ## measure all CPU cases in under 10 minutes and render docs/performance.md; NAME=start_up: one of them
 	$(BIN)/python benchmarks/run.py $(NAME)
+
+bench-gpu: $(INSTALLED) ## scale=talk on a CUDA device: tokens/s, MFU, memory, Mixtral, a profile
+	$(BIN)/python benchmarks/gpu.py --save
+	$(BIN)/python benchmarks/render.py
 
 clean: ## remove .venv and caches; run folders, data and reports stay
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build src/*.egg-info

@@ -48,4 +48,4 @@ def load() -> Kernels:
 
 @functools.cache
 def _say_once(reason: str) -> None:
-    log.warning("training takes about a third longer on CPU without compiled kernels: %s", reason)
+    log.warning("training on CPU takes up to a third longer without compiled kernels: %s", reason)
