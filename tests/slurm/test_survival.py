@@ -72,7 +72,8 @@ def rank_process(runs_root: Path, rank: int) -> int | None:
 def test_two_nodes_with_two_tasks_are_one_run(cluster: Cluster, folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As one process trains it, up to the order of sums; with rank 3 killed, exactly as when left alone."""
     shape = ("launch.nodes=2", "launch.tasks_per_node=2", "trainer.micro_batch_size=1")
-    line = (*LINE, "trainer.steps=120", "trainer.checkpoint_every=10")
+    # With seed 0 rounding decides a near-tie of one token at step 40, whatever adds up the gradients (docs/LOG.md).
+    line = (*LINE, "seed=2", "trainer.steps=120", "trainer.checkpoint_every=10")
     submit(*line, *shape)
     (quiet,) = runs(folders)
     killed_root = folders.with_name("killed")

@@ -85,9 +85,9 @@ def test_a_probe_measures_steps_and_checkpoints(folders: Path) -> None:
     assert not folders.exists()  # a probe leaves nothing behind
 
 
-@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("steps", [2, 3])  # with one step no warm-up could end
 def test_a_run_that_is_shorter_than_a_probe_is_probed(folders: Path, steps: int) -> None:
-    run = compose_run(*TINY, f"trainer.steps={steps}", "schedule.warmup_steps=0")
+    run = compose_run(*TINY, f"trainer.steps={steps}", "schedule.warmup_steps=1")
     assert probe(run, threads=1).seconds_per_step > 0
 
 
