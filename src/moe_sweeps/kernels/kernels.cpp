@@ -176,70 +176,80 @@ EXPORT void swiglu_backward(int threads, i64 P, i64 F, const float* h_PH, const 
 namespace {
 
 const i64 PANEL = 2 * W, CHUNK = 128;
-const int TILE = 6;  // rows of a product that are kept in registers, with PANEL columns
 
-// c[i, 0..16) = (add ? c : 0) + sum over o < outer, k < K of a[o, i, k] b[o, k, 0..16); b goes on from o to o + 1.
-template <int ROWS>
-inline void tile(i64 outer, i64 K, const float* a, i64 a_outer, i64 a_row, i64 a_k, const float* b, float* c, i64 c_row,
+// c[i, 0..8 V) = (add ? c : 0) + sum over k < K of a[i, k] b[k, 0..8 V), the sums in registers. `a` comes in blocks of
+// `block` values of k, which lie `a_block` apart; each row of b is a panel's. A c of one vector that is a panel's row
+// gets zeros for the other.
+template <int ROWS, int V>
+inline void tile(i64 K, i64 block, const float* a, i64 a_block, i64 a_row, i64 a_k, const float* b, float* c, i64 c_row,
                  i64 columns, bool add) {
-    v8 sums[ROWS][2] = {};
-    for (i64 o = 0; o < outer; o++, a += a_outer) {
+    v8 sums[ROWS][V] = {};
+    for (i64 left = K; left > 0; left -= block, a += a_block) {
         const float* next = a;
-        for (i64 k = 0; k < K; k++, b += PANEL, next += a_k) {
-            const v8 b0 = load(b), b1 = load(b + W);
-#pragma GCC unroll 6
+        for (i64 k = 0; k < std::min(block, left); k++, b += PANEL, next += a_k) {
+            v8 row[V];
+            for (int v = 0; v < V; v++) row[v] = load(b + v * W);
+#pragma GCC unroll 12
             for (int i = 0; i < ROWS; i++) {
                 const float x = next[i * a_row];
-                sums[i][0] += x * b0;
-                sums[i][1] += x * b1;
+#pragma GCC unroll 2
+                for (int v = 0; v < V; v++) sums[i][v] += x * row[v];
             }
         }
     }
-#pragma GCC unroll 6
+#pragma GCC unroll 12
     for (int i = 0; i < ROWS; i++) {
         float* out = c + i * c_row;
-        for (i64 half = 0; half < 2 && half * W < columns; half++) {
-            const i64 n = std::min((i64)W, columns - half * W);
-            put(out + half * W, add ? get(out + half * W, n) + sums[i][half] : sums[i][half], n);
+        for (i64 v = 0; v < 2 && v * W < columns; v++) {
+            const i64 n = std::min((i64)W, columns - v * W);
+            const v8 found = v < V ? sums[i][v] : v8{};
+            put(out + v * W, add ? get(out + v * W, n) + found : found, n);
         }
     }
 }
 
-inline void tile_of(i64 rows, i64 outer, i64 K, const float* a, i64 a_outer, i64 a_row, i64 a_k, const float* b,
-                    float* c, i64 c_row, i64 columns, bool add) {
-    switch (rows) {
-        case 1: return tile<1>(outer, K, a, a_outer, a_row, a_k, b, c, c_row, columns, add);
-        case 2: return tile<2>(outer, K, a, a_outer, a_row, a_k, b, c, c_row, columns, add);
-        case 3: return tile<3>(outer, K, a, a_outer, a_row, a_k, b, c, c_row, columns, add);
-        case 4: return tile<4>(outer, K, a, a_outer, a_row, a_k, b, c, c_row, columns, add);
-        case 5: return tile<5>(outer, K, a, a_outer, a_row, a_k, b, c, c_row, columns, add);
-        default: return tile<TILE>(outer, K, a, a_outer, a_row, a_k, b, c, c_row, columns, add);
-    }
+// As many rows of a product as fit into the registers with V vectors of columns.
+template <int V>
+constexpr int TILE = 12 / V;
+
+// The tile with so many rows.
+template <int V, int ROWS = TILE<V>, typename... Arguments>
+inline void tile_of(i64 rows, Arguments... arguments) {
+    if constexpr (ROWS > 1)
+        if (rows < ROWS) return tile_of<V, ROWS - 1>(rows, arguments...);
+    tile<ROWS, V>(arguments...);
 }
 
-// Panels c (M rows) = A (M, K) times panels b (K rows), where A[i, k] is at a[i * a_row + k * a_k].
-inline void times_panels(i64 panels, i64 M, i64 K, const float* a, i64 a_row, i64 a_k, const float* b, float* c,
+// Panels c (M rows) = A (M, K) times panels b (K rows) of n tokens, where A[i, k] is at a[i * a_row + k * a_k]. Of a last
+// panel with at most 8 tokens only that half is computed.
+inline void times_panels(i64 n, i64 M, i64 K, const float* a, i64 a_row, i64 a_k, const float* b, float* c,
                          float* packed_KT) {
-    for (i64 i = 0; i < M; i += TILE) {
-        const i64 rows = std::min((i64)TILE, M - i);
+    const i64 halves = (n + W - 1) / W, panels = halves / 2, T = TILE<2>;
+    for (i64 i = 0; i < M && panels; i += T) {
+        const i64 rows = std::min(T, M - i);
         const float* block = a + i * a_row;
         i64 row = a_row, step = a_k;
         if (a_k != 1 && panels > 3) {  // read with a stride once, not once for each panel
             for (i64 k = 0; k < K; k++)
-                for (i64 r = 0; r < rows; r++) packed_KT[k * TILE + r] = block[r * a_row + k * a_k];
-            block = packed_KT, row = 1, step = TILE;
+                for (i64 r = 0; r < rows; r++) packed_KT[k * T + r] = block[r * a_row + k * a_k];
+            block = packed_KT, row = 1, step = T;
         }
         for (i64 p = 0; p < panels; p++)
-            tile_of(rows, 1, K, block, 0, row, step, b + p * K * PANEL, c + (p * M + i) * PANEL, PANEL, PANEL, false);
+            tile_of<2>(rows, K, K, block, (i64)0, row, step, b + p * K * PANEL, c + (p * M + i) * PANEL, PANEL, PANEL,
+                       false);
     }
+    for (i64 i = 0; i < M && halves % 2; i += TILE<1>)
+        tile_of<1>(std::min((i64)TILE<1>, M - i), K, K, a + i * a_row, (i64)0, a_row, a_k, b + panels * K * PANEL,
+                   c + (panels * M + i) * PANEL, PANEL, PANEL, false);
 }
 
-// c (M, N) = (add ? c : 0) + sum over tokens of panels a (M rows) and columns b: for each 16 of N, 16 values a token.
-inline void outer_products(i64 panels, i64 M, i64 N, const float* a, const float* b, float* c, bool add) {
-    for (i64 n = 0; n < N; n += PANEL)
-        for (i64 i = 0; i < M; i += TILE)
-            tile_of(std::min((i64)TILE, M - i), panels, PANEL, a + i * PANEL, M * PANEL, PANEL, 1,
-                    b + n * panels * PANEL, c + i * N + n, N, std::min(PANEL, N - n), add);
+// c (M, N) = (add ? c : 0) + sum over n tokens of panels a (M rows) and columns b: for each 16 of N, 16 values a token.
+inline void outer_products(i64 n, i64 M, i64 N, const float* a, const float* b, float* c, bool add) {
+    const i64 tokens = round_up(n, PANEL), T = TILE<2>;
+    for (i64 j = 0; j < N; j += PANEL)
+        for (i64 i = 0; i < M; i += T)
+            tile_of<2>(std::min(T, M - i), n, PANEL, a + i * PANEL, M * PANEL, PANEL, (i64)1, b + j * tokens,
+                       c + i * N + j, N, std::min(PANEL, N - j), add);
 }
 
 // Rows of tokens (n, D) into panels, and back.
@@ -298,16 +308,16 @@ EXPORT void experts(int threads, i64 E, i64 D, i64 F, const int32_t* ends_E, con
     const std::vector<i64> first = first_panels(E, ends_E);
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
-        std::vector<float> x(CHUNK * D), a(CHUNK * F), y(CHUNK * D), packed(TILE * std::max(D, F));
+        std::vector<float> x(CHUNK * D), a(CHUNK * F), y(CHUNK * D), packed(TILE<2> * std::max(D, F));
 #pragma omp for schedule(dynamic)
         for (i64 e = 0; e < E; e++) {
             float* next_h = h + first[e] * PANEL * 2 * F;
             for (i64 p = start_of(e, ends_E); p < ends_E[e]; p += CHUNK) {
                 const i64 n = std::min(CHUNK, ends_E[e] - p), panels = round_up(n, PANEL) / PANEL;
                 to_panels(n, panels, D, x_PD + p * D, x.data());
-                times_panels(panels, 2 * F, D, up_EHD + e * 2 * F * D, D, 1, x.data(), next_h, packed.data());
+                times_panels(n, 2 * F, D, up_EHD + e * 2 * F * D, D, 1, x.data(), next_h, packed.data());
                 swiglu(1, panels, F * PANEL, next_h, a.data());
-                times_panels(panels, D, F, down_EDF + e * D * F, F, 1, a.data(), y.data(), packed.data());
+                times_panels(n, D, F, down_EDF + e * D * F, F, 1, a.data(), y.data(), packed.data());
                 from_panels(n, D, y.data(), y_PD + p * D);
                 next_h += panels * PANEL * 2 * F;
             }
@@ -323,7 +333,7 @@ EXPORT void experts_backward(int threads, i64 E, i64 D, i64 F, const int32_t* en
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         std::vector<float> dy(CHUNK * D), da(CHUNK * F), a(CHUNK * F), dh(CHUNK * H), dx(CHUNK * D);
-        std::vector<float> x_columns(CHUNK * D_), a_columns(CHUNK * F_), packed(TILE * std::max(D, H));
+        std::vector<float> x_columns(CHUNK * D_), a_columns(CHUNK * F_), packed(TILE<2> * std::max(D, H));
 #pragma omp for schedule(dynamic)
         for (i64 e = 0; e < E; e++) {
             const float *up = up_EHD + e * H * D, *down = down_EDF + e * D * F, *next_h = h + first[e] * PANEL * H;
@@ -336,13 +346,13 @@ EXPORT void experts_backward(int threads, i64 E, i64 D, i64 F, const int32_t* en
             for (i64 p = start; p < ends_E[e]; p += CHUNK) {
                 const i64 n = std::min(CHUNK, ends_E[e] - p), panels = round_up(n, PANEL) / PANEL;
                 to_panels(n, panels, D, dy_PD + p * D, dy.data());
-                times_panels(panels, F, D, down, 1, F, dy.data(), da.data(), packed.data());
+                times_panels(n, F, D, down, 1, F, dy.data(), da.data(), packed.data());
                 swiglu_backward(1, panels, F * PANEL, next_h, da.data(), dh.data(), a.data());
                 panels_to_columns(panels, F, a.data(), a_columns.data());
-                outer_products(panels, D, F, dy.data(), a_columns.data(), ddown, p > start);
+                outer_products(n, D, F, dy.data(), a_columns.data(), ddown, p > start);
                 to_columns(n, panels, D, x_PD + p * D, x_columns.data());
-                outer_products(panels, H, D, dh.data(), x_columns.data(), dup, p > start);
-                times_panels(panels, D, H, up, 1, D, dh.data(), dx.data(), packed.data());
+                outer_products(n, H, D, dh.data(), x_columns.data(), dup, p > start);
+                times_panels(n, D, H, up, 1, D, dh.data(), dx.data(), packed.data());
                 from_panels(n, D, dx.data(), dx_PD + p * D);
                 next_h += panels * PANEL * H;
             }
