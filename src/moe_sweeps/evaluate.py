@@ -130,7 +130,7 @@ def evaluate(
     done = 0
     for done, (inputs_BS, targets_BS) in enumerate(batches, start=1):  # noqa: B007
         with compute.context():
-            output = model(inputs_BS.to(device), targets_BS.to(device), ranking=ranking)
+            output = model(compute.hold(inputs_BS), compute.hold(targets_BS), ranking=ranking)
         loss += output.token_loss_BS.sum(dtype=torch.float64)
         correct += output.correct_BS.sum()
         tokens += targets_BS.numel()
@@ -141,7 +141,7 @@ def evaluate(
             domains.add(output.routings, len(inputs_BS))
     for _ in range(passes - done):
         with compute.context():
-            model.routings(inputs_BS.to(device), ranking)
+            model.routings(compute.hold(inputs_BS), ranking)
     model.train()
     found = {"loss": loss, "correct": correct, "tokens": tokens} | router
     loads = {"load_LE": load.total(), "domain_load_DLE": domains.total() if domains else None}

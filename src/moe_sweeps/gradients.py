@@ -30,6 +30,8 @@ from moe_sweeps.randomness import random_state, restore_random_state
 from moe_sweeps.sharding import total_norm
 from moe_sweeps.stopwatch import StepTimer
 
+_CLIP_EPSILON = 1e-6  # what torch adds to the norm before it divides by it
+
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
@@ -152,15 +154,21 @@ class Gradients:
         inputs_BS, targets_BS = batch
         size = self.run.trainer.micro_batch_size
         for inputs, targets in zip(inputs_BS.split(size), targets_BS.split(size), strict=True):
-            yield inputs.to(self.compute.device, non_blocking=True), targets.to(self.compute.device, non_blocking=True)
+            yield self.compute.hold(inputs), self.compute.hold(targets)
 
 
 def clip_gradients(model: torch.nn.Module, limit: float) -> Tensor:
     """Scale the gradients to a global norm of at most `limit` (0: not at all); returns the norm before."""
     norm = total_norm(p.grad for p in model.parameters() if p.grad is not None)
-    if limit:
+    if limit and not _changes_nothing(norm, limit):
         torch.nn.utils.clip_grads_with_norm_(model.parameters(), limit, norm)
     return norm
+
+
+def _changes_nothing(norm: Tensor, limit: float) -> bool:
+    """Whether clipping would multiply by 1, which is a pass over all gradients. On a GPU the answer is waited for, so
+    there nobody asks."""
+    return norm.device.type == "cpu" and bool(norm + _CLIP_EPSILON <= limit)
 
 
 def clip_router_gradients(model: torch.nn.Module, config: RouterConfig) -> None:

@@ -54,6 +54,7 @@ def examine(runs: Path, data: Path) -> list[Finding]:
         ("Python", python),
         ("packages", packages),
         ("devices", devices),
+        ("kernels", kernels),
         ("SLURM", slurm),
         ("disk", lambda: disk({"runs": runs, "data": data})),
         ("data", lambda: prepared_data(data)),
@@ -112,6 +113,20 @@ def devices() -> Iterator[Finding]:
         yield Finding("devices", Mark.wrong, f"{cores}; there is an NVIDIA driver, and torch does not see it", fix)
     else:
         yield Finding("devices", Mark.fine, f"{cores}, no GPU: runs use the CPU")
+
+
+def kernels() -> Iterator[Finding]:
+    """Whether training on CPU can use compiled kernels. They are not compiled here."""
+    from moe_sweeps.kernels import build  # brings torch
+
+    obstacle, command = build.processor_obstacle(), build.compiler()
+    if obstacle:
+        yield Finding("kernels", Mark.absent, f"{obstacle}: training on CPU uses torch's operations alone")
+    elif command:
+        yield Finding("kernels", Mark.fine, f"{command} compiles them for training on CPU")
+    else:
+        fix = "For training on CPU about a quarter faster: install g++ or clang++, or set CXX to a compiler."
+        yield Finding("kernels", Mark.absent, "there is no C++ compiler: runs use torch's operations alone", fix)
 
 
 def slurm() -> Iterator[Finding]:

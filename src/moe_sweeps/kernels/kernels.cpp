@@ -166,7 +166,7 @@ EXPORT void swiglu_backward(int threads, i64 P, i64 F, const float* h_PH, const 
     }
 }
 
-// --- Experts -----------------------------------------------------------------------------------------------------------
+// --- Experts ------------------------------------------------------------------------------------------------------
 //
 // An expert works on CHUNK tokens at a time, in panels of 16: a panel holds 16 values, one for each token, for each row
 // of an activation (row r of token t is at r * 16 + t). So a panel is the vectors of a matrix product whose other
@@ -208,6 +208,19 @@ inline void tile(i64 K, i64 block, const float* a, i64 a_block, i64 a_row, i64 a
     }
 }
 
+// Weights that are wanted soon. A product asks for them little by little, so that they are read while it computes:
+// with many experts they come from memory, which takes as long as the arithmetic on so few tokens.
+struct Ahead {
+    const float* weights;
+    i64 floats;
+
+    // Asks for the part that falls to tile `i` of `tiles`. Inlined by force: GCC drops calls of a function that only asks.
+    __attribute__((always_inline)) inline void ask(i64 i, i64 tiles) const {
+        const i64 line = 16, share = round_up(floats, tiles * line) / tiles;
+        for (i64 k = i * share; k < std::min(floats, (i + 1) * share); k += line) __builtin_prefetch(weights + k);
+    }
+};
+
 // As many rows of a product as fit into the registers with V vectors of columns.
 template <int V>
 constexpr int TILE = 12 / V;
@@ -220,14 +233,15 @@ inline void tile_of(i64 rows, Arguments... arguments) {
     tile<ROWS, V>(arguments...);
 }
 
-// Panels c (M rows) = A (M, K) times panels b (K rows) of n tokens, where A[i, k] is at a[i * a_row + k * a_k]. Of a last
-// panel with at most 8 tokens only that half is computed.
+// Panels c (M rows) = A (M, K) times panels b (K rows) of n tokens, where A[i, k] is at a[i * a_row + k * a_k]. Of a
+// last panel with at most 8 tokens only that half is computed.
 inline void times_panels(i64 n, i64 M, i64 K, const float* a, i64 a_row, i64 a_k, const float* b, float* c,
-                         float* packed_KT) {
+                         float* packed_KT, Ahead ahead) {
     const i64 halves = (n + W - 1) / W, panels = halves / 2, T = TILE<2>;
     for (i64 i = 0; i < M && panels; i += T) {
         const i64 rows = std::min(T, M - i);
         const float* block = a + i * a_row;
+        ahead.ask(i / T, (M + T - 1) / T);
         i64 row = a_row, step = a_k;
         if (a_k != 1 && panels > 3) {  // read with a stride once, not once for each panel
             for (i64 k = 0; k < K; k++)
@@ -244,12 +258,14 @@ inline void times_panels(i64 n, i64 M, i64 K, const float* a, i64 a_row, i64 a_k
 }
 
 // c (M, N) = (add ? c : 0) + sum over n tokens of panels a (M rows) and columns b: for each 16 of N, 16 values a token.
-inline void outer_products(i64 n, i64 M, i64 N, const float* a, const float* b, float* c, bool add) {
-    const i64 tokens = round_up(n, PANEL), T = TILE<2>;
-    for (i64 j = 0; j < N; j += PANEL)
-        for (i64 i = 0; i < M; i += T)
-            tile_of<2>(std::min(T, M - i), n, PANEL, a + i * PANEL, M * PANEL, PANEL, (i64)1, b + j * tokens,
-                       c + i * N + j, N, std::min(PANEL, N - j), add);
+inline void outer_products(i64 n, i64 M, i64 N, const float* a, const float* b, float* c, bool add, Ahead ahead) {
+    const i64 tokens = round_up(n, PANEL), T = TILE<2>, rows = (M + T - 1) / T, columns = (N + PANEL - 1) / PANEL;
+    for (i64 j = 0; j < columns; j++)
+        for (i64 i = 0; i < rows; i++) {
+            ahead.ask(j * rows + i, rows * columns);
+            tile_of<2>(std::min(T, M - i * T), n, PANEL, a + i * T * PANEL, M * PANEL, PANEL, (i64)1,
+                       b + j * PANEL * tokens, c + i * T * N + j * PANEL, N, std::min(PANEL, N - j * PANEL), add);
+        }
 }
 
 // Rows of tokens (n, D) into panels, and back.
@@ -311,13 +327,14 @@ EXPORT void experts(int threads, i64 E, i64 D, i64 F, const int32_t* ends_E, con
         std::vector<float> x(CHUNK * D), a(CHUNK * F), y(CHUNK * D), packed(TILE<2> * std::max(D, F));
 #pragma omp for schedule(dynamic)
         for (i64 e = 0; e < E; e++) {
+            const float *up = up_EHD + e * 2 * F * D, *down = down_EDF + e * D * F;
             float* next_h = h + first[e] * PANEL * 2 * F;
             for (i64 p = start_of(e, ends_E); p < ends_E[e]; p += CHUNK) {
                 const i64 n = std::min(CHUNK, ends_E[e] - p), panels = round_up(n, PANEL) / PANEL;
                 to_panels(n, panels, D, x_PD + p * D, x.data());
-                times_panels(n, 2 * F, D, up_EHD + e * 2 * F * D, D, 1, x.data(), next_h, packed.data());
+                times_panels(n, 2 * F, D, up, D, 1, x.data(), next_h, packed.data(), {up + 2 * TILE<2> * D, 2 * F * D});
                 swiglu(1, panels, F * PANEL, next_h, a.data());
-                times_panels(n, D, F, down_EDF + e * D * F, F, 1, a.data(), y.data(), packed.data());
+                times_panels(n, D, F, down, F, 1, a.data(), y.data(), packed.data(), {down + 2 * TILE<2> * F, D * F});
                 from_panels(n, D, y.data(), y_PD + p * D);
                 next_h += panels * PANEL * 2 * F;
             }
@@ -346,13 +363,14 @@ EXPORT void experts_backward(int threads, i64 E, i64 D, i64 F, const int32_t* en
             for (i64 p = start; p < ends_E[e]; p += CHUNK) {
                 const i64 n = std::min(CHUNK, ends_E[e] - p), panels = round_up(n, PANEL) / PANEL;
                 to_panels(n, panels, D, dy_PD + p * D, dy.data());
-                times_panels(n, F, D, down, 1, F, dy.data(), da.data(), packed.data());
+                times_panels(n, F, D, down, 1, F, dy.data(), da.data(), packed.data(), {});
                 swiglu_backward(1, panels, F * PANEL, next_h, da.data(), dh.data(), a.data());
                 panels_to_columns(panels, F, a.data(), a_columns.data());
-                outer_products(n, D, F, dy.data(), a_columns.data(), ddown, p > start);
+                outer_products(n, D, F, dy.data(), a_columns.data(), ddown, p > start, {up, p > start ? 0 : H * D});
                 to_columns(n, panels, D, x_PD + p * D, x_columns.data());
-                outer_products(n, H, D, dh.data(), x_columns.data(), dup, p > start);
-                times_panels(n, D, H, up, 1, D, dh.data(), dx.data(), packed.data());
+                outer_products(n, H, D, dh.data(), x_columns.data(), dup, p > start,
+                               {down + D * F, p > start || e + 1 == E ? 0 : D * F});
+                times_panels(n, D, H, up, 1, D, dh.data(), dx.data(), packed.data(), {});
                 from_panels(n, D, dx.data(), dx_PD + p * D);
                 next_h += panels * PANEL * H;
             }

@@ -34,6 +34,10 @@ class Compute:
         wanted = precision is Precision.bfloat16 or (precision is Precision.auto and device.type == "cuda")
         return cls(device, wanted)
 
+    def hold(self, x: Tensor) -> Tensor:
+        """`x` on the device. For a GPU it is copied from pinned memory, which the host does not wait for."""
+        return x if self.device.type == "cpu" else x.pin_memory().to(self.device, non_blocking=True)
+
     def context(self) -> torch.autocast:
         """The context in which the model is called."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.autocast)

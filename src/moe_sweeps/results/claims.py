@@ -3,7 +3,8 @@
 The manifest carries each statement with the arms that it speaks of. A statement is judged by intervals alone: it is
 reproduced where the whole interval agrees with it, contradicted where the whole interval disagrees, and inconclusive in
 between. Intervals of one sweep cover all its statements together at CONFIDENCE (Bonferroni). With one seed an arm the
-interval is that of the noise floor, and the scorecard says so.
+interval is that of the noise floor, or of all arms with several seeds where those spread more, and the scorecard says
+which.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 from scipy.stats import chi2  # type: ignore[import-untyped]
 
 from moe_sweeps.results.compare import SINGLE, Sample, compare
-from moe_sweeps.results.noise import Noise
+from moe_sweeps.results.noise import Floor, Noise
 from moe_sweeps.results.stats import CONFIDENCE, estimate, t_quantile
 from moe_sweeps.results.tables import Table, mixed
 
@@ -204,22 +205,21 @@ class _Judge:
         found = compare(one, scaled, confidence=confidence)
         assert found is not None  # both samples have values
         low, high, basis = found.low, found.high, found.kind
-        if found.kind == SINGLE and (reach := self._reach(confidence, factor)) is not None:
-            low, high, basis = (
-                found.difference - reach,
-                found.difference + reach,
-                "one seed; interval of the noise floor",
-            )
+        if found.kind == SINGLE and (noise := self._noise()) is not None:
+            floor, source = noise
+            reach = t_quantile(0.5 + confidence / 2, floor.freedom) * math.sqrt(1 + factor**2) * floor.sd
+            low, high, basis = found.difference - reach, found.difference + reach, f"one seed; interval of {source}"
         elif found.low is None and found.kind != SINGLE:
             basis = f"{found.kind}, no spread"
         return Effect(found.difference, low, high, "difference", found.n, basis)
 
-    def _reach(self, confidence: float, factor: float) -> float | None:
-        """Half-width for the difference of two single runs, from the noise floor; None if it was not measured."""
-        floor = self.noise.floor(self.metric, self.table.scales, self.table.tokens) if self.noise else None
-        if floor is None:
+    def _noise(self) -> tuple[Floor, str] | None:
+        """What single runs spread by, and where that is from; None if the noise floor was not measured."""
+        like = (self.metric, self.table.scales, self.table.tokens)
+        if self.noise is None or (floor := self.noise.floor(*like)) is None:
             return None
-        return t_quantile(0.5 + confidence / 2, floor.freedom) * math.sqrt(1 + factor**2) * floor.sd
+        wider = self.noise.wider(*like)
+        return (floor, "the noise floor") if wider is None else (wider, f"the {wider.runs} runs of arms with seeds")
 
 
 def _above(effect: Effect, sign: int, bound: float) -> tuple[str, str]:

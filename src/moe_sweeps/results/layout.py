@@ -111,6 +111,11 @@ def floor_sentence(table: Table) -> str:
     floor = PRIMARY.spell(table.floor.difference)
     text = f"Noise floor: seeds alone move a difference of {PRIMARY.header} by up to {floor} in 19 of 20 cases"
     text += f" (standard deviation {PRIMARY.spell(table.floor.sd)} over {table.floor.runs} runs of noise_floor)."
+    if table.wider is not None:
+        text += (
+            f" Arms differ in this: pooled over all {table.wider.runs} runs of arms with several seeds the same figure is "
+            f"{PRIMARY.spell(table.wider.difference)}."
+        )
     return text + (" With one seed nothing can be concluded from differences below it." if single else "")
 
 

@@ -87,6 +87,7 @@ class Table:
     baseline: str | None = None  # arm id
     differences: dict[str, Comparison] = field(default_factory=dict)  # of the primary metric, by arm id
     floor: Floor | None = None  # what seeds alone do to the primary metric
+    wider: Floor | None = None  # what they do on average over all arms with several seeds, where that is more
     definition: TableDefinition = GENERIC
 
     @property
@@ -143,10 +144,11 @@ def ablation_table(manifest: Manifest, runs: Loaded, *, noise: Noise | None = No
     scales = _distinct(str(row["scale"]) for row in rows.values() if row["scale"] is not None)
     tokens = tuple(sorted({int(row["tokens"]) for arm in arms for row in arm.rows if row["tokens"] is not None}))
     floor = noise.floor(PRIMARY.column, scales, tokens) if noise else None
+    wider = noise.wider(PRIMARY.column, scales, tokens) if noise else None
     baseline = manifest.baseline if manifest.baseline in members else arms[0].arm if len(arms) > 1 else None
     return Table(
         manifest, arms, labels.columns(definition.columns), scales, tokens, collapsed(manifest, labels.text), baseline,
-        compare_arms(arms, baseline, PRIMARY, floor), floor, definition,
+        compare_arms(arms, baseline, PRIMARY, floor), floor, wider, definition,
     )  # fmt: skip
 
 

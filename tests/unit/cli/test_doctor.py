@@ -13,6 +13,7 @@ from rich.console import Console
 from moe_sweeps.cli import doctor
 from moe_sweeps.cli.doctor import Finding, Mark
 from moe_sweeps.data.memmap import TokenData
+from moe_sweeps.kernels import build
 
 
 def test_report_and_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
@@ -26,6 +27,21 @@ def test_report_and_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
 def test_this_machine_has_what_the_project_needs() -> None:
     for check in (doctor.python, doctor.packages, doctor.devices):
         assert [f.mark for f in check()] == [Mark.fine]
+
+
+def test_compiled_kernels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(build, "processor_obstacle", lambda: None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    [absent] = doctor.kernels()
+    assert (absent.mark, absent.text) == (Mark.absent, "there is no C++ compiler: runs use torch's operations alone")
+    assert "set CXX" in absent.fix
+    (tmp_path / "clang++").touch(mode=0o755)
+    [fine] = doctor.kernels()
+    assert (fine.mark, fine.text) == (Mark.fine, f"{tmp_path}/clang++ compiles them for training on CPU")
+    monkeypatch.setattr(build, "processor_obstacle", lambda: "the processor has no AVX2")
+    [old] = doctor.kernels()
+    assert (old.mark, old.text[:26]) == (Mark.absent, "the processor has no AVX2:")
 
 
 def test_package_of_the_wrong_version(monkeypatch: pytest.MonkeyPatch) -> None:

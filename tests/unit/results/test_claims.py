@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ WOBBLE = (0.0, 0.001, -0.001, 0.0005)
 
 
 def verdict(root: Path, statement: dict[str, Any], means: tuple[float, ...], *, seeds: int = 4, noise: bool = False,
-            lost: int | None = None, **changes: Any) -> Verdict:  # fmt: skip
+            lost: int | None = None, spread: float = 0.0, **changes: Any) -> Verdict:  # fmt: skip
     for place, (settings, mean) in enumerate(zip(ARMS, means, strict=False)):
         for seed in range(seeds):
             loss = mean + 0.1 * seed + WOBBLE[seed] * (1 + place)
@@ -37,6 +39,8 @@ def verdict(root: Path, statement: dict[str, Any], means: tuple[float, ...], *, 
         make_manifest(root, sweep_content("noise_floor", [{"name": "n"}], 4))
         for seed in range(4):
             make_suite_run(root, {"name": "n"}, seed, loss=4 + WOBBLE[seed], maxvio=0.3)
+    for seed in range(3 if spread else 0):  # an arm of no noise_floor sweep
+        make_suite_run(root, {"name": "loud"}, seed, loss=4 + spread * seed, maxvio=0.3)
     runs, (manifests, _) = load_runs(root), load_manifests(root)
     floor = Noise.of(runs.frame, manifests)
     return judge(ablation_table(next(m for m in manifests if m.name == "x"), runs, noise=floor), floor)[0]
@@ -133,6 +137,20 @@ def test_one_seed_is_judged_by_the_noise_floor_or_not_at_all(tmp_path: Path) -> 
     assert clear.effect is not None
     assert clear.effect.basis == "one seed; interval of the noise floor"
     assert verdict(tmp_path / "c", statement, (4.0, 3.999), seeds=1, noise=True).verdict == INCONCLUSIVE
+
+
+def test_one_seed_is_judged_by_all_arms_with_seeds_where_they_spread_more(tmp_path: Path) -> None:
+    statement = {"kind": "better", **PAIR}
+    quiet = verdict(tmp_path / "a", statement, (4.0, 3.95), seeds=1, noise=True, spread=1e-6)
+    assert quiet.effect is not None
+    assert (quiet.verdict, quiet.effect.basis) == (REPRODUCED, "one seed; interval of the noise floor")
+    loud = verdict(tmp_path / "b", statement, (4.0, 3.95), seeds=1, noise=True, spread=0.1)
+    assert loud.verdict == INCONCLUSIVE
+    assert loud.effect is not None
+    assert loud.effect.basis == "one seed; interval of the 7 runs of arms with seeds"
+    variance = (3 * statistics.variance(WOBBLE[:4]) + 2 * 0.1**2) / 5
+    reach = stats.t.ppf(0.975, 5) * math.sqrt(2 * variance)
+    assert loud.effect.high - loud.effect.low == pytest.approx(2 * reach)
 
 
 @pytest.mark.parametrize(
