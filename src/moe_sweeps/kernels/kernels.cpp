@@ -214,7 +214,7 @@ struct Ahead {
     const float* weights;
     i64 floats;
 
-    // Asks for the part that falls to tile `i` of `tiles`. Inlined by force: GCC drops calls of a function that only asks.
+    // Asks for the part that falls to tile `i` of `tiles`. Inlined by force: GCC drops calls that do no more.
     __attribute__((always_inline)) inline void ask(i64 i, i64 tiles) const {
         const i64 line = 16, share = round_up(floats, tiles * line) / tiles;
         for (i64 k = i * share; k < std::min(floats, (i + 1) * share); k += line) __builtin_prefetch(weights + k);

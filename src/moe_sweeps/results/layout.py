@@ -112,10 +112,8 @@ def floor_sentence(table: Table) -> str:
     text = f"Noise floor: seeds alone move a difference of {PRIMARY.header} by up to {floor} in 19 of 20 cases"
     text += f" (standard deviation {PRIMARY.spell(table.floor.sd)} over {table.floor.runs} runs of noise_floor)."
     if table.wider is not None:
-        text += (
-            f" Arms differ in this: pooled over all {table.wider.runs} runs of arms with several seeds the same figure is "
-            f"{PRIMARY.spell(table.wider.difference)}."
-        )
+        wider = PRIMARY.spell(table.wider.difference)
+        text += f" Arms differ in this: over all {table.wider.runs} runs of arms with several seeds it is {wider}."
     return text + (" With one seed nothing can be concluded from differences below it." if single else "")
 
 
