@@ -78,7 +78,7 @@ def _freezing(combinations: int) -> Row:
     """Make the folders, as a sweep does before its first run starts; then fill them."""
     plan = make_plan(line(combinations))
     cpu, started = time.process_time(), time.perf_counter()
-    folders = {run_id: planned.frozen("benchmark", workers=2) for run_id, planned in plan.runs.items()}
+    folders = {run_id: planned.frozen("benchmark", threads=2) for run_id, planned in plan.runs.items()}
     wall, cpu = time.perf_counter() - started, time.process_time() - cpu
     frozen = replace(plan, runs={i: replace(p, folder=folders[i]) for i, p in plan.runs.items()})
     write_manifest(frozen, "benchmark")

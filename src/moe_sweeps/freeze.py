@@ -22,14 +22,15 @@ from moe_sweeps.snapshot import SNAPSHOTS, take_snapshot
 MOST_THREADS = 4
 
 
-def freeze(run: RunConfig, overrides: Sequence[str], *, command: str, workers: int = 1) -> RunDir:
+def freeze(run: RunConfig, overrides: Sequence[str], *, command: str, threads: int | None = None) -> RunDir:
     """The folder of `run`, made now or found. Infrastructure of a run that is not finished follows the newest request.
 
-    `workers` processes share the cores. The number of threads can change the last bit of a sum, so that of the first
-    attempt counts for all later ones, unless `launch.threads` is set by hand.
+    `threads` (None: those of a process that has the cores for itself) is what the run is trained with, unless
+    `launch.threads` is set by hand. It can change the last bit of a sum, so that of the first attempt counts for all
+    later ones.
     """
     found = identity(run)
-    frozen = _with_threads(run, run.launch.threads or default_threads(workers))
+    frozen = _with_threads(run, run.launch.threads or threads or default_threads(1))
     submission = provenance(command) | snapshot_entry(run)
     root = resolve(run.paths.runs)
     is_new = RunDir.find(root, found["run_id"]) is None

@@ -202,7 +202,10 @@ class RunDir:
     def request_cancel(self) -> None:
         """Ask whoever trains this run, on whatever host, to save its state and stop; the next heartbeat sees it."""
         by = {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}
-        write_json(self.path / CANCEL_REQUEST, by)
+        try:
+            write_json(self.path / CANCEL_REQUEST, by)
+        except FileNotFoundError:  # a worker that starts removed what this was writing, as a leftover
+            write_json(self.path / CANCEL_REQUEST, by)
 
     def drop_cancel_request(self) -> None:
         (self.path / CANCEL_REQUEST).unlink(missing_ok=True)
@@ -298,7 +301,7 @@ class MetricsLog:
 
     def _keep(self, lines: list[str]) -> None:
         if self.writes:
-            write_atomic(self.path, "".join(lines))
+            write_atomic(self.path, "".join(lines), durable=True)
 
     def _lines(self) -> Iterator[tuple[str, dict[str, Any]]]:
         if not self.path.exists():

@@ -136,6 +136,8 @@ def run_worker(folder: RunDir, observer: Observer | None = None, ranks: Ranks = 
                 _record_failure(follower, error, ranks)
                 raise
             finally:
+                if ranks.is_first and status.state is State.preempted and folder.cancel_requested:
+                    status.state = State.cancelled  # asked for after the last heartbeat had looked
                 follower.write()
                 if ranks.is_first:
                     folder.drop_cancel_request()

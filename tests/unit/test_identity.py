@@ -190,3 +190,24 @@ def test_a_renamed_knob_keeps_old_runs_and_old_lines_valid(renamed: type) -> Non
         line = compose_run("scale=smoke", "balancer=lossfree", f"{spelling}=0.01")
         assert run_id(line) == "58ade3948eba"
     assert [str(s) for s in single(["balancer.rate=1", "balancer.step_size=2"])] == ["balancer.step_size=2"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "different"),
+    [
+        (
+            ["aux.coef=0"],
+            ["aux.coef=0", "aux.normalization=switch", "aux.scope=sequence"],
+            ["aux.normalization=switch"],
+        ),
+        (
+            ["balancer=lossfree"],
+            ["balancer=lossfree", "balancer.update_every=micro_step"],
+            ["balancer=lossfree", "balancer.update_every=micro_step", "trainer.micro_batch_size=4"],
+        ),
+        ([], ["router.weight_decay=0.1"], ["router.weight_decay=0.2"]),
+    ],
+)
+def test_equal_meanings_are_one_run(one: list[str], other: list[str], different: list[str]) -> None:
+    assert run_id(compose_run(*one)) == run_id(compose_run(*other))
+    assert run_id(compose_run(*one)) != run_id(compose_run(*different))

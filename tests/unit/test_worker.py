@@ -149,7 +149,7 @@ def test_the_threads_of_the_first_attempt_count(folders: Path, real_data: TokenD
     line = [setting for setting in TINY if not setting.startswith("launch.threads")]
     folder = freeze(compose_run(*line, "launch.threads=1"), [], command="test")
     assert run_worker(folder, StopAfter(8, signal.SIGTERM)) is State.preempted
-    freeze(compose_run(*line), [], command="test", workers=1)
+    freeze(compose_run(*line), [], command="test", threads=2)
     assert folder.config()["launch"]["threads"] == 1
     freeze(compose_run(*line, "launch.threads=2"), [], command="test")
     assert folder.config()["launch"]["threads"] == 2

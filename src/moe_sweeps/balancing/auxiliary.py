@@ -52,6 +52,10 @@ class AuxConfig(Component):
             return {"": DENSE_HAS_NO_ROUTER}
         return {} if "aux" in run.balancer.READS else {"": Unread(f"balancer={run.balancer.kind}", readers_of("aux"))}
 
+    def canonical(self, run: RunConfig) -> AuxConfig:
+        """Nothing times any normalization is nothing."""
+        return self if self.coef else AuxConfig(kind=self.kind, coef=0.0)
+
 
 @component("balancer", "aux")
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ Axes: T tokens, E experts, L MoE layers. Counts c_i are picks of expert i.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
 
@@ -58,6 +58,10 @@ class LossFreeConfig(BalancerConfig):
     # The rate falls linearly to 0 over this last fraction of the steps (DeepSeek-V3 ends on 0); 0: it stays.
     decay_fraction: float = knob(0.0, ge=0, le=1, neutral=0.0)
     update_every: UpdateEvery = knob(UpdateEvery.step, neutral=UpdateEvery.step)
+
+    def canonical(self, run: RunConfig) -> LossFreeConfig:
+        """A step of one micro-batch is a micro-step."""
+        return replace(self, update_every=UpdateEvery.step) if run.trainer.micro_batches == 1 else self
 
     def build(self, run: RunConfig, num_layers: int, num_experts: int) -> LossFree:
         return LossFree(self, num_layers, num_experts)

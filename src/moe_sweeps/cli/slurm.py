@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +28,7 @@ def submit_plan(console: Console, plan: Plan, launch: SlurmConfig, estimator: Es
     """Submit what is missing and return; with `launch.wait` follow it to the end. Returns the exit code.
 
     Raises:
+        ConfigError: a run cannot be given what it asks for.
         LaunchError: SLURM refused.
     """
     if launch.dry_run:
@@ -36,6 +36,8 @@ def submit_plan(console: Console, plan: Plan, launch: SlurmConfig, estimator: Es
         for text in dry_run(wanted, launch, plan.runs_root, plan.sweep_id):
             console.out(text, highlight=False)
         return 0
+    for planned in _missing(plan):
+        resources(planned.run, 0.0)  # what cannot be asked for is refused before anything is written
     started = time.perf_counter()
     folders = {run_id: _frozen(planned) for run_id, planned in plan.runs.items()}
     write_manifest(plan, command_line())
@@ -78,9 +80,8 @@ def _frozen(planned: PlannedRun) -> RunDir:
     """The run's folder. The login node's cores say nothing about those of a job, which is told its own."""
     launch = planned.run.launch
     assert isinstance(launch, SlurmConfig)
-    threads = launch.threads or max(1, (launch.cpus_per_task or 1) // launch.pack)
-    run = dataclasses.replace(planned.run, launch=dataclasses.replace(launch, threads=threads))
-    return dataclasses.replace(planned, run=run).frozen(command_line(), workers=1)
+    threads = max(1, (launch.cpus_per_task or 1) // launch.pack)
+    return planned.frozen(command_line(), threads=threads)
 
 
 def _wanted(planned: PlannedRun, folder: RunDir, estimator: Estimator, code: Path) -> Wanted:

@@ -119,7 +119,7 @@ def train_one(console: Console, overrides: Sequence[str], ranks: Ranks = ALONE) 
 def _frozen_by_first(run: RunConfig, overrides: Sequence[str], ranks: Ranks) -> RunDir:
     path = ""
     if ranks.is_first:
-        path = str(freeze(run, overrides, command=command_line(), workers=ranks.local_size).path)
+        path = str(freeze(run, overrides, command=command_line(), threads=default_threads(ranks.local_size)).path)
     return RunDir(Path(ranks.word_of_first("run folder", path)))
 
 
@@ -162,7 +162,7 @@ def sweep(console: Console, overrides: Sequence[str], budget: str | None = None,
         _check_data([p.run for p in todo])
         return submit_plan(console, plan, launch, estimator)
     _check_machine_and_data([p.run for p in todo])
-    folders = {run_id: p.frozen(command_line(), workers) for run_id, p in plan.runs.items()}
+    folders = {run_id: p.frozen(command_line(), default_threads(workers)) for run_id, p in plan.runs.items()}
     path = write_manifest(plan, command_line())
     manifest = load_manifest(path)
     view = SweepView(console, [(run_label(manifest, run_id), folder) for run_id, folder in folders.items()], workers)

@@ -126,6 +126,9 @@ def _sharding_errors(run: RunConfig) -> Iterator[ConfigError]:
     if run.engine.kind != "native":
         rule = f"engine={run.engine.kind} computes with whole parameters, which nothing would gather for it"
         yield ConfigError("engine.parallel", "fsdp", rule, "Use engine=native, or engine.parallel=ddp.")
+    if run.engine.compile:
+        rule = "a model whose weights are shared by processes is not compiled here"
+        yield ConfigError("engine.compile", True, rule, "Use engine.compile=false, or engine.parallel=ddp.")
     if not run.optimizer.ELEMENTWISE:
         able = [kind for kind, cls in REGISTRY["optimizer"].items() if getattr(cls, "ELEMENTWISE", False)]
         rule = f"optimizer={run.optimizer.kind} works on whole matrices, of which a process would have some rows"

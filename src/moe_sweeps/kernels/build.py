@@ -11,9 +11,11 @@ import logging
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import tempfile
 import time
+import uuid
 from pathlib import Path
 
 from moe_sweeps.errors import MoeSweepsError
@@ -21,7 +23,8 @@ from moe_sweeps.errors import MoeSweepsError
 log = logging.getLogger(__name__)
 SOURCE = Path(__file__).with_name("kernels.cpp")
 COMPILERS = ("g++", "c++", "clang++")
-# One instruction set for all x86 machines, so that they compute the same bits, whatever else they could do.
+# One instruction set for all x86 machines, so that what else they could do changes no bit. Another compiler may round
+# otherwise, as another build of torch may.
 X86 = ("-march=x86-64-v3",)
 OPTIONS = ("-std=c++17", "-O3", "-shared", "-fPIC", "-fno-math-errno", "-fvisibility=hidden")
 THREADS = "-fopenmp"  # left out where a compiler lacks it: the kernels then run on one thread
@@ -42,19 +45,35 @@ def library() -> Path:
     if obstacle:
         raise KernelsUnavailable(obstacle)
     name = f"kernels-{_digest()}.so"
-    path = cache_folder() / name
-    if path.is_file():
-        return path
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return _compile(path)
-    except OSError:  # a home that cannot be written to
-        return _compile(Path(tempfile.mkdtemp(prefix="moe-sweeps-")) / name)
+        return _found_or_compiled(cache_folder() / name)
+    except (OSError, RuntimeError):  # a home that cannot be read or written, or none
+        return _found_or_compiled(_temporary_folder() / name)
 
 
 def cache_folder() -> Path:
-    """Where compiled libraries are kept."""
+    """Where compiled libraries are kept.
+
+    Raises:
+        RuntimeError: the user has no home.
+    """
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "moe_sweeps"
+
+
+def _found_or_compiled(path: Path) -> Path:
+    if path.is_file():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return _compile(path)
+
+
+def _temporary_folder() -> Path:
+    """One for all workers of this user, unless somebody else could put a library there."""
+    folder = Path(tempfile.gettempdir()) / f"moe_sweeps-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    private = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
+    return folder if private else Path(tempfile.mkdtemp(prefix="moe_sweeps-"))
 
 
 def processor_obstacle() -> str | None:
@@ -90,7 +109,7 @@ def _compile(path: Path) -> Path:
     if command is None:
         raise KernelsUnavailable("there is no C++ compiler (g++ or clang++)")
     started = time.perf_counter()
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         problem = _run([command, *options(), THREADS, str(SOURCE), "-o", str(draft)])
         if problem is not None and _run([command, *options(), str(SOURCE), "-o", str(draft)]) is not None:

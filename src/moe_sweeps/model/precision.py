@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from moe_sweeps.config.groups import Precision
+from moe_sweeps.hardware import to_device
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
@@ -35,8 +36,8 @@ class Compute:
         return cls(device, wanted)
 
     def hold(self, x: Tensor) -> Tensor:
-        """`x` on the device. For a GPU it is copied from pinned memory, which the host does not wait for."""
-        return x if self.device.type == "cpu" else x.pin_memory().to(self.device, non_blocking=True)
+        """`x` on the device."""
+        return to_device(x, self.device)
 
     def context(self) -> torch.autocast:
         """The context in which the model is called."""

@@ -6,7 +6,7 @@ Axes: T tokens, D width, E experts, K picks per token; under expert choice C tok
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -57,6 +57,10 @@ class RouterConfig(Component):
     clip_norm: float = knob(0.0, ge=0, neutral=0.0)  # of the router's gradients alone, before the global clip; 0: off
     clip_value: float = knob(0.0, ge=0, neutral=0.0)  # the same by absolute value; 0: off
     weight_decay: float | None = knob(None, ge=0, neutral=None)  # null: optimizer.weight_decay
+
+    def canonical(self, run: RunConfig) -> RouterConfig:
+        """The decay that the optimizer has anyway need not be spelt out."""
+        return replace(self, weight_decay=None) if self.weight_decay == run.optimizer.weight_decay else self
 
     def unread(self, run: RunConfig) -> dict[str, Unread]:
         if not run.experts.is_moe:

@@ -145,8 +145,13 @@ def _records(arm: Arm, split: str, key: str, x: str) -> pd.DataFrame:
     """run_id, x, y of the finished runs of an arm."""
     files = [Path(str(row["folder"])) / "metrics.jsonl" for row in arm.rows]
     found = _curves_of(tuple((file, file.stat().st_mtime_ns if file.exists() else 0) for file in files))
-    found = found.reindex(columns=["run_id", "split", x, key])
-    found = found.loc[found["split"] == split, ["run_id", x, key]].dropna()
+    found = found.reindex(columns=["run_id", "split", "tokens", x, key])
+    found = found.loc[found["split"] == split]
+    if split == "val" and len(
+        sizes := found["tokens"].mode()
+    ):  # the last evaluation takes more windows than the others
+        found = found.loc[found["tokens"] == sizes.max()]
+    found = found[["run_id", x, key]].dropna()
     return found.set_axis(["run_id", "x", "y"], axis=1).astype({"x": float, "y": float})
 
 

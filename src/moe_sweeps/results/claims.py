@@ -111,6 +111,12 @@ class _Judge:
             return CONTRADICTED, f"the interval lies outside ±{within:g}", effect
         return INCONCLUSIVE, f"the interval reaches beyond ±{within:g}, and into it", effect
 
+    def not_worse(self) -> tuple[str, str, Effect]:
+        """The whole interval of the loss of quality lies below `within`, or above it; a gain of any size agrees."""
+        effect, within = self.difference(self.statement["arm"], self.statement["than"]), float(self.statement["within"])
+        sign = 1 if self.better_is_lower else -1
+        return (*_above(effect, -sign, -within), effect)
+
     def ratio(self) -> tuple[str, str, Effect]:
         """The interval of arm - bound * other, which has the sign of ratio - bound for positive numbers."""
         bound, (arm, than) = float(self.statement["bound"]), (self.statement["arm"], self.statement["than"])
@@ -237,6 +243,7 @@ def _above(effect: Effect, sign: int, bound: float) -> tuple[str, str]:
 _KINDS: dict[str, Callable[[_Judge], tuple[str, str, Effect]]] = {
     "better": _Judge.directed,
     "worse": _Judge.directed,
+    "not_worse": _Judge.not_worse,
     "no_difference": _Judge.no_difference,
     "ratio_at_most": _Judge.ratio,
     "ratio_at_least": _Judge.ratio,

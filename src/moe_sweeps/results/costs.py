@@ -23,17 +23,20 @@ from moe_sweeps.results.tables import Arm, Table
 
 REFERENCE_STEPS = 50_000  # of one of the talk's runs
 
+HOURS = Metric("hours", f"h per {REFERENCE_STEPS:,} steps", 2)
 COSTS = (
     Metric("seconds_per_step", "ms per step", 1, factor=1e3),
     Metric("seconds_forward", "forward", 1, factor=1e3),
     Metric("seconds_backward", "backward", 1, factor=1e3),
     Metric("seconds_optimizer", "optimizer", 1, factor=1e3),
     Metric("relative", "relative time", 2),
-    Metric("hours", f"h per {REFERENCE_STEPS:,} steps", 2),
+    HOURS,
     Metric("optimizer_state_bytes", "state MB", 1, factor=1e-6),
     Metric("loss_at_steps", "loss, equal steps", 4),
     Metric("loss_at_seconds", "loss, equal time", 4),
 )
+# Runs that never got there are the slow ones: a mean over the others would flatter their arm.
+_OF_ALL = frozenset({"loss_at_steps", "loss_at_seconds"})
 
 
 class Point(NamedTuple):
@@ -73,6 +76,16 @@ def cost_table(table: Table, runs: Loaded) -> CostTable | None:
     cells = {arm.arm: {m.column: estimate(_values(arm, rows, m.column)) for m in COSTS} for arm in table.arms}
     hosts = tuple(dict.fromkeys(str(row["host"]) for row in rows.values() if row["host"] is not None))
     return CostTable(table, cells, baseline, steps, seconds, hosts)
+
+
+def hours(arm: Arm) -> Estimate:
+    """Hours that so many steps as one of the talk's runs would take, over the arm's finished runs."""
+    found = [_hours(row.get("seconds_per_step")) for row in arm.rows]
+    return estimate([value for value in found if value is not None])
+
+
+def _hours(seconds_per_step: float | None) -> float | None:
+    return None if seconds_per_step is None else seconds_per_step * REFERENCE_STEPS / 3600
 
 
 def evaluations(folders: Sequence[str]) -> dict[str, list[Point]]:
@@ -121,7 +134,7 @@ def _derived(
     own = row.get("seconds_per_step")
     return {
         "relative": own / unit if own is not None and unit else None,
-        "hours": own * REFERENCE_STEPS / 3600 if own is not None else None,
+        "hours": _hours(own),
         "loss_at_steps": None if steps is None else loss_at_step(points, steps),
         "loss_at_seconds": None if seconds is None else loss_at_seconds(points, seconds),
     }
@@ -129,7 +142,8 @@ def _derived(
 
 def _values(arm: Arm, rows: Mapping[str, Mapping[str, Any]], column: str) -> list[float]:
     found = [rows[run.run_id].get(column) for run in arm.runs if run.run_id in rows]
-    return [float(value) for value in found if value is not None]
+    there = [float(value) for value in found if value is not None]
+    return [] if column in _OF_ALL and len(there) < len(found) else there
 
 
 def _plain(row: Mapping[Any, Any]) -> dict[str, Any]:

@@ -6,10 +6,14 @@ them it wants. The list of the arms itself is in render.py.
 
 from __future__ import annotations
 
+import math
+from decimal import Decimal
+
 from moe_sweeps.results.columns import BY_COLUMN, PRIMARY, Metric
 from moe_sweeps.results.compare import LEVEL, POWER, SINGLE, WELCH, Comparison
+from moe_sweeps.results.costs import HOURS, hours
 from moe_sweeps.results.outcomes import ENDED, OUTCOMES
-from moe_sweeps.results.published import SETTING, published_values
+from moe_sweeps.results.published import published_values, setting
 from moe_sweeps.results.sheets import NOTHING, Cell, Sheet, text_cell
 from moe_sweeps.results.stats import CONFIDENCE, Estimate
 from moe_sweeps.results.tables import Arm, Table
@@ -20,8 +24,8 @@ _OURS = {
     "maxvio": "val_maxvio_global",
     "load_balancing_loss": "val_load_balancing_loss",
     "z_loss": "val_z_loss",
-    "wall_clock_hours_50k_steps": "train_seconds",
 }
+_PUBLISHED_HOURS = "wall_clock_hours_50k_steps"
 
 
 def sheets(table: Table) -> list[Sheet]:
@@ -113,7 +117,8 @@ def floor_sentence(table: Table) -> str:
     text += f" (standard deviation {PRIMARY.spell(table.floor.sd)} over {table.floor.runs} runs of noise_floor)."
     if table.wider is not None:
         wider = PRIMARY.spell(table.wider.difference)
-        text += f" Arms differ in this: over all {table.wider.runs} runs of arms with several seeds it is {wider}."
+        text += f" Arms differ in this: over all {table.wider.runs} runs of arms with several seeds it is {wider},"
+        text += " which single seeds are held against."
     return text + (" With one seed nothing can be concluded from differences below it." if single else "")
 
 
@@ -193,7 +198,7 @@ def published_sheet(table: Table) -> Sheet | None:
         return None
     titles = ("arm", "our metric", "ours", "published metric", "published", "source", "precision")
     numeric = (False, False, True, False, True, False, False)
-    notes = tuple(n for n in (SETTING, table.definition.setting) if n)
+    notes = tuple(n for n in (setting(table.definition.published), table.definition.setting) if n)
     return Sheet("published", "Beside the published values", titles, numeric, tuple(rows), notes)
 
 
@@ -201,15 +206,28 @@ def _published_rows(table: Table, arm: Arm) -> list[tuple[Cell, ...]]:
     row = next((run.row for run in arm.runs if run.row is not None), None)
     lines: list[tuple[Cell, ...]] = []
     for theirs in published_values(row, table.definition.published) if row else []:
-        metric = next((m for m in table.metrics if m.column == _OURS.get(theirs.metric, theirs.metric)), None)
-        ours, name = Cell(NOTHING), NOTHING
-        if metric is not None:
-            found = arm.cells[metric.column]
-            ours = Cell(spell_estimate(found, metric), found.mean, tuple(run.run_id for run in arm.runs))
+        ours, name, metric = Cell(NOTHING), NOTHING, None
+        if (beside := _beside(table, arm, theirs.metric)) is not None:
+            metric, found = beside
+            few = f" (n={found.n})" if 0 < found.n < len(arm.runs) else ""
+            ours = Cell(spell_estimate(found, metric) + few, found.mean, tuple(run.run_id for run in arm.runs))
             name = metric.header
         same = metric is not None and metric.column == theirs.metric
-        shown = f"{theirs.value * (metric.factor if metric and same else 1):g}"
+        shown = _scaled(theirs.text, metric.factor) if metric and same else theirs.text
         their_name = metric.header if metric and same else theirs.metric
         cells = (text_cell(arm.label), text_cell(name), ours, text_cell(their_name), Cell(shown, theirs.value))
         lines.append((*cells, text_cell(theirs.source), text_cell(theirs.precision)))
     return lines
+
+
+def _beside(table: Table, arm: Arm, published: str) -> tuple[Metric, Estimate] | None:
+    """Our number that a published metric stands beside; None where the table has none."""
+    if published == _PUBLISHED_HOURS:
+        return HOURS, hours(arm)
+    column = _OURS.get(published, published)
+    return next(((m, arm.cells[m.column]) for m in table.metrics if m.column == column), None)
+
+
+def _scaled(text: str, factor: float) -> str:
+    """`text` times a power of ten, with as many digits as it has."""
+    return format(Decimal(text).scaleb(round(math.log10(factor))), "f")

@@ -47,6 +47,7 @@ class Manifest:
     created: str = ""
     command: str = ""
     file: dict[str, str] = field(default_factory=dict)  # of the sweep file: name, question, source, table
+    replaced: tuple[str, ...] = ()  # what was typed in place of the sweep file's values
     baseline: str | None = None  # arm id
     expect: tuple[dict[str, Any], ...] = ()  # statements bound to arm ids; see claims.py
     search: dict[str, Any] = field(default_factory=dict)  # of a search: sampler, metric, space, rungs, trials
@@ -78,6 +79,7 @@ class Manifest:
             created=datetime.fromisoformat(content["created"]).isoformat(),
             command=str(content.get("command") or ""),
             file=_texts(content.get("file")),
+            replaced=tuple(_replaced(e) for e in content.get("replaced") or () if e["old"]),
             baseline=content.get("baseline"),
             expect=tuple(dict(statement) for statement in content.get("expect") or ()),
             search=dict(content.get("search") or {}),
@@ -111,6 +113,11 @@ def load_manifests(root: Path) -> tuple[list[Manifest], list[Problem]]:
             problems.append(Problem(path, f"the manifest cannot be read: {error}"))
     manifests.sort(key=lambda m: datetime.fromisoformat(m.created).timestamp(), reverse=True)
     return manifests, problems
+
+
+def _replaced(entry: dict[str, Any]) -> str:
+    old, new = (",".join(map(str, entry[which])) for which in ("old", "new"))
+    return f"{entry['key']}={new} instead of {old}"
 
 
 def _texts(values: dict[str, Any] | None) -> dict[str, str]:

@@ -74,6 +74,7 @@ def facts(table: Table) -> str:
         "data": _short(table.data),
         "code": _short(table.code),
     }
+    parts |= {"typed": ", ".join(table.manifest.replaced)} if table.manifest.replaced else {}
     return " · ".join(f"{k} {v}" for k, v in parts.items())
 
 

@@ -18,12 +18,14 @@ from moe_sweeps.paths import REPOSITORY
 
 REFERENCE = REPOSITORY / "reference" / "talk_results.csv"
 PUBLISHED_BASE_LR = 1e-3
-# What all published runs share, and where ours may differ.
-SETTING = (
-    "The published runs have 24 layers of width 768 with 8 experts, FineWeb-Edu with the GPT-2 tokenizer, and one "
-    "seed; most likely 163,840 tokens an update for 50,000 updates. Losses of another size, text or tokenizer are on "
-    "another scale: compare orders and differences, never the numbers themselves."
+# What published runs share, and where ours may differ.
+_REPORT = (
+    "The published runs have 24 layers of width 768, FineWeb-Edu with the GPT-2 tokenizer, and one seed; most likely "
+    "163,840 tokens an update for 50,000 updates."
 )
+_MEGATRON = "The published runs were made with Megatron-LM, with one seed each."
+_SCALE = "Losses of another size, text or tokenizer are on another scale: compare orders and differences, never the "
+_SCALE += "numbers themselves."
 _GATES = {"topk_softmax": "softmax", "softmax_topk": "softmax", "sigmoid": "sigmoid"}
 _LOAD_BASED = ("batch_fraction", "ideal_normalized")
 
@@ -33,15 +35,25 @@ class PublishedValue:
     """One published number; `precision` says whether it was printed or read off a chart."""
 
     metric: str
-    value: float
+    text: str  # with the digits that were published
     source: str
     precision: str
+
+    @property
+    def value(self) -> float:
+        return float(self.text)
+
+
+def setting(experiments: Sequence[str]) -> str:
+    """What the runs behind these experiments share."""
+    megatron = all(name.startswith("megatron") for name in experiments)
+    return f"{_MEGATRON if megatron else _REPORT} {_SCALE}"
 
 
 @cache
 def load_published(path: Path = REFERENCE) -> pd.DataFrame:
     """The reference file: a row a number, with experiment, source and precision."""
-    return pd.read_csv(path)
+    return pd.read_csv(path, dtype={"value": str})
 
 
 def published_values(row: Mapping[str, Any], experiments: Sequence[str]) -> list[PublishedValue]:
@@ -52,7 +64,19 @@ def published_values(row: Mapping[str, Any], experiments: Sequence[str]) -> list
     for column, value in wanted.items():
         found = found.loc[[_agrees(column, theirs, value) for theirs in found[column]]]
     fields = found[["metric", "value", "source", "precision"]].to_dict("list")
+    differs = _differs(row, megatron=all(name.startswith("megatron") for name in experiments))
+    fields["source"] = [f"{source}{differs}" for source in fields["source"]]
     return [PublishedValue(*values) for values in zip(*fields.values(), strict=True)]
+
+
+def _differs(row: Mapping[str, Any], *, megatron: bool) -> str:
+    """Where an arm departs from its published run in what the reference file has no column for."""
+    found, published = [], "megatron" if megatron else "talk"
+    if row.get("balancer") == "aux" and row.get("aux.normalization") not in (None, published):
+        found.append(f"published with aux.normalization={published}")
+    if row.get("balancer") == "lossfree" and row.get("router.z_loss") and not megatron:
+        found.append("published without z-loss")
+    return "".join(f"; {text}" for text in found)
 
 
 def published_key(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from moe_sweeps.results.columns import PRIMARY
 from moe_sweeps.results.compare import SINGLE
+from moe_sweeps.results.notes import warning
 from moe_sweeps.results.sheets import NOTHING, Cell, Sheet, text_cell
 from moe_sweeps.results.tables import Arm, Table
 
@@ -33,18 +34,28 @@ def _row(table: Table) -> tuple[Cell, ...]:
         text_cell(table.definition.recommends),
         Cell(recommended, recommended, runs, kind),
         Cell(sure, sure, (), kind),
-        Cell(evidence, evidence, runs),
+        Cell(" ".join(filter(None, (evidence + ".", warning(table)))), evidence, runs),
         text_cell("; ".join(worse) or NOTHING),
         text_cell(table.title),
         text_cell(", ".join(table.scales) or NOTHING),
     )
 
 
+def _why_nothing(table: Table) -> str:
+    base = table.arm(table.baseline) if table.baseline else None
+    if base and not base.done and any(arm.done for arm in table.arms):
+        return f"the baseline, {base.label}, has no finished run"
+    return "fewer than two arms have a finished run"
+
+
 def _finding(table: Table) -> tuple[str, str, str, Arm | None]:
     """Recommended setting, how sure, the evidence, and the arm."""
     if table.baseline is None or not table.differences:
-        return NOTHING, "no result", "fewer than two arms have a finished run", None
-    base, found = table.arm(table.baseline), table.differences
+        return NOTHING, "no result", _why_nothing(table), None
+    base = table.arm(table.baseline)
+    found = {arm: c for arm, c in table.differences.items() if not (c.lost or c.mixed)}
+    if not found:
+        return NOTHING, "no result", "; ".join(dict.fromkeys(c.verdict for c in table.differences.values())), base
     better = [arm for arm, c in found.items() if c.verdict == "better"]
     if better:
         best = min(better, key=lambda arm: found[arm].difference)

@@ -14,6 +14,7 @@ from rich.text import Text
 from moe_sweeps.results.columns import Metric
 from moe_sweeps.results.costs import COSTS, CostTable
 from moe_sweeps.results.markdown import pipes
+from moe_sweeps.results.notes import warning
 from moe_sweeps.results.sheets import NOTHING, Cell, Sheet, text_cell
 from moe_sweeps.results.stats import CONFIDENCE
 from moe_sweeps.results.tables import Arm
@@ -61,7 +62,9 @@ def csv_text(costs: CostTable) -> str:
 
 def notes_of(costs: CostTable) -> list[str]:
     """What the columns are, and what may not be concluded from them."""
+    incomplete = warning(costs.table)
     lines = [
+        *([incomplete] if incomplete else []),
         "ms per step: all steps; forward, backward, optimizer: the timed ones; the rest is data, clipping, logging",
         f"relative time: to {costs.baseline.label}",
         f"means over done runs, ± half-width of the {CONFIDENCE:.0%} t-interval over seeds; costs.csv has the others",
@@ -69,7 +72,9 @@ def notes_of(costs: CostTable) -> list[str]:
     if costs.steps is not None:
         lines.append(f"equal steps: after {costs.steps:,} steps, evaluated on the same windows")
     if costs.seconds is not None:
-        where = f"after {costs.seconds:.4g} s of training steps, on a line between evaluations"
+        where = (
+            f"after {costs.seconds:.4g} s of training steps, on a line between evaluations, where every run got so far"
+        )
         lines.append(f"equal time: {where}; the learning rate of a slower arm has not come down there yet")
     if len(costs.hosts) > 1:
         lines.append(f"NOT COMPARABLE without care: timed on {len(costs.hosts)} hosts ({', '.join(costs.hosts)})")
@@ -82,12 +87,13 @@ def _names(costs: CostTable) -> int:
 
 
 def _header(costs: CostTable) -> list[str]:
-    return [*(costs.table.axes or ["arm"]), *(metric.header for metric in COSTS)]
+    return [*(costs.table.axes or ["arm"]), "seeds", *(metric.header for metric in COSTS)]
 
 
 def _row(costs: CostTable, arm: Arm, plus_minus: str) -> list[str]:
     names = [arm.settings.get(axis, NOTHING) for axis in costs.table.axes] or [arm.label]
-    return [*names, *(_cell(costs, arm, metric, plus_minus) for metric in COSTS)]
+    numbers = (_cell(costs, arm, metric, plus_minus) for metric in COSTS)
+    return [*names, f"{arm.done}/{len(arm.runs)}", *numbers]
 
 
 def _cell(costs: CostTable, arm: Arm, metric: Metric, plus_minus: str) -> str:
@@ -95,9 +101,9 @@ def _cell(costs: CostTable, arm: Arm, metric: Metric, plus_minus: str) -> str:
     if found.mean is None:
         return NOTHING
     text = f"{found.mean * metric.factor:.{metric.digits}f}"
-    if found.half_width is None or metric.column not in WITH_INTERVAL:
-        return text
-    return f"{text}{plus_minus}{found.half_width * metric.factor:.{metric.digits}f}"
+    if found.half_width is not None and metric.column in WITH_INTERVAL:
+        text += f"{plus_minus}{found.half_width * metric.factor:.{metric.digits}f}"
+    return text + (f"{plus_minus[0]}(n={found.n})" if found.n < arm.done else "")
 
 
 def cost_sheet(costs: CostTable) -> Sheet:
@@ -105,9 +111,9 @@ def cost_sheet(costs: CostTable) -> Sheet:
     names, rows = _names(costs), []
     for arm in costs.table.arms:
         texts, runs = _row(costs, arm, " ± "), tuple(run.run_id for run in arm.runs)
-        numbers = (
-            Cell(t, costs.cells[arm.arm][m.column].mean, runs) for t, m in zip(texts[names:], COSTS, strict=True)
-        )
-        rows.append((*map(text_cell, texts[:names]), *numbers))
-    numeric = tuple(place >= names for place in range(names + len(COSTS)))
+        means = (costs.cells[arm.arm][metric.column].mean for metric in COSTS)
+        seeds = Cell(texts[names], float(arm.done), runs, "" if arm.done == len(arm.runs) else "mark")
+        numbers = (Cell(text, mean, runs) for text, mean in zip(texts[names + 1 :], means, strict=True))
+        rows.append((*map(text_cell, texts[:names]), seeds, *numbers))
+    numeric = tuple(place >= names for place in range(names + 1 + len(COSTS)))
     return Sheet("costs", "Costs", tuple(_header(costs)), numeric, tuple(rows), tuple(notes_of(costs)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from moe_sweeps.results.claims import CONTRADICTED, INCONCLUSIVE, REPRODUCED, Verdict
+from moe_sweeps.results.notes import warning
 from moe_sweeps.results.sheets import Cell, Sheet, text_cell
 from moe_sweeps.results.stats import CONFIDENCE
 from moe_sweeps.results.tables import Table
@@ -30,6 +31,7 @@ def _section(table: Table, verdicts: Sequence[Verdict]) -> list[str]:
     lines = (
         [f"## {table.title}", "", table.manifest.question, ""] if table.manifest.question else [f"## {table.title}", ""]
     )
+    lines += [f"**{incomplete}**", ""] if (incomplete := warning(table)) else []
     scale = ", ".join(table.scales) or "none yet"
     lines += [
         "| claim | verdict | effect | interval | n | scale | basis | source |",
@@ -58,6 +60,12 @@ def effect_texts(verdict: Verdict) -> tuple[str, str, str]:
     return f"{value} ({verdict.metric}, {effect.what})", interval, " and ".join(map(str, effect.n))
 
 
+def _effect_keys(verdict: Verdict) -> tuple[float | None, float | None, float | None]:
+    """What effect, interval and n sort by."""
+    effect = verdict.effect
+    return (None, None, None) if effect is None else (effect.value, effect.low, float(min(effect.n)))
+
+
 def claim_sheet(table: Table, verdicts: Sequence[Verdict]) -> Sheet | None:
     """The claims of one sweep as a sheet."""
     if not verdicts:
@@ -70,7 +78,7 @@ def claim_sheet(table: Table, verdicts: Sequence[Verdict]) -> Sheet | None:
             text_cell(v.claim),
             Cell(v.verdict, v.verdict, v.runs, kinds.get(v.verdict, "grey")),
             text_cell(v.why),
-            *(Cell(text, text, v.runs) for text in effect_texts(v)),
+            *(Cell(text, key, v.runs) for text, key in zip(effect_texts(v), _effect_keys(v), strict=True)),
             text_cell(v.effect.basis if v.effect else ""),
             text_cell(v.source),
         )

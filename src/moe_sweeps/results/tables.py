@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -148,7 +148,7 @@ def ablation_table(manifest: Manifest, runs: Loaded, *, noise: Noise | None = No
     baseline = manifest.baseline if manifest.baseline in members else arms[0].arm if len(arms) > 1 else None
     return Table(
         manifest, arms, labels.columns(definition.columns), scales, tokens, collapsed(manifest, labels.text), baseline,
-        compare_arms(arms, baseline, PRIMARY, floor), floor, wider, definition,
+        compare_arms(arms, baseline, PRIMARY, wider or floor), floor, wider, definition,
     )  # fmt: skip
 
 
@@ -158,9 +158,12 @@ def metrics_of(definition: TableDefinition) -> tuple[Metric, ...]:
 
 
 def compare_arms(
-    arms: tuple[Arm, ...], baseline: str | None, metric: Metric, floor: Floor | None
+    arms: tuple[Arm, ...], baseline: str | None, metric: Metric, noise: Floor | None
 ) -> dict[str, Comparison]:
-    """Every other arm minus the arm `baseline`, corrected as one family; arms without a value are left out."""
+    """Every other arm minus the arm `baseline`, corrected as one family; arms without a value are left out.
+
+    `noise`: what single runs are held against.
+    """
     samples = {arm.arm: arm.sample(metric.column) for arm in arms}
     if baseline is None or baseline not in samples:
         return {}
@@ -175,7 +178,7 @@ def compare_arms(
     of_pairs = pooled_sd([differences(samples[arm], base) for arm, found in raw.items() if found.kind == "paired"])
     of_runs = pooled_sd([list(sample.values.values()) for sample in samples.values()])
     sd_pairs, sd_runs = (found[0] if found else None for found in (of_pairs, of_runs))
-    return complete(raw, sd_pairs, sd_runs, floor.difference if floor else None)
+    return complete(raw, sd_pairs, sd_runs, noise.difference if noise else None)
 
 
 def mixed(a: Arm, b: Arm) -> bool:
@@ -214,9 +217,13 @@ def _arm(arm: str, label: str, settings: dict[str, str], runs: list[ArmRun], met
     done = [run.row for run in runs if run.outcome == "done" and run.row]
     finished = [run.row for run in runs if run.outcome in ENDED and run.row]
     cells = {m.column: estimate([row[m.column] for row in done if row[m.column] is not None]) for m in metrics}
-    code = _distinct(row["source_hash"] or UNKNOWN for row in finished)
-    data = _distinct(row["data_fingerprint"] or UNKNOWN for row in finished)
+    code, data = _versions(finished, "source_hash"), _versions(finished, "data_fingerprint")
     return Arm(arm, label, settings, tuple(runs), cells, code, data)
+
+
+def _versions(rows: Sequence[Mapping[str, Any]], column: str) -> tuple[str, ...]:
+    """Every version behind these runs; one that changed on its way has several, joined by plus signs."""
+    return _distinct(version for row in rows for version in str(row[column] or UNKNOWN).split("+"))
 
 
 def _start(row: Mapping[str, Any]) -> tuple[Any, Any] | None:

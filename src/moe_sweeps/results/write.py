@@ -11,7 +11,7 @@ from moe_sweeps.results import render_costs
 from moe_sweeps.results.csv_file import csv_text, sheet_csv
 from moe_sweeps.results.evidence import Evidence, gather
 from moe_sweeps.results.frame import load_runs
-from moe_sweeps.results.latex import latex
+from moe_sweeps.results.latex import latex, sheet_latex
 from moe_sweeps.results.manifest import Manifest, load_manifests
 from moe_sweeps.results.markdown import markdown, sheet_markdown
 from moe_sweeps.results.noise import Noise
@@ -53,8 +53,8 @@ def write_tables(runs_root: Path, reports_root: Path, *, only: str | None = None
     """Write what every sweep found (or those called `only`, or the latest).
 
     A folder a sweep: table.md, table.csv, table.tex, figures as PNG and SVG, and costs.md and costs.csv where runs have
-    recorded what they cost. For all together: index.html, claims.md, recommended.md and .csv, runs.csv; if only a part
-    was asked for, the page and its like stand in the sweep's folder, and those of all sweeps stay as they are.
+    recorded what they cost. For all together: index.html, claims.md, recommended.md, .csv and .tex, runs.csv; if only
+    a part was asked for, the page and its like stand in the sweep's folder, and those of all sweeps stay as they are.
     Runs that belong to no sweep get a table of their own unless one sweep was asked for; then problems of folders that
     are not part of it are left out, too.
 
@@ -91,6 +91,7 @@ def _together(evidence: list[Evidence], problems: list[Problem], folder: Path) -
         files["claims.md"] = claims_markdown([(found.table, found.verdicts) for found in evidence])
     if summary is not None:
         files |= {"recommended.md": sheet_markdown(summary), "recommended.csv": sheet_csv(summary)}
+        files["recommended.tex"] = sheet_latex(summary)
     return files
 
 
@@ -112,7 +113,7 @@ def _write_sweep(found: Evidence, folder: Path) -> list[Path]:
     files: dict[str, str | bytes] = {
         "table.md": markdown(found.table, list(found.figures)),
         "table.csv": csv_text(found.table),
-        "table.tex": latex(found.table),
+        "table.tex": latex(found.table, found.costs),
     }
     if found.costs is not None:
         files |= {"costs.md": render_costs.markdown(found.costs), "costs.csv": render_costs.csv_text(found.costs)}

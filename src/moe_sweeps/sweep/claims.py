@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from moe_sweeps.sweep.block import same_value
 from moe_sweeps.sweep.expectation import METRICS, Expectation
 
 if TYPE_CHECKING:
@@ -28,8 +29,9 @@ def file_record(plan: Plan) -> dict[str, Any]:
 def bound(expectation: Expectation, plan: Plan) -> dict[str, Any]:
     """One statement as plain data, its selections replaced by arm ids.
 
-    `arm` and `than` are arm ids, `points` pairs of axis value and arm id in the order of the grid. `cannot` says why
-    this plan cannot judge the statement, and is null when it can.
+    `arm` and `than` are arm ids, `points` pairs of axis value and arm id: by size where all values are numbers, else in
+    the order of the grid. `at` has values as they are spelt in `points`. `cannot` says why this plan cannot judge the
+    statement, and is null when it can.
     """
     record: dict[str, Any] = {
         "claim": expectation.claim,
@@ -61,14 +63,22 @@ def _arms(expectation: Expectation, plan: Plan) -> dict[str, Any]:
 
 def _points(expectation: Expectation, plan: Plan) -> dict[str, Any]:
     assert expectation.axis is not None
-    values = plan.axes.get(expectation.axis, [])
+    values = _by_size(plan.axes.get(expectation.axis, []))
     here = [v for v in values if plan.arms({**expectation.where, expectation.axis: v})]
     points = [(v, _one_arm({**expectation.where, expectation.axis: v}, plan)) for v in here]
     if len({arm for _, arm in points}) < 2:
         raise _CannotJudge(f"fewer than two arms along {expectation.axis}")
     for value in expectation.at:
         _one_arm({**expectation.where, expectation.axis: value}, plan)
-    return {"axis": expectation.axis, "points": [list(p) for p in points], "at": list(expectation.at)}
+    at = [v for v in here if any(same_value(v, claimed) for claimed in expectation.at)]
+    return {"axis": expectation.axis, "points": [list(p) for p in points], "at": at}
+
+
+def _by_size(values: Sequence[str]) -> list[str]:
+    try:
+        return sorted(values, key=float)
+    except ValueError:
+        return list(values)
 
 
 def _one_arm(chosen: Mapping[str, str], plan: Plan) -> str:

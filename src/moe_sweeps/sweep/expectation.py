@@ -45,6 +45,7 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "better": Kind("arm is better than `than`, by at least `by` (0)", ("arm", "than"), ("by",), directed=True),
     "worse": Kind("arm is worse than `than`, by at least `by` (0)", ("arm", "than"), ("by",), directed=True),
+    "not_worse": Kind("arm is not worse than `than` by more than `within`", ("arm", "than", "within"), directed=True),
     "no_difference": Kind("arm and `than` differ by at most `within`", ("arm", "than", "within")),
     "ratio_at_most": Kind("metric of arm divided by that of `than` is at most `bound`", ("arm", "than", "bound")),
     "ratio_at_least": Kind("metric of arm divided by that of `than` is at least `bound`", ("arm", "than", "bound")),

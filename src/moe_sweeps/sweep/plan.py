@@ -54,9 +54,9 @@ class PlannedRun:
     def state(self) -> State:
         return self.folder.status().state if self.folder else State.planned
 
-    def frozen(self, command: str, workers: int) -> RunDir:
-        """The run's folder, made now if there is none."""
-        return freeze(self.run, [str(s) for s in self.settings], command=command, workers=workers)
+    def frozen(self, command: str, threads: int) -> RunDir:
+        """The run's folder, made now if there is none; `threads` unless others were set by hand."""
+        return freeze(self.run, [str(s) for s in self.settings], command=command, threads=threads)
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,17 +107,19 @@ class Server:
         self._wait()
 
     def _listen(self) -> int | None:
-        """Note what the server says; the id of a new worker, if that is it."""
-        new = None
+        """Note all that the server says; the id of a new worker, if that is it."""
+        new, error = None, None
         messages = self._lines.read()
         self.gone = messages is None
         for message in messages or []:
             if "error" in message:
-                raise OSError(message["error"])
-            if "exitcode" in message:
+                error = message["error"]
+            elif "exitcode" in message:
                 self._exitcodes[message["pid"]] = message["exitcode"]
             else:
                 new = message["pid"]
+        if error is not None:
+            raise OSError(error)
         return new
 
 

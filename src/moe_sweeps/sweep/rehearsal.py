@@ -55,13 +55,13 @@ def rehearse(
 
 def _loud(run: RunConfig, folder: Path) -> RunConfig:
     """The run with every step logged, nothing evaluated, and its folder elsewhere. All of this is infrastructure."""
-    settings = dataclasses.replace(run.trainer, log_every=1, eval_every=NEVER, checkpoint_every=NEVER)
+    settings = dataclasses.replace(run.trainer, log_every=1, eval_every=NEVER, checkpoint_every=NEVER, stop_at=None)
     return dataclasses.replace(run, trainer=settings, paths=dataclasses.replace(run.paths, runs=str(folder)))
 
 
 @contextmanager
 def _as_a_worker(threads: int) -> Iterator[None]:
-    """The settings of a worker process, undone at the end."""
+    """The settings of a worker process; threads and random numbers are those of before at the end."""
     before, state = torch.get_num_threads(), torch.get_rng_state()
     torch.set_num_threads(threads)
     keep_freed_memory()

@@ -53,7 +53,7 @@ def test_a_disk_that_is_too_small_stands_out(folders: Path) -> None:
 
 def test_a_plan_says_what_was_cancelled(folders: Path) -> None:
     line = "balancer=aux,lossfree"
-    folder = next(iter(make_plan([*TINY, line]).runs.values())).frozen("test", workers=1)
+    folder = next(iter(make_plan([*TINY, line]).runs.values())).frozen("test", threads=1)
     folder.write_status(Status(State.cancelled))
     shown = planned(folders, line, workers=1)
     assert "already done: 0, to run: 1, cancelled: 1 (moe-sweeps retry --cancelled brings them back)" in shown

@@ -26,7 +26,7 @@ def text(console: Console) -> str:
 @pytest.fixture
 def rows(folders: Path) -> list[tuple[str, RunDir]]:
     plan = make_plan([*TINY, "balancer=aux,lossfree,none"])
-    return [(p.label, p.frozen("test", workers=1)) for p in plan.runs.values()]
+    return [(p.label, p.frozen("test", threads=1)) for p in plan.runs.values()]
 
 
 def test_without_a_terminal_there_is_a_line_every_tenth() -> None:

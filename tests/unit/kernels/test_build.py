@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,24 @@ def test_a_home_that_cannot_be_written_to(tmp_path: Path, monkeypatch: pytest.Mo
     tmp_path.chmod(0o500)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert build.library().is_file()
+
+
+@needs_compiler
+@pytest.mark.parametrize("why", [PermissionError(13, "not yours"), RuntimeError("no home")])
+def test_without_a_home_all_workers_share_a_folder_of_their_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: Exception
+) -> None:
+    def refuse() -> Path:
+        raise why
+
+    monkeypatch.setattr(build, "cache_folder", refuse)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    found = build.library()
+    assert found.parent == tmp_path / f"moe_sweeps-{os.getuid()}"
+    assert found.parent.stat().st_mode & 0o777 == 0o700
+    assert build.library() == found
+    found.parent.chmod(0o777)  # anybody may put a library there: it is not trusted
+    assert build.library().parent != found.parent
 
 
 @pytest.mark.usefixtures("_forgetful")

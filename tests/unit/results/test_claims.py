@@ -65,6 +65,12 @@ POINTS = {"axis": "aux.coef", "points": [["0.1", ID[0]], ["0.2", ID[1]], ["0.4",
         ({"kind": "no_difference", "within": 0.01, **PAIR}, (4.0, 4.0), REPRODUCED),
         ({"kind": "no_difference", "within": 0.01, **PAIR}, (4.0, 4.05), CONTRADICTED),
         ({"kind": "no_difference", "within": 0.001, **PAIR}, (4.0, 4.0), INCONCLUSIVE),
+        ({"kind": "not_worse", "within": 0.01, **PAIR}, (4.0, 4.0), REPRODUCED),
+        ({"kind": "not_worse", "within": 0.01, **PAIR}, (4.0, 3.5), REPRODUCED),
+        ({"kind": "not_worse", "within": 0.01, **PAIR}, (4.0, 4.05), CONTRADICTED),
+        ({"kind": "not_worse", "within": 0.001, **PAIR}, (4.0, 4.0), INCONCLUSIVE),
+        ({"kind": "not_worse", "within": 0.5, "metric": "val_accuracy", "better": "higher", **PAIR}, (4.0, 3.95),
+         REPRODUCED),
         ({"kind": "ratio_at_least", "bound": 1.1, **PAIR}, (2.0, 2.6), REPRODUCED),
         ({"kind": "ratio_at_least", "bound": 1.1, **PAIR}, (2.0, 2.0), CONTRADICTED),
         ({"kind": "ratio_at_most", "bound": 1.1, **PAIR}, (2.0, 2.0), REPRODUCED),
@@ -150,7 +156,8 @@ def test_one_seed_is_judged_by_all_arms_with_seeds_where_they_spread_more(tmp_pa
     assert loud.effect.basis == "one seed; interval of the 7 runs of arms with seeds"
     variance = (3 * statistics.variance(WOBBLE[:4]) + 2 * 0.1**2) / 5
     reach = stats.t.ppf(0.975, 5) * math.sqrt(2 * variance)
-    assert loud.effect.high - loud.effect.low == pytest.approx(2 * reach)
+    assert loud.effect.high == pytest.approx(loud.effect.value + reach)
+    assert loud.effect.low == pytest.approx(loud.effect.value - reach)
 
 
 @pytest.mark.parametrize(

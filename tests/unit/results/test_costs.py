@@ -107,6 +107,23 @@ def test_costs_by_hand(tmp_path: Path) -> None:
     assert lossfree["loss_at_seconds"].mean == pytest.approx(7 - 1.2 * (100 + 93.75) / 2 / 50)
 
 
+def test_an_arm_of_which_a_run_never_got_there_has_no_loss_there(tmp_path: Path) -> None:
+    """The slow ones are missing: a mean over the others would flatter it."""
+    costly(tmp_path, "aux", 0.1, 0, step_seconds=0.1, fall=1.0)
+    costly(tmp_path, "aux", 0.1, 1, step_seconds=9.0, fall=1.0)  # its first evaluation comes after the others' last
+    costly(tmp_path, "lossfree", None, 0, step_seconds=0.1, fall=1.0)
+    runs = load_runs(tmp_path)
+    found = cost_table(ablation_table(make_manifest(tmp_path, manifest_content(2, ARMS)), runs), runs)
+    assert found is not None
+    slow, fast = (found.cells[arm.arm]["loss_at_seconds"] for arm in found.table.arms)
+    assert (slow.mean, slow.n) == (None, 0)
+    assert fast.n == 1
+    text = markdown(found)
+    assert "| aux | 0.1 | 2/2 |" in text
+    assert "| lossfree | – | 1/2 |" in text
+    assert "NOT FINAL: 1 of 4 runs have no result" in text
+
+
 def test_only_done_runs_count(tmp_path: Path) -> None:
     costly(tmp_path, "aux", 0.1, 0, step_seconds=0.1, fall=1.0)
     make_run(tmp_path, "lossfree", None, 0, state="diverged", numbers=summary(9.0, seconds_per_step=9.0))
@@ -126,7 +143,7 @@ def test_runs_without_costs_have_no_table(tmp_path: Path) -> None:
 def test_how_it_looks(tmp_path: Path) -> None:
     found = made(tmp_path)
     text = markdown(found)
-    assert "| lossfree | – | 155.0 | 62.0 | 77.5 | 7.8 | 1.55 ± 0.64 | 2.15 | 8.0 | 3.4000 ± 0.0000 |" in text
+    assert "| lossfree | – | 2/2 | 155.0 | 62.0 | 77.5 | 7.8 | 1.55 ± 0.64 | 2.15 | 8.0 | 3.4000 ± 0.0000 |" in text
     assert "relative time: to balancer=aux" in text
     assert "equal steps: after 150 steps" in text
     console = Console(width=100, record=True, file=io.StringIO())

@@ -17,7 +17,7 @@ from moe_sweeps.results.definition import TABLES, load_definition
 from moe_sweeps.results.layout import difference_sheet, floor_sentence, grid_sheets, published_sheet
 from moe_sweeps.results.manifest import load_manifests
 from moe_sweeps.results.noise import Noise
-from moe_sweeps.results.published import load_published, published_key, published_values
+from moe_sweeps.results.published import load_published, published_key, published_values, setting
 from moe_sweeps.results.recommend import recommendations
 from moe_sweeps.results.rows import header, row
 from moe_sweeps.results.tables import Table, ablation_table, marks
@@ -161,6 +161,18 @@ def test_the_published_run_that_corresponds_is_found(
     assert found == [value]
 
 
+def test_published_digits_and_differences_are_kept() -> None:
+    (loss,) = (v for v in published_values(LOSSFREE, ["lossfree_vs_aux"]) if v.metric == "val_loss")
+    assert (loss.text, loss.source) == ("2.672", "report fig. 7")
+    with_z = published_values(LOSSFREE | {"router.z_loss": 0.01}, ["lossfree_vs_aux"])
+    assert {v.source.partition("; ")[2] for v in with_z} == {"published without z-loss"}
+    switch = published_values(AUX_ROW | {"aux.normalization": "switch"}, ["lossfree_vs_aux"])
+    assert {v.source.partition("; ")[2] for v in switch} == {"published with aux.normalization=talk"}
+    assert "24 layers" in setting(["aux_coef"])
+    assert "Megatron" in setting(["megatron_gating"])
+    assert "24 layers" not in setting(["megatron_gating"])
+
+
 def test_an_arm_that_was_not_published_has_no_value() -> None:
     by_load = LOSSFREE | {"lr_split": "batch_fraction", "lr_split.control": "none"}
     assert published_values(by_load, ["load_based_lr"])
@@ -187,6 +199,25 @@ def test_one_seed_recommends_nothing_new(tmp_path: Path) -> None:
     sheet = recommendations([suite(tmp_path, 1)["aux_coef"]])
     assert sheet is not None
     assert [c.text for c in sheet.rows[0]][1:3] == ["balancer=aux aux.coef=0.1 (the baseline)", "undecided"]
+
+
+def test_a_baseline_without_result_or_verdict_recommends_nothing(tmp_path: Path) -> None:
+    found = []
+    for name, lost in (("all", (0, 1, 2)), ("one", (0,))):
+        make_manifest(tmp_path / name, sweep_content("aux_coef", AUX[:3], 3))
+        for settings in AUX[:3]:
+            for seed in range(3):
+                state = "diverged" if settings == AUX[0] and seed in lost else "done"
+                make_suite_run(tmp_path / name, settings, seed, loss=4.0 + seed / 100, maxvio=1.0, state=state)
+        table = ablation_table(load_manifests(tmp_path / name)[0][0], load_runs(tmp_path / name))
+        assert table.baseline == short_hash(AUX[0])
+        sheet = recommendations([table])
+        assert sheet is not None
+        found.append([cell.text for cell in sheet.rows[0]][1:4])
+    assert found[0][:2] == ["–", "no result"]
+    assert found[0][2].startswith("the baseline, aux.coef=0.01, has no finished run")
+    assert found[1][:2] == ["–", "no result"]
+    assert found[1][2].startswith("no verdict: 1 diverged or stopped")
 
 
 def test_no_result_recommends_nothing(tmp_path: Path) -> None:

@@ -30,6 +30,15 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert manifest.requested[-1].unread == {"aux.coef": "balancer=aux"}
 
 
+def test_what_was_typed_in_place_of_the_file_is_kept() -> None:
+    replaced = [
+        {"key": "seed", "old": ["0", "1", "2"], "new": ["0"]},
+        {"key": "launch.workers", "old": [], "new": ["1"]},
+    ]
+    content = {"sweep_id": "s", "name": "n", "created": "2026-01-01", "requested": [], "runs": {}}
+    assert Manifest.from_dict(content | {"replaced": replaced}).replaced == ("seed=0 instead of 0,1,2",)
+
+
 def test_the_newest_comes_first_and_damaged_ones_are_listed(tmp_path: Path) -> None:
     make_manifest(tmp_path, sweep_id="a", created="2026-01-02T00:00:00+00:00")
     make_manifest(tmp_path, sweep_id="b", created="2026-01-02T01:30:00+02:00")  # half an hour before a

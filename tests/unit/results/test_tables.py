@@ -195,6 +195,13 @@ def test_mixed_versions_are_marked_in_every_row(tmp_path: Path, what: str) -> No
 
 
 @pytest.mark.parametrize("what", ["code", "data"])
+def test_runs_that_changed_on_their_way_are_mixed_though_all_did(tmp_path: Path, what: str) -> None:
+    table, arm = one_arm(tmp_path, *({what: "1111112222+3333334444"} for _ in range(3)))
+    assert marks(table, arm) == [f"{what} 111111+333333"]
+    assert not table.clean
+
+
+@pytest.mark.parametrize("what", ["code", "data"])
 def test_an_unknown_version_is_not_clean(tmp_path: Path, what: str) -> None:
     table, arm = one_arm(tmp_path, *({what: None} for _ in range(3)))
     assert marks(table, arm) == [f"{what} unknown"]

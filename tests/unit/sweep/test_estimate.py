@@ -105,7 +105,7 @@ def test_a_probe_counts_evaluations_when_data_are_prepared(folders: Path, real_d
 
 def test_cost_of_a_plan_counts_what_is_left(folders: Path) -> None:
     plan = make_plan([*TINY, "seed=0,1,2"])
-    first = next(iter(plan.runs.values())).frozen("test", workers=1)
+    first = next(iter(plan.runs.values())).frozen("test", threads=1)
     first.write_status(Status(State.preempted, step=18, total_steps=24))
     finish(*TINY, "seed=7", seconds=8.0, tokens=tokens_of(compose_run(*TINY)), checkpoint=10)
     cost = plan_cost(make_plan([*TINY, "seed=0,1,2,7"]), Estimator(folders), workers=2)

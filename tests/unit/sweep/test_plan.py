@@ -74,7 +74,7 @@ def test_a_sweep_is_its_set_of_runs(folders: Path) -> None:
 
 def test_a_plan_sees_what_is_done(folders: Path) -> None:
     plan = make_plan(CANONICAL)
-    first = next(iter(plan.runs.values())).frozen("test", workers=1)
+    first = next(iter(plan.runs.values())).frozen("test", threads=1)
     first.write_status(Status(State.done))
     states = [p.state for p in make_plan(CANONICAL).runs.values()]
     assert states == [State.done] + [State.planned] * 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,4 +84,16 @@ def test_of_a_server_that_is_gone_nothing_is_known(tmp_path: Path) -> None:
         os.kill(orphan.pid, signal.SIGKILL)  # it lived on
     with pytest.raises(OSError, match="gone"):
         server.start(folder)
+    server.close()
+
+
+def test_an_error_does_not_hide_what_was_said_with_it() -> None:
+    """A fork that fails while another worker ends."""
+    ours, its = socket.socketpair()
+    server = Server(ours, 0, lambda: None)
+    its.sendall(b'{"error": "no memory"}\n{"pid": 111, "exitcode": 3}\n')
+    with pytest.raises(OSError, match="no memory"):
+        server.wait(1)
+    assert server.exitcode(111) == 3
+    its.close()
     server.close()

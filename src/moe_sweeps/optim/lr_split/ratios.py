@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from moe_sweeps.hardware import to_device
+
 
 class Control(Enum):
     """What a load-based result is compared with."""
@@ -64,7 +66,7 @@ class LoadRatios:
         if self.rule.control is Control.uniform:
             return Ratios(ratio_LE.mean(dim=-1, keepdim=True).expand_as(ratio_LE))
         if self.rule.control is Control.shuffled:
-            order_LE = permutation_LE(self.rule.seed, step, *load_LE.shape).to(load_LE.device)
+            order_LE = to_device(permutation_LE(self.rule.seed, step, *load_LE.shape), load_LE.device)
             return Ratios(ratio_LE.gather(-1, order_LE), order_LE)
         return Ratios(ratio_LE)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from moe_sweeps.freeze import freeze
+from moe_sweeps.freeze import default_threads, freeze
 from moe_sweeps.rundir import RunDir, State
 from moe_sweeps.sweep.local import POLL_SECONDS, LocalSweep, Tick
 from moe_sweeps.sweep.search.halving import Rung, next_promotion
@@ -137,7 +137,7 @@ class Search:
         run, settings = trial.runs[run_id], self._settings(trial, run_id)
         run = dataclasses.replace(run, trainer=dataclasses.replace(run.trainer, stop_at=trial.target))
         attempt, (before, starts) = self._fact(run_id).attempt, self._starts.get(run_id, (-1, 0))
-        folder = freeze(run, settings, command=self.command, workers=self.workers)
+        folder = freeze(run, settings, command=self.command, threads=default_threads(self.workers))
         self._starts[run_id] = attempt, starts + 1 if before == attempt else 1
         self._note_folder(trial, run_id, folder)
         return folder

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from moe_sweeps.config.groups import Device, SlurmConfig
+from moe_sweeps.distributed import Ranks
 from moe_sweeps.errors import ConfigError
 from moe_sweeps.model.sizes import sizes
 
@@ -42,7 +43,7 @@ def resources(run: RunConfig, seconds: float) -> Resources:
     """The resources of `run`, which takes about `seconds` on one rank; what `launch` sets by hand wins.
 
     Raises:
-        ConfigError: runs cannot be packed into a job of several ranks.
+        ConfigError: runs cannot be packed into a job of several ranks, or a batch not divided among them.
     """
     launch = run.launch
     assert isinstance(launch, SlurmConfig)
@@ -50,6 +51,7 @@ def resources(run: RunConfig, seconds: float) -> Resources:
     if launch.pack > 1 and ranks > 1:
         rule = f"{ranks} ranks work on one run, so that a job cannot hold several runs"
         raise ConfigError("launch.pack", launch.pack, rule, "Use launch.pack=1, or one node with one task.")
+    Ranks(0, ranks).require_even_split(run.trainer.batch_size, run.trainer.micro_batch_size)
     processes = launch.tasks_per_node * launch.pack
     cpus = launch.cpus_per_task or (run.launch.threads or 1) * launch.pack
     return Resources(

@@ -19,6 +19,9 @@ def needs(*overrides: str, seconds: float = 60.0) -> Resources:
     return resources(compose_run("scale=smoke", *overrides), seconds)
 
 
+EIGHT = ("trainer.batch_size=8", "trainer.micro_batch_size=1")  # for the eight processes of a node
+
+
 def test_one_gpu_for_each_run() -> None:
     found = needs("launch=slurm")
     assert (found.nodes, found.tasks_per_node, found.cpus_per_task, found.gpus_per_node) == (1, 1, 8, 1)
@@ -26,7 +29,7 @@ def test_one_gpu_for_each_run() -> None:
 
 
 def test_a_node_for_each_run_divides_its_time_and_multiplies_its_memory() -> None:
-    one, node = needs("launch=slurm", seconds=48_000), needs("launch=slurm_node", seconds=48_000)
+    one, node = needs("launch=slurm", seconds=48_000), needs("launch=slurm_node", *EIGHT, seconds=48_000)
     assert (node.ranks, node.gpus_per_node) == (8, 8)
     assert one.minutes == 1210  # 800 minutes by half more, and 10 to start
     assert node.minutes == 160  # 100 minutes by half more, and 10 to start
@@ -41,6 +44,11 @@ def test_what_is_set_by_hand_wins() -> None:
 def test_several_ranks_cannot_be_packed() -> None:
     with pytest.raises(ConfigError, match=r"launch\.pack"):
         needs("launch=slurm_node", "launch.pack=2")
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused_before_it_waits_in_the_queue() -> None:
+    with pytest.raises(ConfigError, match=r"trainer\.batch_size=8 .* 8 processes .*trainer\.micro_batch_size=1"):
+        needs("launch=slurm_node", "trainer.batch_size=8", "trainer.micro_batch_size=8")
 
 
 def test_a_partition_that_allows_less_time_is_enough_unless_more_was_asked_for_by_hand() -> None:
@@ -81,7 +89,11 @@ def test_script_says_what_is_asked_for() -> None:
 
 def test_script_throttles_sets_up_and_judges() -> None:
     lines = script(
-        "launch=slurm_node", "launch.max_parallel=2", "launch.setup=['module load cuda']", "launch.srun=['--mpi=none']"
+        "launch=slurm_node",
+        *EIGHT,
+        "launch.max_parallel=2",
+        "launch.setup=['module load cuda']",
+        "launch.srun=['--mpi=none']",
     )
     assert "#SBATCH --array=0-2%2" in lines
     (srun,) = [line for line in lines if line.startswith("srun")]
