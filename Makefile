@@ -22,6 +22,7 @@ demo: $(INSTALLED) ## the canonical sweep at scale=smoke on real text, ending wi
 	$(BIN)/python train.py -m balancer=aux,lossfree aux.coef=0.1,0.2,0.6 scale=smoke
 
 sweep: $(INSTALLED) ## run sweeps/NAME.yaml: make sweep NAME=aux_coef [ARGS="scale=smoke"]
+	@test -n "$(NAME)" || { echo 'which one? make sweep NAME=aux_coef; there are: $(basename $(notdir $(wildcard sweeps/*.yaml)))'; exit 2; }
 	$(BIN)/python train.py -m sweep=$(NAME) $(ARGS)
 
 test: $(INSTALLED) ## run the test suite
@@ -42,8 +43,9 @@ format: $(INSTALLED) ## rewrite the sources in the project's format
 tables: $(INSTALLED) ## write reports/ from the run folders and print the tables
 	$(BIN)/python -m moe_sweeps.cli.tables
 
-results: $(INSTALLED) ## put finished runs into results/proxy, and write its tables and notebooks anew
-	$(BIN)/moe-sweeps archive results/proxy/runs
+results: $(INSTALLED) ## put finished runs of SWEEPS="aux_coef gating" into results/proxy, and write its tables and notebooks anew
+	@test -n "$(SWEEPS)" || { echo 'which sweeps? make results SWEEPS="aux_coef gating"'; exit 2; }
+	$(BIN)/moe-sweeps archive results/proxy/runs $(SWEEPS)
 	MOE_SWEEPS_RUNS=results/proxy/runs ALLOW_PARTIAL=1 $(BIN)/python -m moe_sweeps.cli.tables --reports results/proxy/tables
 	$(MAKE) notebooks
 

@@ -86,8 +86,3 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
     }
-
-
-def to_device(x: Tensor, device: torch.device) -> Tensor:
-    """`x` of the host on `device`. To a GPU it goes from pinned memory, which the host does not wait for."""
-    return x if device.type == "cpu" else x.pin_memory().to(device, non_blocking=True)

@@ -22,6 +22,7 @@ def home() -> Path:
 def resolve(folder: str) -> Path:
     """A configured folder as an absolute path; relative ones start at the repository root."""
     if not folder:
-        raise ConfigError("paths", folder, "an empty name is not a folder", "Unset MOE_SWEEPS_RUNS or give it a value.")
+        fix = "Unset MOE_SWEEPS_RUNS, MOE_SWEEPS_DATA or MOE_SWEEPS_REPORTS, or give it a value."
+        raise ConfigError("paths", folder, "an empty name is not a folder", fix)
     path = Path(folder).expanduser()
     return path if path.is_absolute() else home() / path

@@ -43,9 +43,9 @@ class AuxConfig(Component):
     """The auxiliary load-balancing loss. A top-level group, so that one line can sweep it beside other balancers."""
 
     kind: str = "default"
-    coef: float = knob(0.1, ge=0)
+    coef: float = knob(0.1, ge=0)  # of the loss; its effect depends on the normalization (docs/definitions.md)
     normalization: AuxNormalization = AuxNormalization.talk
-    scope: AuxScope = AuxScope.micro
+    scope: AuxScope = AuxScope.micro  # the tokens over which loads are counted: a micro-batch, a sequence, the step
 
     def unread(self, run: RunConfig) -> dict[str, Unread]:
         if not run.experts.is_moe:

@@ -52,7 +52,7 @@ class LossFreeConfig(BalancerConfig):
 
     kind: str = "lossfree"
     rate: float = knob(1e-3, gt=0)  # the paper: 1e-4 is slow, 1e-2 oscillates
-    bias_on: BiasTarget = BiasTarget.scores
+    bias_on: BiasTarget = BiasTarget.scores  # what the bias is added to: router scores, or logits
     update: BiasUpdate = knob(BiasUpdate.sign, neutral=BiasUpdate.sign)
     recenter: bool = knob(False, neutral=False)  # subtract each layer's mean bias after every update (torchtitan)
     # The rate falls linearly to 0 over this last fraction of the steps (DeepSeek-V3 ends on 0); 0: it stays.

@@ -125,7 +125,7 @@ def kernels() -> Iterator[Finding]:
     elif command:
         yield Finding("kernels", Mark.fine, f"{command} compiles them for training on CPU")
     else:
-        fix = "For training on CPU about a quarter faster: install g++ or clang++, or set CXX to a compiler."
+        fix = "For faster training on CPU: install g++ or clang++, or set CXX to a compiler."
         yield Finding("kernels", Mark.absent, "there is no C++ compiler: runs use torch's operations alone", fix)
 
 

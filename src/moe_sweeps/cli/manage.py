@@ -57,6 +57,25 @@ def report(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def knobs(arguments: argparse.Namespace, console: Console) -> int:
+    """Every key, or those with a word in them; exit code 1 when there is none."""
+    from moe_sweeps.cli.knobs import knobs as found
+    from moe_sweeps.cli.knobs import markdown
+
+    if arguments.markdown:
+        console.out(markdown(), end="", highlight=False)
+        return 0
+    matching = found(arguments.word)
+    for knob in matching:
+        only = f"  ({', '.join(knob.options)})" if knob.options else ""
+        console.print(f"{knob.key}={knob.default}{only}  {knob.values}", highlight=False, markup=False, soft_wrap=True)
+        if knob.meaning:
+            console.print(f"    {knob.meaning}", style="dim", highlight=False, markup=False, soft_wrap=True)
+    if not matching:
+        console.print(f"no key has {arguments.word} in its name or explanation", highlight=False, markup=False)
+    return 0 if matching else 1
+
+
 def archive(arguments: argparse.Namespace, console: Console) -> int:
     """Keep the records of finished runs without their checkpoints."""
     from moe_sweeps.cli.select import select
@@ -162,6 +181,10 @@ def _parser() -> argparse.ArgumentParser:
     one = commands.add_parser("explain", help="parameter groups of a run, or the runs behind a cell of a table")
     one.add_argument("run", nargs="+", help="a run, overrides as for python train.py, or TABLE:ROW,COLUMN")
     one.set_defaults(command=explain)
+    one = commands.add_parser("knobs", help="every key of the config: default, values, what it does")
+    one.add_argument("word", nargs="?", default="", help="only keys with this word in their name or explanation")
+    one.add_argument("--markdown", action="store_true", help="as docs/knobs.md has it")
+    one.set_defaults(command=knobs)
     one = commands.add_parser("doctor", help="check this machine: Python, torch, devices, SLURM, disk, data, trackers")
     one.set_defaults(command=doctor)
     data = commands.add_parser("data", help="prepared data").add_subparsers(required=True, metavar="action")

@@ -76,6 +76,10 @@ def parse(arguments: Sequence[str]) -> list[Override]:
     parsed = []
     for argument in arguments:
         _require_no_key(argument)
+        if "=" not in argument and not argument.startswith("~"):
+            groups = [f"{group}={argument}" for group, names in options().items() if argument in names]
+            fix = f"Did you mean {' or '.join(groups)}?" if groups else "See python train.py --help."
+            raise ConfigError("the argument", argument, "it is not key=value", fix)
         try:
             parsed.append(OverridesParser.create().parse_override(argument))
         except (OverrideParseException, HydraException) as error:
@@ -243,6 +247,16 @@ def _typed_value(choices: tuple[Setting, ...], setting: Setting) -> Any:
     return alone._value()
 
 
+_TYPES = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "a text",
+    "list[str]": "a list of texts",
+    "None": "null",
+}
+
+
 def _wrong_type(config: DictConfig, setting: Setting, error: Exception) -> ConfigError:
     parent, _, leaf = setting.key.rpartition(".")
     owner = OmegaConf.get_type(OmegaConf.select(config, parent) if parent else config)
@@ -254,9 +268,9 @@ def _wrong_type(config: DictConfig, setting: Setting, error: Exception) -> Confi
         close = nearest(setting.value, choices)
         fix = f"Did you mean {close}?" if close else f"Its value here would be {getattr(old, 'name', old)}."
         return ConfigError(setting.key, setting.value, f"it must be one of {', '.join(choices)}", fix)
-    return ConfigError(
-        setting.key, setting.value, f"it must be of type {annotation}", f"Its value here would be {old}."
-    )
+    kinds = " or ".join(_TYPES.get(part, part) for part in annotation.split(" | "))
+    here = "null" if old is None else old
+    return ConfigError(setting.key, setting.value, f"it must be {kinds}", f"Its value here would be {here}.")
 
 
 def _enum_names(message: str) -> list[str]:

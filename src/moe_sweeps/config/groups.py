@@ -63,12 +63,12 @@ class ModelConfig(Component):
     """LLaMA-style decoder: RMSNorm, rotary positions, SwiGLU, no biases, tied embedding."""
 
     kind: str = "llama"
-    layers: int = knob(4, ge=1)
-    width: int = knob(64, ge=1)
-    heads: int = knob(4, ge=1)
-    norm_eps: float = knob(1e-5, gt=0)
-    rope_theta: float = knob(10000.0, gt=0)
-    init_std: float = knob(0.02, gt=0)
+    layers: int = knob(4, ge=1)  # transformer blocks
+    width: int = knob(64, ge=1)  # of the residual stream
+    heads: int = knob(4, ge=1)  # of attention; they divide the width
+    norm_eps: float = knob(1e-5, gt=0)  # added to the mean square in RMSNorm
+    rope_theta: float = knob(10000.0, gt=0)  # base of the rotary frequencies
+    init_std: float = knob(0.02, gt=0)  # standard deviation of initial weights
 
     @property
     def head_dim(self) -> int:
@@ -87,7 +87,7 @@ class ModelConfig(Component):
 class ExpertsConfig(Component):
     """What stands in the place of every feed-forward network."""
 
-    ffn_hidden: int = knob(176, ge=1)
+    ffn_hidden: int = knob(176, ge=1)  # hidden width of one SwiGLU expert
 
     @property
     def is_moe(self) -> bool:
@@ -100,8 +100,8 @@ class MoEExpertsConfig(ExpertsConfig):
     """`num_experts` SwiGLU experts of hidden size `ffn_hidden`, of which each token uses `top_k`."""
 
     kind: str = "moe"
-    num_experts: int = knob(8, ge=1)
-    top_k: int = knob(2, ge=1)
+    num_experts: int = knob(8, ge=1)  # of each layer
+    top_k: int = knob(2, ge=1)  # experts that compute a token
 
     def check(self, run: RunConfig) -> Iterator[ConfigError]:
         if self.top_k > self.num_experts:
@@ -115,7 +115,7 @@ class DenseFFNConfig(ExpertsConfig):
     """One SwiGLU of hidden size `active_experts * ffn_hidden`: the active parameters of a top-k MoE, no router."""
 
     kind: str = "dense"
-    active_experts: int = knob(2, ge=1)
+    active_experts: int = knob(2, ge=1)  # the dense FFN is so many times `ffn_hidden` wide
 
 
 @component("trainer", "default")
@@ -127,21 +127,21 @@ class TrainerConfig(Component):
         {"eval_batches"}
     )  # eval_sequences counts what a batch size cannot change
     kind: str = "default"
-    steps: int = knob(2000, ge=1)
-    batch_size: int = knob(8, ge=1)
-    micro_batch_size: int = knob(8, ge=1)
-    seq_len: int = knob(128, ge=1)
+    steps: int = knob(2000, ge=1)  # optimizer updates
+    batch_size: int = knob(8, ge=1)  # sequences an update, over all processes
+    micro_batch_size: int = knob(8, ge=1)  # sequences of one forward and backward pass
+    seq_len: int = knob(128, ge=1)  # tokens of a sequence
     grad_clip: float = knob(1.0, ge=0)  # global norm; 0 turns clipping off
     precision: Precision = knob(Precision.auto)
-    log_every: int = knob(20, ge=1, infra=True)
-    eval_every: int = knob(250, ge=1, infra=True)
+    log_every: int = knob(20, ge=1, infra=True)  # steps between lines of metrics.jsonl
+    eval_every: int = knob(250, ge=1, infra=True)  # steps between evaluations
     eval_batch_size: int = knob(32, ge=1, infra=True)  # sequences at a time; changes no result but its rounding
     eval_sequences: int = knob(256, ge=1, infra=True)  # of evaluations during training, spread over the validation set
     final_eval_sequences: int | None = knob(None, ge=1, neutral=None)  # null: the whole validation set
     # Steps and minutes between checkpoints, whichever come first. null and null: as often as costs little (saving.py).
     checkpoint_every: int | None = knob(None, ge=1, infra=True)
-    checkpoint_minutes: float | None = knob(None, gt=0, infra=True)
-    keep_checkpoints: int = knob(2, ge=1, infra=True)
+    checkpoint_minutes: float | None = knob(None, gt=0, infra=True)  # the same by the clock
+    keep_checkpoints: int = knob(2, ge=1, infra=True)  # the newest so many
     # Evaluate, save and stop after this step; without it, or with a later one, the run goes on from there. The schedule
     # is that of all steps, so where a run stopped on its way changes no result.
     stop_at: int | None = knob(None, ge=1, infra=True)
@@ -150,8 +150,8 @@ class TrainerConfig(Component):
     time_every: int = knob(1, ge=0, infra=True)
     # The router has collapsed after so many steps with MaxVio above this share of its maximum; see health.py.
     collapse_threshold: float = knob(0.9, gt=0, lt=1, neutral=0.9)
-    collapse_patience: int = knob(100, ge=1, neutral=100)
-    stop_on_collapse: bool = knob(False, neutral=False)
+    collapse_patience: int = knob(100, ge=1, neutral=100)  # steps in a row
+    stop_on_collapse: bool = knob(False, neutral=False)  # end the run there; else it is marked and goes on
 
     @property
     def micro_batches(self) -> int:
@@ -179,7 +179,7 @@ class EngineConfig(Component):
 
     INFRA: ClassVar[bool] = True
     kind: str = "native"
-    device: Device = Device.auto
+    device: Device = Device.auto  # auto: CUDA where there is one
     expert_backend: ExpertBackend = ExpertBackend.auto
     # Read where several processes train one run.
     parallel: Parallel = knob(Parallel.ddp, infra=True, neutral=Parallel.ddp)
@@ -204,8 +204,8 @@ class LaunchConfig(Component):
 
     INFRA: ClassVar[bool] = True
     kind: str = "local"
-    workers: int | None = knob(None, ge=1)
-    threads: int | None = knob(None, ge=1)
+    workers: int | None = knob(None, ge=1)  # processes at a time; null: one a core, or a GPU
+    threads: int | None = knob(None, ge=1)  # of each process; null: its share of the cores, up to 4
     # Train from a copy of the sources as they were at submission, so that they can be edited meanwhile.
     snapshot: bool = knob(False, neutral=False)
     # A run whose worker keeps dying is given up after so many attempts in a row that reached no new checkpoint.
@@ -221,24 +221,24 @@ class SlurmConfig(LaunchConfig):
 
     kind: str = "slurm"
     snapshot: bool = True  # jobs may start days after the sources were edited
-    nodes: int = knob(1, ge=1)
-    tasks_per_node: int = knob(1, ge=1)
-    cpus_per_task: int | None = knob(None, ge=1)
-    gpus_per_node: int | None = knob(None, ge=0)
-    mem_gb: int | None = knob(None, ge=1)
-    minutes: int | None = knob(None, ge=1)
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
-    exclude: str | None = None
+    nodes: int = knob(1, ge=1)  # of each run
+    tasks_per_node: int = knob(1, ge=1)  # processes of a run on each node
+    cpus_per_task: int | None = knob(None, ge=1)  # null: as many as threads and pack need
+    gpus_per_node: int | None = knob(None, ge=0)  # null: one a task, none with engine.device=cpu
+    mem_gb: int | None = knob(None, ge=1)  # of a node; null: from the model
+    minutes: int | None = knob(None, ge=1)  # of a job; null: from the estimate, up to the partition's limit
+    partition: str | None = None  # null: the cluster's default
+    account: str | None = None  # null: the user's default
+    qos: str | None = None  # null: the default
+    constraint: str | None = None  # features that a node must have
+    exclude: str | None = None  # nodes to leave out
     sbatch: list[str] = field(default_factory=list)  # more options of sbatch: "mail-type=END"
     srun: list[str] = field(default_factory=list)  # more options of srun: "--container-image=..."
     setup: list[str] = field(default_factory=list)  # shell lines before training: "module load cuda"
     max_parallel: int | None = knob(None, ge=1)  # jobs of one array that run at the same time
     signal_seconds: int = knob(90, ge=1)  # the warning that SLURM gives before the time limit
-    wait: bool = False
-    dry_run: bool = False
+    wait: bool = False  # follow the runs to their end
+    dry_run: bool = False  # print the scripts, submit nothing
 
     def __post_init__(self) -> None:
         # omegaconf leaves its own nodes in lists that were set on the command line; they are no strings.

@@ -131,5 +131,6 @@ def broken_bounds(prefix: str, config: Any) -> Iterator[ConfigError]:
         if not all(SIGNS[k][1](value, bound) for k, bound in bounds.items()):
             rule = " and ".join(f"{SIGNS[k][0]} {bound}" for k, bound in bounds.items())
             default = field.default
-            fix = f"Its default is {default}." if default not in (None, dataclasses.MISSING) else "Choose such a value."
-            yield ConfigError(f"{prefix}{field.name}", value, f"it must be {rule}", fix)
+            known = default is not dataclasses.MISSING
+            fix = "null leaves it to the program." if default is None else f"Its default is {default}." if known else ""
+            yield ConfigError(f"{prefix}{field.name}", value, f"it must be {rule}", fix or "Choose such a value.")

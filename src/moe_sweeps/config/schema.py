@@ -48,11 +48,11 @@ class RunConfig:
     tracking: TrackingConfig
     launch: LaunchConfig
     search: SearchConfig
-    seed: int = knob(0, ge=0)
+    seed: int = knob(0, ge=0)  # of initial weights, and of the batches unless data_seed is set
     data_seed: int | None = knob(None, ge=0)  # null: follows seed
     name: str | None = knob(None, infra=True)  # null: made of scale, experts and balancer
-    scale: str = knob("proxy", infra=True)
-    compat: str = knob("none", infra=True)
+    scale: str = knob("proxy", infra=True)  # sizes, steps and batch in one word; --help lists them
+    compat: str = knob("none", infra=True)  # talk: the choices of the talk where they differ (docs/fidelity.md)
     paths: PathsConfig = field(default_factory=PathsConfig, metadata={"infra": True})
 
     def groups(self) -> Iterator[tuple[str, Component]]:

@@ -54,11 +54,11 @@ class SamplerConfig(SearchConfig):
     """`trials` suggestions. With `min_steps` a trial is trained in rungs of min_steps * reduction^i steps, and of the
     trials at a rung the best 1/reduction go on (asynchronous successive halving, arXiv 1810.05934)."""
 
-    trials: int = knob(20, ge=1)
-    metric: SearchMetric = SearchMetric.val_loss
+    trials: int = knob(20, ge=1)  # in all
+    metric: SearchMetric = SearchMetric.val_loss  # what is to be best
     sampler_seed: int = knob(0, ge=0)  # of the suggestions; runs have `seed`
     min_steps: int | None = knob(None, ge=1)  # null: every trial is trained to its end
-    reduction: int = knob(3, ge=2)
+    reduction: int = knob(3, ge=2)  # of three trials one goes on at each rung
 
     def check(self, run: RunConfig) -> Iterator[ConfigError]:
         if self.min_steps is not None and self.min_steps >= run.trainer.steps:
@@ -83,4 +83,4 @@ class TpeSearchConfig(SamplerConfig):
     """Tree-structured Parzen estimator: `startup_trials` at random, then near what was good so far."""
 
     kind: str = "tpe"
-    startup_trials: int = knob(10, ge=1)
+    startup_trials: int = knob(10, ge=1)  # random ones before the sampler learns

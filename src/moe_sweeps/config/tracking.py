@@ -41,7 +41,7 @@ class WandbConfig(MirrorConfig):
 
     kind: str = "wandb"
     mode: WandbMode = WandbMode.online
-    project: str = "moe_sweeps"
+    project: str = "moe_sweeps"  # where wandb shows the runs
     entity: str | None = None  # null: wandb's default
 
 

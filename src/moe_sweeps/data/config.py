@@ -24,7 +24,7 @@ class DataConfig(Component):
     # Knobs that are read in training and do not change the prepared tokens.
     READ_IN_TRAINING: ClassVar[frozenset[str]] = frozenset({"mask_documents"})
 
-    vocab_size: int = knob(2048, ge=256)
+    vocab_size: int = knob(2048, ge=256)  # of the BPE that is trained on the text
     mask_documents: bool = knob(False, neutral=False)  # attention does not cross from one document to the next
 
     def preparation(self) -> dict[str, Any]:
@@ -45,8 +45,8 @@ class CorpusConfig(DataConfig):
     """
 
     kind: str = "corpus"
-    vocab_size: int = knob(2048, ge=512, le=65536)
-    val_fraction: float = knob(0.05, gt=0, lt=0.5)
+    vocab_size: int = knob(2048, ge=512, le=65536)  # of the BPE that is trained on the text
+    val_fraction: float = knob(0.05, gt=0, lt=0.5)  # of the documents
 
 
 @dataclass(slots=True)
@@ -72,10 +72,10 @@ class FineWebEduConfig(EncodedConfig):
     KEEP_EMPTY: ClassVar[bool] = True
 
     kind: str = "fineweb_edu"
-    vocab_size: int = knob(50304, ge=50257)
+    vocab_size: int = knob(50304, ge=50257)  # of the BPE that is trained on the text
     source: str = knob("HuggingFaceFW/fineweb-edu", infra=True)  # or a folder that holds sample/10BT/*.parquet
-    train_tokens: int | None = knob(9_949_090_040, ge=1)
-    val_tokens: int | None = knob(4_899_304, ge=1)
+    train_tokens: int | None = knob(9_949_090_040, ge=1)  # expected of the whole sample; null: not checked
+    val_tokens: int | None = knob(4_899_304, ge=1)  # the same for validation
 
     @property
     def total_tokens(self) -> int | None:
@@ -106,18 +106,18 @@ class TextConfig(EncodedConfig):
     """
 
     kind: str = "text"
-    files: str | None = None
-    hub: str | None = None
-    hub_config: str | None = None
-    hub_split: str = "train"
-    column: str = "text"
-    domain_column: str | None = None
-    document: TextUnit = TextUnit.file
-    tokenizer: str = "gpt2"
-    pattern: str | None = None
-    end_of_text: str = "<|endoftext|>"
-    val_fraction: float = knob(0.005, gt=0, lt=0.5)
-    split_seed: int = knob(0, ge=0)
+    files: str | None = None  # a glob: 'books/*.txt'
+    hub: str | None = None  # a data set of the Hugging Face Hub, or a local one
+    hub_config: str | None = None  # its configuration
+    hub_split: str = "train"  # its split
+    column: str = "text"  # that holds the text
+    domain_column: str | None = None  # that names a document's domain
+    document: TextUnit = TextUnit.file  # what is one document of a file
+    tokenizer: str = "gpt2"  # gpt2, a name on the Hub, or a file
+    pattern: str | None = None  # regular expression that splits text before its BPE; null: the tokenizer's own
+    end_of_text: str = "<|endoftext|>"  # the token that ends a document; the tokenizer must have it
+    val_fraction: float = knob(0.005, gt=0, lt=0.5)  # of the documents
+    split_seed: int = knob(0, ge=0)  # of the choice of validation documents
 
     def check(self, run: RunConfig) -> Iterator[ConfigError]:
         if not self.files and not self.hub:

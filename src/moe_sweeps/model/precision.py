@@ -1,4 +1,4 @@
-"""Which dtype a computation runs in."""
+"""Which dtype a computation runs in, and on which device."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from moe_sweeps.config.groups import Precision
-from moe_sweeps.hardware import to_device
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
@@ -20,6 +19,11 @@ def compute_dtype(x: Tensor) -> torch.dtype:
 def wide_dtype(x: Tensor) -> torch.dtype:
     """float32, or the dtype of `x` where that is wider: for what low precision would spoil."""
     return torch.promote_types(x.dtype, torch.float32)
+
+
+def to_device(x: Tensor, device: torch.device) -> Tensor:
+    """`x` of the host on `device`. To a GPU it goes from pinned memory, which the host does not wait for."""
+    return x if device.type == "cpu" else x.pin_memory().to(device, non_blocking=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,7 +99,7 @@ class SoftmaxTopkConfig(RouterConfig):
     """Softmax over all experts, of which the k largest are kept; their sum is below 1 (Switch, arXiv 2101.03961)."""
 
     kind: str = "softmax_topk"
-    renormalize: bool = False
+    renormalize: bool = False  # divide the weights of the picks by their sum
 
     def weights_TK(self, logits_TE: Tensor, scores_TE: Tensor, ids_TK: Tensor) -> Tensor:
         picked_TK = scores_TE.gather(-1, ids_TK)
@@ -112,7 +112,7 @@ class SigmoidConfig(RouterConfig):
     """Independent sigmoids, normalised over the picked ones, times `weight_scale` (DeepSeek-V3, arXiv 2412.19437)."""
 
     kind: str = "sigmoid"
-    weight_scale: float = knob(1.0, gt=0)
+    weight_scale: float = knob(1.0, gt=0)  # the weights of the picks sum to it
 
     def scores_TE(self, logits_TE: Tensor) -> Tensor:
         return logits_TE.sigmoid()

@@ -23,8 +23,8 @@ class OptimizerConfig(Component):
     # The step of an entry needs that entry alone, wherever the others are: what engine.parallel=fsdp relies on.
     ELEMENTWISE: ClassVar[bool] = False
 
-    base_lr: float = knob(1e-3, gt=0)
-    weight_decay: float = knob(0.1, ge=0)
+    base_lr: float = knob(1e-3, gt=0)  # peak learning rate of a multiplier of 1
+    weight_decay: float = knob(0.1, ge=0)  # decoupled, times the learning rate; not of norms
 
     def build(self, groups: Sequence[ParamGroup], ranks: Ranks = ALONE) -> torch.optim.Optimizer:
         """The optimizer of `groups`. Some share their work among `ranks`; all leave the same bits on each."""
@@ -39,9 +39,9 @@ class AdamWConfig(OptimizerConfig):
     ELEMENTWISE: ClassVar[bool] = True
 
     kind: str = "adamw"
-    beta1: float = knob(0.9, ge=0, lt=1)
-    beta2: float = knob(0.95, ge=0, lt=1)
-    eps: float = knob(1e-8, gt=0)
+    beta1: float = knob(0.9, ge=0, lt=1)  # of the first moment
+    beta2: float = knob(0.95, ge=0, lt=1)  # of the second moment
+    eps: float = knob(1e-8, gt=0)  # added to the root of the second moment
 
     def build(self, groups: Sequence[ParamGroup], ranks: Ranks = ALONE) -> torch.optim.Optimizer:
         params = [group.as_torch(self.base_lr, self.weight_decay) for group in groups]

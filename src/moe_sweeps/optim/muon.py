@@ -46,8 +46,8 @@ class MuonConfig(OptimizerConfig):
     """
 
     kind: str = "muon"
-    momentum: float = knob(0.95, ge=0, lt=1)
-    nesterov: bool = True
+    momentum: float = knob(0.95, ge=0, lt=1)  # of the hidden matrices
+    nesterov: bool = True  # look ahead by the momentum
     iterations: int = knob(5, ge=1)  # of Newton-Schulz
     scaling: MuonScaling = MuonScaling.match_rms_adamw
     beta1: float = knob(0.9, ge=0, lt=1)  # of AdamW, as the two below

@@ -27,12 +27,12 @@ class ScheduleConfig(Component):
     The role's schedule has the run's `warmup_steps` and whatever else the two kinds share; the rest are its defaults.
     """
 
-    warmup_steps: int = knob(100, ge=1)
-    expert: str | None = knob(None, neutral=None)
-    router: str | None = knob(None, neutral=None)
-    dense: str | None = knob(None, neutral=None)
-    embedding: str | None = knob(None, neutral=None)
-    norm: str | None = knob(None, neutral=None)
+    warmup_steps: int = knob(100, ge=1)  # updates of linear growth
+    expert: str | None = knob(None, neutral=None)  # another schedule for the experts, by its name
+    router: str | None = knob(None, neutral=None)  # the same for the router
+    dense: str | None = knob(None, neutral=None)  # for attention
+    embedding: str | None = knob(None, neutral=None)  # for the embedding
+    norm: str | None = knob(None, neutral=None)  # for norms
 
     def factor(self, step: int, total_steps: int) -> float:
         """Factor of the peak learning rate for update `step`."""
@@ -97,8 +97,8 @@ class OneCycleCosineConfig(ScheduleConfig):
     """
 
     kind: str = "onecycle_cosine"
-    start_fraction: float = knob(0.01, gt=0, le=1)
-    end_fraction: float = knob(0.1, ge=0, le=1)
+    start_fraction: float = knob(0.01, gt=0, le=1)  # of the peak, at the first update
+    end_fraction: float = knob(0.1, ge=0, le=1)  # of the peak, at the last update
 
     def factor(self, step: int, total_steps: int) -> float:
         peak_step = self.warmup_steps - 1
@@ -113,7 +113,7 @@ class CosineConfig(ScheduleConfig):
     """Linear warm-up, then cosine down to `end_fraction` of the peak in the last step (arXiv 1608.03983)."""
 
     kind: str = "cosine"
-    end_fraction: float = knob(0.1, ge=0, le=1)
+    end_fraction: float = knob(0.1, ge=0, le=1)  # of the peak, at the last update
 
     def factor(self, step: int, total_steps: int) -> float:
         peak_step = self.warmup_steps - 1
@@ -136,9 +136,9 @@ class WarmupStableDecayConfig(ScheduleConfig):
     """Linear warm-up, then the peak, then a decay in the last `decay_fraction` of the steps (arXiv 2404.06395)."""
 
     kind: str = "wsd"
-    decay_fraction: float = knob(0.1, gt=0, lt=1)
-    decay_shape: DecayShape = knob(DecayShape.exponential)
-    end_fraction: float = knob(0.1, ge=0, le=1)
+    decay_fraction: float = knob(0.1, gt=0, lt=1)  # of the updates, at the end
+    decay_shape: DecayShape = knob(DecayShape.exponential)  # how the rate falls there
+    end_fraction: float = knob(0.1, ge=0, le=1)  # of the peak, at the last update
 
     def factor(self, step: int, total_steps: int) -> float:
         decay_steps = self.decay_steps(total_steps)

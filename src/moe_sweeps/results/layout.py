@@ -110,7 +110,10 @@ def floor_sentence(table: Table) -> str:
     """What is known about noise, and what follows for a table of single seeds."""
     single = any(c.kind == SINGLE for c in table.differences.values()) or all(arm.done <= 1 for arm in table.arms)
     if table.floor is None:
-        text = "The noise floor was not measured for runs of this scale and length (make sweep NAME=noise_floor)"
+        scale = f' ARGS="scale={table.scales[0]}"' if len(table.scales) == 1 else ""
+        text = (
+            f"The noise floor was not measured for runs of this scale and length (make sweep NAME=noise_floor{scale})"
+        )
         return text + (", so from one seed nothing can be concluded about any difference." if single else ".")
     floor = PRIMARY.spell(table.floor.difference)
     text = f"Noise floor: seeds alone move a difference of {PRIMARY.header} by up to {floor} in 19 of 20 cases"

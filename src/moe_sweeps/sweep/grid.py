@@ -50,7 +50,7 @@ def expand(arguments: Sequence[str]) -> Grid:
         ConfigError: an override that cannot be parsed, an axis without values, a sweep file that cannot be.
     """
     name, rest = _split_sweep_name(arguments)
-    file = load_sweep(name) if name else None
+    file = None if name is None else load_sweep(name)
     typed = _values_by_key(parse(rest))
     blocks, replaced = _override(file, typed) if file else ((Block({k: tuple(v) for k, v in typed.items()}),), ())
     combinations = [tuple(Setting(k, v) for k, v in c.items()) for block in blocks for c in block.combinations()]
@@ -70,8 +70,8 @@ def single(arguments: Sequence[str]) -> tuple[Setting, ...]:
     """
     grid = expand(arguments)
     if len(grid.combinations) > 1:
-        key, values = next(iter(grid.axes.items()))
-        rule = f"it asks for {len(values)} runs, and without -m one run is trained"
+        key, values = ("sweep", [grid.name]) if grid.name else next(iter(grid.axes.items()))
+        rule = f"it asks for {len(grid.combinations)} runs, and without -m one run is trained"
         raise ConfigError(key, ",".join(values), rule, "Add -m to sweep, or choose one value.")
     return grid.combinations[0]
 
@@ -110,6 +110,10 @@ def _values_by_key(overrides: Sequence[Override]) -> dict[str, list[str]]:
         if not choices:
             rule = "the axis has no values, so the sweep would have no runs"
             raise ConfigError(override.key_or_group, typed_value(override), rule, "Give it at least one value.")
+        if override.key_or_group.startswith("launch.") and len(choices) > 1:
+            rule = "how runs are launched is the same for all runs of a sweep"
+            fix = f"A list is quoted twice: {override.key_or_group}='\"{typed_value(override)}\"'."
+            raise ConfigError(override.key_or_group, typed_value(override), rule, fix)
         values[current_name(override.key_or_group)] = choices
     return values
 

@@ -37,7 +37,7 @@ class MegatronConfig(EngineConfig):
     device: Device = knob(Device.auto, infra=True)
     expert_backend: ExpertBackend = knob(ExpertBackend.auto, infra=True)
     expert_parallel: int = knob(1, ge=1, infra=True)  # processes that share the experts of a layer among them
-    tensor_parallel: int = knob(1, ge=1, infra=True)
+    tensor_parallel: int = knob(1, ge=1, infra=True)  # only 1 is possible
 
     def check(self, run: RunConfig) -> Iterator[ConfigError]:
         found = shim.problem(on_cpu=self._on_cpu(run))

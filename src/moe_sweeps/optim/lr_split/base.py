@@ -50,11 +50,11 @@ class MatchedConfig(LrSplitConfig):
 class RoleMultipliers(LrSplitConfig):
     """Base of the splits with a fixed multiplier of `optimizer.base_lr` for each role."""
 
-    expert: float = knob(1.0, ge=0)
-    router: float = knob(1.0, ge=0)
-    dense: float = knob(1.0, ge=0)
-    embedding: float = knob(1.0, ge=0)
-    norm: float = knob(1.0, ge=0)
+    expert: float = knob(1.0, ge=0)  # multiple of optimizer.base_lr for the experts
+    router: float = knob(1.0, ge=0)  # the same for the router
+    dense: float = knob(1.0, ge=0)  # for attention
+    embedding: float = knob(1.0, ge=0)  # for the embedding
+    norm: float = knob(1.0, ge=0)  # for norms
 
     def multiplier(self, role: Role) -> float:
         return float(getattr(self, role.value))

@@ -29,12 +29,12 @@ class LoadBasedConfig(RoleMultipliers):
     in an optimizer with a parameter group for each expert; without it decay keeps to the role's learning rate.
     """
 
-    sqrt: bool = knob(False)
-    min_ratio: float = knob(0.0, ge=0)
+    sqrt: bool = knob(False)  # the square root of the ratios
+    min_ratio: float = knob(0.0, ge=0)  # ratios are clipped to it from below
     max_ratio: float | None = knob(None, gt=0)  # null: none
-    ema: float = knob(0.0, ge=0, lt=1)
+    ema: float = knob(0.0, ge=0, lt=1)  # decay of the moving average of the ratios; 0: none
     control: Control = knob(Control.none)
-    scale_decay: bool = knob(True)
+    scale_decay: bool = knob(True)  # the ratio scales weight decay, too
 
     def per_pick(self, experts: MoEExpertsConfig) -> float:
         """The ratio of an expert that took all kT picks; see `ratios.load_ratio_LE`."""

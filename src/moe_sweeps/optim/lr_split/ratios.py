@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from moe_sweeps.hardware import to_device
+from moe_sweeps.model.precision import to_device
 
 
 class Control(Enum):
