@@ -67,15 +67,6 @@ def dead_experts_L(load_LE: Tensor) -> Tensor:
     return (load < DEAD_SHARE * load.mean(dim=-1, keepdim=True)).sum(dim=-1).to(torch.float64)
 
 
-def domain_share_DLE(load_DLE: Tensor) -> Tensor:
-    """Domain specialisation: share of a domain's picks that goes to each expert, float64 (D, L, E).
-
-    Rows sum to 1; 1/E everywhere when the domain says nothing about the expert; zeros for a domain without tokens.
-    """
-    load = load_DLE.to(torch.float64)
-    return load / load.sum(dim=-1, keepdim=True).clamp(min=1)
-
-
 # --- of probabilities and logits --------------------------------------------------------------------------------------
 
 
@@ -90,19 +81,19 @@ def token_entropy_L(probs_LTE: Tensor) -> Tensor:
     return entropy(probs_LTE).mean(dim=-1)
 
 
-def batch_entropy_L(probs_LTE: Tensor) -> Tensor:
+def batch_entropy_L(mean_prob_LE: Tensor) -> Tensor:
     """Entropy of the mean over tokens of p_t, of each layer, (L,): ln E when all experts are wanted alike."""
-    return entropy(probs_LTE.mean(dim=-2))
+    return entropy(mean_prob_LE)
 
 
-def mutual_information_L(probs_LTE: Tensor) -> Tensor:
+def mutual_information_L(mean_prob_LE: Tensor, token_entropy_L: Tensor) -> Tensor:
     """Batch entropy minus token entropy, (L,): nats that a token tells about its expert; 0 to ln E."""
-    return batch_entropy_L(probs_LTE) - token_entropy_L(probs_LTE)
+    return batch_entropy_L(mean_prob_LE) - token_entropy_L
 
 
-def mean_prob_max_L(probs_LTE: Tensor) -> Tensor:
+def mean_prob_max_L(mean_prob_LE: Tensor) -> Tensor:
     """Largest mean probability, max_i mean_t p_ti of each layer, (L,): 1/E when all experts are wanted alike."""
-    return probs_LTE.mean(dim=-2).amax(dim=-1)
+    return mean_prob_LE.amax(dim=-1)
 
 
 def max_prob_L(probs_LTE: Tensor) -> Tensor:

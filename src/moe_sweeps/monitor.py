@@ -150,12 +150,11 @@ class RouterMonitor:
             return {}
         own = {name: torch.stack([m[name] for m in self._micro]).mean(dim=0) for name in self._micro[0]}
         mean = self.ranks.mean(own)
-        batch_entropy_L = metrics.entropy(mean["prob_LE"])
         found = {
             "token_entropy_L": mean["token_entropy_L"],
-            "batch_entropy_L": batch_entropy_L,
-            "mutual_information_L": batch_entropy_L - mean["token_entropy_L"],
-            "mean_prob_max_L": mean["prob_LE"].amax(dim=-1),
+            "batch_entropy_L": metrics.batch_entropy_L(mean["prob_LE"]),
+            "mutual_information_L": metrics.mutual_information_L(mean["prob_LE"], mean["token_entropy_L"]),
+            "mean_prob_max_L": metrics.mean_prob_max_L(mean["prob_LE"]),
             "max_prob_L": mean["max_prob_L"],
             "logit_scale_L": mean["logit_square_L"].sqrt(),
         }

@@ -84,9 +84,11 @@ def test_entropies_of_certain_undecided_and_divided_tokens() -> None:
     probs_LTE = torch.stack([certain_alike, certain_apart, undecided])
     ln2 = math.log(2)
     assert metrics.token_entropy_L(probs_LTE).tolist() == pytest.approx([0, 0, ln2])
-    assert metrics.batch_entropy_L(probs_LTE).tolist() == pytest.approx([0, ln2, ln2])
-    assert metrics.mutual_information_L(probs_LTE).tolist() == pytest.approx([0, ln2, 0])
-    assert metrics.mean_prob_max_L(probs_LTE).tolist() == [1, 0.5, 0.5]
+    assert metrics.batch_entropy_L(probs_LTE.mean(dim=-2)).tolist() == pytest.approx([0, ln2, ln2])
+    assert metrics.mutual_information_L(
+        probs_LTE.mean(dim=-2), metrics.token_entropy_L(probs_LTE)
+    ).tolist() == pytest.approx([0, ln2, 0])
+    assert metrics.mean_prob_max_L(probs_LTE.mean(dim=-2)).tolist() == [1, 0.5, 0.5]
     assert metrics.max_prob_L(probs_LTE).tolist() == [1, 1, 0.5]
 
 
@@ -98,11 +100,6 @@ def test_saturation_counts_common_picks_in_any_order() -> None:
     now_LTK = torch.tensor([[[0, 1], [2, 3]], [[0, 1], [0, 1]]])
     final_LTK = torch.tensor([[[1, 0], [3, 4]], [[2, 3], [2, 3]]])
     assert metrics.saturation_L(now_LTK, final_LTK).tolist() == [0.75, 0.0]
-
-
-def test_the_share_of_a_domain() -> None:
-    load_DLE = torch.tensor([[[3, 1]], [[0, 0]]])
-    assert metrics.domain_share_DLE(load_DLE).tolist() == [[[0.75, 0.25]], [[0.0, 0.0]]]
 
 
 @pytest.mark.parametrize(("tokens", "floor"), [(2_560, 0.053), (20_480, 0.018), (163_840, 0.007)])

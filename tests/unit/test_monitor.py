@@ -99,9 +99,9 @@ def test_one_step_against_its_own_forward_pass(folders: Path, real_data: TokenDa
         "n_eff_L": metrics.effective_experts_L(load_LE),
         "dead_L": metrics.dead_experts_L(load_LE),
         "token_entropy_L": metrics.token_entropy_L(probs_LTE),
-        "batch_entropy_L": metrics.batch_entropy_L(probs_LTE),
-        "mutual_information_L": metrics.mutual_information_L(probs_LTE),
-        "mean_prob_max_L": metrics.mean_prob_max_L(probs_LTE),
+        "batch_entropy_L": metrics.entropy(probs_LTE.mean(dim=-2)),
+        "mutual_information_L": metrics.entropy(probs_LTE.mean(dim=-2)) - metrics.token_entropy_L(probs_LTE),
+        "mean_prob_max_L": probs_LTE.mean(dim=-2).amax(dim=-1),
         "max_prob_L": metrics.max_prob_L(probs_LTE),
         "logit_scale_L": metrics.logit_scale_L(logits_LTE),
     }

@@ -47,6 +47,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         kernels: Kernels | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         dtype, wide = compute_dtype(x_TD), wide_dtype(x_TD)
+        ties = x_TD.is_cuda or dtype is not wide
         token_loss_T = torch.empty_like(targets_T, dtype=wide)
         correct_T = torch.empty_like(targets_T, dtype=torch.bool)
         grad_x_TD, grad_weight_VD = torch.empty_like(x_TD), torch.zeros_like(weight_VD)
@@ -55,7 +56,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             for rows in _blocks(len(x_TD), len(weight_VD), x_TD.device):
                 x_RD, targets_R1 = x_TD[rows].to(dtype), targets_T[rows, None]
                 logits_RV = (x_RD @ narrow_VD.T).to(wide)
-                token_loss_T[rows], correct_T[rows] = _into_gradient_(logits_RV, targets_R1, kernels)
+                token_loss_T[rows], correct_T[rows] = _into_gradient_(logits_RV, targets_R1, kernels, ties=ties)
                 if with_gradient:
                     grad_RV = logits_RV.to(dtype)
                     grad_x_TD[rows] = grad_RV @ narrow_VD
@@ -78,12 +79,14 @@ def _blocks(num_tokens: int, vocab_size: int, device: torch.device) -> list[slic
     return [slice(start, start + size) for start in range(0, num_tokens, size)]
 
 
-def _into_gradient_(logits_RV: Tensor, targets_R1: Tensor, kernels: Kernels | None) -> tuple[Tensor, Tensor]:
+def _into_gradient_(
+    logits_RV: Tensor, targets_R1: Tensor, kernels: Kernels | None, *, ties: bool
+) -> tuple[Tensor, Tensor]:
     """Turn logits into softmax - one-hot in place; each row's loss, and whether its target has the highest logit."""
     if kernels is not None:
         return kernels.cross_entropy_(logits_RV, targets_R1.squeeze(1), 1.0)
-    # bfloat16 logits tie, so a GPU looks for the first maximum. On a CPU they are float32, and argmax costs too much.
-    first_R1 = logits_RV.argmax(dim=1, keepdim=True) if logits_RV.is_cuda else None
+    # Narrow logits tie, and the first maximum counts; those of float32 do not, and on a CPU argmax costs too much.
+    first_R1 = logits_RV.argmax(dim=1, keepdim=True) if ties else None
     logits_RV.sub_(logits_RV.amax(dim=1, keepdim=True))
     target_R1 = logits_RV.gather(1, targets_R1)
     correct_R1 = target_R1 == 0 if first_R1 is None else first_R1 == targets_R1

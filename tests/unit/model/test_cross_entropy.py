@@ -58,3 +58,12 @@ def test_bfloat16_autocast_keeps_losses_in_float32() -> None:
     for grad, want in zip(grads, wanted, strict=True):
         assert grad.dtype == torch.float32
         assert float((grad - want).norm() / want.norm()) < 0.02
+
+
+def test_of_tied_bfloat16_logits_the_first_is_the_choice() -> None:
+    x_TD, weight_VD = torch.ones(3, 2), torch.zeros(4, 2)
+    weight_VD[1:3] = 1.0
+    targets_T = torch.tensor([0, 1, 2])
+    with torch.autocast("cpu", torch.bfloat16):
+        *_, correct_T = linear_cross_entropy(x_TD, weight_VD, targets_T)
+    assert correct_T.tolist() == [False, True, False]
