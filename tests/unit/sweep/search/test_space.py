@@ -83,7 +83,7 @@ def test_refused(argument: str, field: str, words: str) -> None:
         (("aux.coeff=interval(0,1)",), "Did you mean aux.coef"),
         (("balancer=aux,losfree",), "Did you mean balancer=lossfree"),
         (("aux.coef=interval(-1,1)",), "it must be >= 0"),
-        (("model.layers=interval(1,4)",), "must be of type int"),
+        (("model.layers=interval(1,4)",), "must be a whole number"),
         (("balancer=aux,lossfree", "balancer.rate=interval(1e-4,1e-2)"), "it is a key of balancer="),
         (("aux.coef=0.1,0.2", "search.min_steps=300"), "the first rung must lie below trainer.steps=300"),
         (("aux.coef=0.1,0.2", "search.min_steps=9", "trainer.steps=40,50"), "rungs compare runs of one length"),
