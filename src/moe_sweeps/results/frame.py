@@ -60,7 +60,7 @@ def load_runs(root: Path) -> Loaded:
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RunFolderError) as error:
             problems.append(Problem(folder, _reason(folder, error)))
     rows, doubles = _without_doubles(rows)
-    return Loaded(_frame(rows), problems + doubles)
+    return Loaded(_frame(rows).copy(), problems + doubles)  # in one block: a column can be added without a warning
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
