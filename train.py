@@ -2,7 +2,10 @@
 
 import sys
 
-from moe_sweeps.cli.train import main
+from moe_sweeps.cli.imports import lasting
+
+with lasting():
+    from moe_sweeps.cli.train import main
 
 if __name__ == "__main__":
     sys.exit(main(fresh=True))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from moe_sweeps.balancing import AuxConfig, NoBalancerConfig
+from moe_sweeps.config import compose as composing
 from moe_sweeps.config.compose import compose
 from moe_sweeps.config.groups import (
     EngineConfig,
@@ -84,6 +85,14 @@ def make_run(**overrides: Any) -> RunConfig:
         "search": SearchConfig(),
     }
     return RunConfig(**(components | overrides))
+
+
+def forget_compositions() -> None:
+    """For tests that change conf/ or the registry: what was composed before counts no more."""
+    for cached in (composing.options, composing.schema_of, composing.former_names):
+        cached.cache_clear()
+    for composed in (composing._composed, composing._option, composing._typed_value):
+        composed.cache_clear()
 
 
 class Silent:

@@ -8,6 +8,7 @@ scheme are left out at their neutral value. The run id is a hash of it.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from enum import Enum
@@ -68,13 +69,18 @@ def _active_knobs(config: Component, run: RunConfig) -> dict[str, Any]:
         return {}
     plain = config.canonical(run)
     knobs = {}
-    for field in dataclasses.fields(plain):
-        value = getattr(plain, field.name)
-        neutral = field.metadata.get("neutral", dataclasses.MISSING)
-        if field.metadata.get("infra") or field.name in unread or value == neutral:
-            continue
-        knobs[field.metadata.get("was", field.name)] = _plain(value)  # a renamed knob keeps the ids of old runs
+    for name, first_name, neutral in _relevant_fields(type(plain)):  # type: ignore[arg-type]
+        value = getattr(plain, name)
+        if name not in unread and value != neutral:
+            knobs[first_name] = _plain(value)
     return knobs
+
+
+@functools.cache
+def _relevant_fields(cls: type) -> list[tuple[str, str, Any]]:
+    """Name, name in the identity, neutral value. A renamed knob keeps the ids of old runs by its first name."""
+    fields = [f for f in dataclasses.fields(cls) if not f.metadata.get("infra")]
+    return [(f.name, f.metadata.get("was", f.name), f.metadata.get("neutral", dataclasses.MISSING)) for f in fields]
 
 
 def _plain(value: Any) -> Any:

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from moe_sweeps.balancing import AuxBalancerConfig
 from moe_sweeps.config.compose import from_dict, option_file, option_help, to_dict
+from moe_sweeps.config.groups import TrainerConfig
 from moe_sweeps.config.registry import REGISTRY
 from moe_sweeps.identity import run_id
 
@@ -33,7 +34,9 @@ def file_is_short_and_says_when_to_use_it(group: str, option: str) -> None:
 def every_knob_is_active_infrastructure_or_unread(group: str, kind: str) -> None:
     """A knob that is neither infrastructure nor unread changes the id when it changes; the others do not."""
     component: Any = REGISTRY[group][kind]()
-    run = make_run(**{"balancer": AuxBalancerConfig(), group: component})
+    # A loss that reads aux.*, and several micro-batches: without them a knob about micro-steps has nothing to say.
+    beside = {"balancer": AuxBalancerConfig(), "trainer": TrainerConfig(micro_batch_size=4)}
+    run = make_run(**beside | {group: component})
     unread = component.unread(run)
     for field in dataclasses.fields(component):
         other = neighbour(getattr(component, field.name))

@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 import yaml
 from contracts import components
-from helpers import compose_run, make_run
+from helpers import compose_run, forget_compositions, make_run
 
 from moe_sweeps.balancing.base import BalancerConfig
 from moe_sweeps.balancing.lossfree import BiasTarget
-from moe_sweeps.config import compose as compose_module
 from moe_sweeps.config.compose import from_dict, register_schemas
 from moe_sweeps.config.registry import REGISTRY, knob
 from moe_sweeps.files import read_json
@@ -170,14 +169,10 @@ def renamed(monkeypatch: pytest.MonkeyPatch) -> Iterator[type]:
 
     cls = Renamed
     monkeypatch.setitem(REGISTRY["balancer"], "lossfree", cls)
-    compose_module._composed.cache_clear()
-    compose_module._typed_value.cache_clear()
-    compose_module.former_names.cache_clear()
+    forget_compositions()
     yield cls
     monkeypatch.undo()
-    compose_module._composed.cache_clear()
-    compose_module._typed_value.cache_clear()
-    compose_module.former_names.cache_clear()
+    forget_compositions()
     register_schemas()
 
 

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from moe_sweeps.cli.imports import lasting
+
 if TYPE_CHECKING:
     from moe_sweeps.sweep.cost import PlanCost
     from moe_sweeps.sweep.estimate import Estimator
@@ -22,8 +24,9 @@ MOST_LISTED = 40
 
 def plan(arguments: argparse.Namespace, console: Console) -> int:
     """What a sweep would do, without doing it."""
-    from moe_sweeps.sweep.plan import make_plan
-    from moe_sweeps.sweep.search.space import asks_for_search
+    with lasting():
+        from moe_sweeps.sweep.plan import make_plan
+        from moe_sweeps.sweep.search.space import asks_for_search
 
     if asks_for_search(arguments.overrides):
         return _plan_search(arguments, console)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from moe_sweeps.cli.imports import lasting
 from moe_sweeps.paths import resolve
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     """The command, from its parsed arguments."""
     # pandas takes longer to import than most commands take; only this one needs it.
-    from moe_sweeps.results.write import NothingToRead, write_tables
+    with lasting():
+        from moe_sweeps.results.write import NothingToRead, write_tables
 
     try:
         written = write_tables(args.runs, args.reports, only=args.sweep, latest=args.latest)

@@ -131,11 +131,18 @@ def schema_of(group: str, option: str) -> type[Component]:
 
 def register_schemas() -> None:
     """Give Hydra the dataclasses that every option file names as its schema."""
-    store = ConfigStore.instance()
-    store.store(group="schema", name="run", node=RunConfig)
+    _store_schema("schema", "run", RunConfig)
     for group, kinds in REGISTRY.items():
         for kind, cls in kinds.items():
-            store.store(group=f"schema/{group}", name=kind, node=cls)
+            _store_schema(f"schema/{group}", kind, cls)
+
+
+def _store_schema(path: str, name: str, cls: type) -> None:
+    """Storing one takes Hydra a millisecond, and there are sixty: those that it has already stay."""
+    store = ConfigStore.instance()
+    held: Any = functools.reduce(lambda folder, part: folder.get(part, {}), path.split("/"), store.repo)
+    if f"{name}.yaml" not in held or OmegaConf.get_type(held[f"{name}.yaml"].node) is not cls:
+        store.store(group=path, name=name, node=cls)
 
 
 def to_dict(run: RunConfig) -> dict[str, Any]:
@@ -188,16 +195,46 @@ class _Composed:
 
 @functools.lru_cache(maxsize=1024)
 def _composed(choices: tuple[Setting, ...]) -> _Composed:
-    """Hydra takes 0.1 s for one, so a sweep composes each option once, and never each combination."""
-    register_schemas()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = hydra_compose("config", overrides=[str(c) for c in choices])
-    try:
-        run = OmegaConf.to_object(config)
-    except OmegaConfBaseException as error:
-        raise ConfigError("config", "?", _first_line(error), "Run with --cfg to see it.") from error
+    """Hydra takes 0.3 s for one, so a sweep composes each choice of global options once, and never a combination."""
+    config = _by_hydra("config", choices)
+    run = _object(config)
     assert isinstance(run, RunConfig)
     return _Composed(config, run, frozenset(leaf_keys(config)))
+
+
+@functools.lru_cache(maxsize=1024)
+def _option(choice: Setting) -> tuple[DictConfig, Component]:
+    """One option's group beside the global options of conf/config.yaml: a third of the time of a whole config."""
+    starts = OmegaConf.to_container(OmegaConf.load(CONF / "config.yaml").defaults)
+    assert isinstance(starts, list)
+    defaults = [d for d in starts if isinstance(d, dict) and {choice.key, *GLOBAL_GROUPS} & d.keys()]
+    ConfigStore.instance().store(name=f"only_{choice.key}", node={"defaults": ["_self_", *defaults]})
+    config = _by_hydra(f"only_{choice.key}", (choice,))[choice.key]
+    found = _object(config)
+    assert isinstance(found, Component)
+    return config, found
+
+
+def _by_hydra(name: str, choices: tuple[Setting, ...]) -> DictConfig:
+    register_schemas()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra_compose(name, overrides=[str(c) for c in choices])
+
+
+def _object(config: DictConfig) -> Any:
+    try:
+        return OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:
+        raise ConfigError("config", "?", _first_line(error), "Run with --cfg to see it.") from error
+
+
+def _group(group: str, choices: tuple[Setting, ...]) -> tuple[DictConfig, Component]:
+    """A group as `choices` make it: as a node, which knows the types, and as an object."""
+    relevant = _relevant(group, choices)
+    if [c.key for c in relevant] == [group]:
+        return _option(*relevant)
+    whole = _composed(relevant)
+    return whole.config[group], getattr(whole.run, group)
 
 
 def _relevant(group: str, choices: tuple[Setting, ...]) -> tuple[Setting, ...]:
@@ -217,7 +254,7 @@ def _assemble(choices: tuple[Setting, ...], changes: dict[str, dict[str, Any]]) 
     parts: dict[str, Any] = {"paths": dataclasses.replace(paths)}
     for choice in choices:
         if choice.key in GROUP_TYPES:
-            parts[choice.key] = getattr(_composed(_relevant(choice.key, choices)).run, choice.key)
+            parts[choice.key] = _group(choice.key, choices)[1]
     for owner, fields in changes.items():
         if owner:
             parts[owner] = dataclasses.replace(parts.get(owner) or getattr(found.run, owner), **fields)
@@ -234,17 +271,28 @@ def _paths(choices: tuple[Setting, ...], environment: tuple[str | None, ...]) ->
 
 @functools.lru_cache(maxsize=4096)
 def _typed_value(choices: tuple[Setting, ...], setting: Setting) -> Any:
-    """The value of `setting` in the type that its field has under `choices`."""
-    found = _composed(choices)
-    _require_key(found, setting)
-    owner, _, leaf = setting.key.rpartition(".")
-    alone = copy.deepcopy((found.config[owner] if owner else found.config)._get_node(leaf))
-    assert isinstance(alone, Node)  # the key was found
+    """The value of `setting` in the type that its field has under `choices`, those that are relevant to its owner."""
+    alone = copy.deepcopy(_node(choices, setting))
     try:
         alone._set_value(OverridesParser.create().parse_override(str(setting)).value())
     except OmegaConfBaseException as error:
-        raise _wrong_type(found.config, setting, error) from error
+        raise _wrong_type(_composed(choices).config, setting, error) from error
     return alone._value()
+
+
+def _node(choices: tuple[Setting, ...], setting: Setting) -> Node:
+    """Where a config holds the value of `setting`."""
+    owner, _, leaf = setting.key.rpartition(".")
+    if owner in GROUP_TYPES:
+        group = _group(owner, choices)[0]
+        node = group._get_node(leaf) if leaf in list(group) else None  # `in group` denies a key without a value
+        if isinstance(node, Node) and not isinstance(node, DictConfig):
+            return node
+    found = _composed(choices)
+    _require_key(found, setting)
+    node = (found.config[owner] if owner else found.config)._get_node(leaf)
+    assert isinstance(node, Node)  # the key was found
+    return node
 
 
 _TYPES = {

@@ -8,6 +8,7 @@ so a new component is enrolled by existing.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import operator
 from collections.abc import Callable, Iterator
@@ -119,10 +120,16 @@ SIGNS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
 }
 
 
+@functools.cache
+def _bounds(cls: type) -> list[tuple[dataclasses.Field[Any], dict[str, Any]]]:
+    """Looked up once a class: a sweep checks thousands of configs."""
+    return [(field, field.metadata.get("bounds", {})) for field in dataclasses.fields(cls)]
+
+
 def broken_bounds(prefix: str, config: Any) -> Iterator[ConfigError]:
     """Yield an error for every field of a dataclass whose value is outside its declared bounds."""
-    for field in dataclasses.fields(config):
-        value, bounds = getattr(config, field.name), field.metadata.get("bounds", {})
+    for field, bounds in _bounds(type(config)):  # type: ignore[arg-type]
+        value = getattr(config, field.name)
         if isinstance(value, float) and not math.isfinite(value):
             yield ConfigError(f"{prefix}{field.name}", value, "it must be a finite number", "Choose such a value.")
             continue

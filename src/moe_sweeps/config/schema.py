@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -57,10 +56,7 @@ class RunConfig:
 
     def groups(self) -> Iterator[tuple[str, Component]]:
         """(group name, chosen component) in declaration order."""
-        for f in dataclasses.fields(self):
-            value = getattr(self, f.name)
-            if isinstance(value, Component):
-                yield f.name, value
+        return ((group, getattr(self, group)) for group in GROUP_TYPES)
 
     @property
     def effective_data_seed(self) -> int:

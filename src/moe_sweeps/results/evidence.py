@@ -69,6 +69,9 @@ def draw(table: Table, names: Sequence[str]) -> tuple[dict[str, dict[str, bytes]
 
 def _files(figure: Figure) -> dict[str, bytes]:
     png, svg = io.BytesIO(), io.BytesIO()
-    FigureCanvasAgg(figure).print_figure(png, format="png")
-    FigureCanvasSVG(figure).print_figure(svg, format="svg", metadata={"Date": None})
+    figure.set_dpi(matplotlib.rcParams["savefig.dpi"])
+    raster: Any = FigureCanvasAgg(figure)
+    raster.print_png(png)  # print_figure would draw each a second time
+    vector: Any = FigureCanvasSVG(figure)
+    vector.print_svg(svg, metadata={"Date": None})
     return {"png": png.getvalue(), "svg": svg.getvalue()}

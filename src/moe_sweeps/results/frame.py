@@ -16,6 +16,7 @@ Columns of the runs, one row each:
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Mapping
@@ -40,6 +41,7 @@ _FAILURE = ("failure", "failure_signature")
 _VERSIONS = ("source_hash", "data_fingerprint")  # each attempt has its own
 _PROVENANCE = (*_VERSIONS, "pairing.initial_weights", "pairing.batches", "git.commit", "git.dirty", "command")
 _FIXED = _IDENTITY + _STATUS + _FAILURE + _PROVENANCE
+_TOP_LEVEL_KEY = re.compile(rb"^(?=[A-Za-z_])", re.MULTILINE)
 _RUN_FOLDER = re.compile(r".+-[0-9a-f]{12}")
 
 
@@ -99,9 +101,28 @@ def _row(run: RunDir) -> dict[str, Any]:
 
 def _config(run: RunDir) -> dict[str, Any]:
     try:
-        content = yaml.load((run.path / "config.yaml").read_bytes(), Loader=YAML_LOADER)
+        text = (run.path / "config.yaml").read_bytes()
     except FileNotFoundError:
         raise RunFolderError("config.yaml is missing") from None
+    blocks = [_flat_block(block) for block in _TOP_LEVEL_KEY.split(text) if block]
+    found = {key: value for block in blocks if block for key, value in block.items()}
+    return found if found and None not in blocks else _whole_config(text)
+
+
+@functools.lru_cache(maxsize=4096)
+def _flat_block(text: bytes) -> dict[str, Any] | None:
+    """The lines of one key at the top, or None if they mean nothing alone. The runs of a sweep have most of theirs in
+    common, and to parse each run's again takes more than all the rest of reading it."""
+    try:
+        content = yaml.load(text, Loader=YAML_LOADER)
+    except yaml.YAMLError:
+        return None
+    return flatten(content) if isinstance(content, dict) and len(content) == 1 else None
+
+
+def _whole_config(text: bytes) -> dict[str, Any]:
+    try:
+        content = yaml.load(text, Loader=YAML_LOADER)
     except yaml.YAMLError as error:
         raise RunFolderError(f"config.yaml is not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(content, dict):

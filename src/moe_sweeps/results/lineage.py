@@ -18,6 +18,7 @@ from moe_sweeps.results.manifest import load_manifests
 from moe_sweeps.results.outcomes import ArmRun
 from moe_sweeps.results.outside import outside_manifest
 from moe_sweeps.results.tables import Arm, Table, ablation_table
+from moe_sweeps.rundir import YAML_LOADER
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ def _run(run: ArmRun, metric: Metric) -> Iterator[str]:
 def reproduce(row: Mapping[str, Any]) -> str:
     """The command that trains this run again, from what was asked for; its run id is the same at the same defaults."""
     try:
-        overrides = yaml.safe_load((Path(str(row["folder"])) / "overrides.yaml").read_text()) or []
+        overrides = yaml.load((Path(str(row["folder"])) / "overrides.yaml").read_text(), YAML_LOADER) or []
     except (OSError, yaml.YAMLError):
         return str(row.get("command") or "")
     return shlex.join(["python", "train.py", *map(str, overrides)])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from moe_sweeps.results.charts import CHARTS
 from moe_sweeps.results.layout import sheets
 from moe_sweeps.results.notes import caption, details, facts, legend, warning
-from moe_sweeps.results.rows import header, row
+from moe_sweeps.results.rows import header, rows
 from moe_sweeps.results.sheets import Cell, Sheet
 from moe_sweeps.results.tables import Table
 
@@ -19,7 +19,7 @@ def markdown(table: Table, figures: Sequence[str] = ()) -> str:
     lines = [f"# {table.title}", ""]
     if (text := warning(table)) is not None:
         lines += [f"**{text}**", ""]
-    lines += [pipes(titles), pipes(rules), *(pipes(row(table, arm)) for arm in table.arms), ""]
+    lines += [pipes(titles), pipes(rules), *map(pipes, rows(table)), ""]
     lines += [caption(table), ""]
     sections: dict[str, Sequence[str]] = {
         "": legend(table),

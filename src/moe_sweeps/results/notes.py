@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from moe_sweeps.results.outcomes import COLLAPSED, ENDED, OUTCOMES, ArmRun
-from moe_sweeps.results.rows import row
+from moe_sweeps.results.rows import rows
 from moe_sweeps.results.sheets import NOTHING
 from moe_sweeps.results.stats import CONFIDENCE
 from moe_sweeps.results.tables import UNKNOWN, Arm, Table
@@ -51,7 +51,7 @@ def legend(table: Table) -> list[str]:
     for name, versions in (("code", table.code), ("data", table.data)):
         if len(versions) > 1 or UNKNOWN in versions:
             lines.append(f"{name} ...: version of the {name} behind the row; different versions are not comparable")
-    if any(NOTHING in row(table, arm) for arm in table.arms):
+    if any(NOTHING in texts for texts in rows(table)):
         lines.append(f"{NOTHING}: not read by this arm, or no value")
     return lines
 

@@ -28,25 +28,29 @@ def header(table: Table) -> list[str]:
     return [*(table.axes or ["arm"]), "seeds", *(m.header for m in table.metrics), *notes]
 
 
-def row(table: Table, arm: Arm, plus_minus: str = " ± ") -> list[str]:
-    """The texts of one row, in the order of `header`."""
+def rows(table: Table, plus_minus: str = " ± ") -> list[list[str]]:
+    """The texts of every row, in the order of `header`."""
+    notes = [f",{plus_minus[0]}".join(marks(table, arm)) for arm in table.arms]
+    found = [_row(table, arm, plus_minus) for arm in table.arms]
+    return [[*texts, note] for texts, note in zip(found, notes, strict=True)] if any(notes) else found
+
+
+def _row(table: Table, arm: Arm, plus_minus: str) -> list[str]:
     names = [arm.settings.get(axis, NOTHING) for axis in table.axes] or [arm.label]
     numbers = [cell(table, arm, metric, plus_minus) for metric in table.metrics]
-    notes = [f",{plus_minus[0]}".join(marks(table, arm))] if "notes" in header(table) else []
-    return [*names, f"{arm.done}/{len(arm.runs)}", *numbers, *notes]
+    return [*names, f"{arm.done}/{len(arm.runs)}", *numbers]
 
 
 def arm_sheet(table: Table) -> Sheet:
     """The list of the arms."""
     titles, names = header(table), len(table.axes) or 1
     numeric = tuple(names <= i < names + 1 + len(table.metrics) for i in range(len(titles)))
-    return Sheet(
-        "arms", table.definition.title, tuple(titles), numeric, tuple(_cells(table, arm) for arm in table.arms)
-    )
+    cells = tuple(_cells(table, arm, texts) for arm, texts in zip(table.arms, rows(table), strict=True))
+    return Sheet("arms", table.definition.title, tuple(titles), numeric, cells)
 
 
-def _cells(table: Table, arm: Arm) -> tuple[Cell, ...]:
-    texts, names, runs = row(table, arm), len(table.axes) or 1, tuple(run.run_id for run in arm.runs)
+def _cells(table: Table, arm: Arm, texts: list[str]) -> tuple[Cell, ...]:
+    names, runs = len(table.axes) or 1, tuple(run.run_id for run in arm.runs)
     seeds = Cell(texts[names], float(arm.done), runs, "" if arm.done == len(arm.runs) else "mark")
     numbers = [
         Cell(text, arm.cells[m.column].mean, runs, "mark" if text in ENDED else "")

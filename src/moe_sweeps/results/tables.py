@@ -6,6 +6,7 @@ seen to be missing. Only runs that are done enter a mean. See render.py for how 
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -28,7 +29,7 @@ from moe_sweeps.results.stats import Estimate, estimate
 UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Arm:
     """One row. `code` and `data` are the versions behind its finished runs."""
 
@@ -40,8 +41,9 @@ class Arm:
     code: tuple[str, ...]
     data: tuple[str, ...]
 
-    @property
+    @functools.cached_property
     def counts(self) -> Counter[str]:
+        """Runs by outcome. Every format asks for them, for every arm."""
         return Counter(run.outcome for run in self.runs)
 
     @property

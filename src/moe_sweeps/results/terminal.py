@@ -14,7 +14,7 @@ from rich.text import Text
 from moe_sweeps.results.claims import CONTRADICTED, INCONCLUSIVE, REPRODUCED, Verdict
 from moe_sweeps.results.layout import sheets
 from moe_sweeps.results.notes import caption, details, facts, legend, warning
-from moe_sweeps.results.rows import header, row
+from moe_sweeps.results.rows import header, rows
 from moe_sweeps.results.sheets import NOTHING, Cell, Sheet
 from moe_sweeps.results.tables import Arm, Table, marks
 
@@ -75,8 +75,8 @@ def _widest_that_fits(table: Table, console: Console) -> Grid:
 
 def _grid(table: Table, plus_minus: str, *, tight: bool = False) -> Grid:
     titles, names = header(table), len(table.axes) or 1
-    rows = [row(table, arm, plus_minus) for arm in table.arms]
-    apart = any("\n" in text for texts in rows for text in texts)
+    found = rows(table, plus_minus)
+    apart = any("\n" in text for texts in found for text in texts)
     grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", leading=int(apart))
     grid.padding = (0, 0) if tight else (0, 1, 0, 0)
     for i, title in enumerate(titles):
@@ -84,7 +84,7 @@ def _grid(table: Table, plus_minus: str, *, tight: bool = False) -> Grid:
         justify: JustifyMethod = "right" if is_number else "left"
         title = title.replace(".", ".\n") if tight else title
         grid.add_column(title.replace(" ", "\n"), justify=justify, no_wrap=is_number, overflow="fold")
-    for arm, texts in zip(table.arms, rows, strict=True):
+    for arm, texts in zip(table.arms, found, strict=True):
         grid.add_row(*(_styled(title, text, table, arm) for title, text in zip(titles, texts, strict=True)))
     return grid
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from contracts import balancers, components, training
-from helpers import TINY, compose_run, trainer
+from helpers import TINY, compose_run, forget_compositions, trainer
 
 import moe_sweeps.balancing
 from moe_sweeps.cli.train import main
@@ -67,11 +67,6 @@ defaults:
   - _self_
 """
 NEW = {"sqrt": (example("python"), example("yaml")), "squared": (WITH_A_LOSS, YAML)}
-
-
-def forget_compositions() -> None:
-    for cached in (compose.options, compose.schema_of, compose.former_names, compose._composed, compose._typed_value):
-        cached.cache_clear()
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import yaml
 from unit.results.folders import CODE, DATA, NOW, arm_hash, make_run, run_hash, summary
 
 from moe_sweeps.results import load_curves, load_runs
-from moe_sweeps.results.frame import METRICS, flatten
+from moe_sweeps.results.frame import METRICS, _config, flatten
 from moe_sweeps.rundir import Failure, MetricsLog, RunDir
 
 
@@ -158,6 +158,27 @@ def test_no_curves_keep_the_columns(tmp_path: Path) -> None:
     curves, _ = load_curves([])
     assert curves.empty
     assert list(curves.columns) == ["run_id", "split", "step"]
+
+
+CONFIGS = {
+    "as written": yaml.safe_dump(
+        {"aux": {"kind": "default", "coef": 0.1}, "search": {}, "seed": 3, "tags": ["a", "b"]}
+    ),
+    "long texts": yaml.safe_dump({"note": "first line\nsecond: line\n" + "word " * 60, "seed": 0, "name": None}),
+    "anchors": yaml.safe_dump({"a": (shared := {"x": [1, 2]}), "b": shared, "seed": 0}),
+    "comments": "# frozen\naux: # the loss\n  coef: 0.1\nseed: 7 # of all\n",
+    "in one line": "{aux: {coef: 0.1},\nseed: 2}",
+    "a document": "---\nseed: 2\naux: {coef: 0.1}\n",
+    "quoted keys": "'seed': 2\naux: {coef: 0.1}\n",
+}
+
+
+@pytest.mark.parametrize("text", CONFIGS.values(), ids=CONFIGS.keys())
+def test_a_config_read_by_its_blocks_is_what_yaml_makes_of_the_whole(tmp_path: Path, text: str) -> None:
+    run = make_run(tmp_path)
+    (run.path / "config.yaml").write_text(text)
+    assert _config(run) == flatten(yaml.safe_load(text))
+    assert list(_config(run)) == list(flatten(yaml.safe_load(text)))
 
 
 def test_a_thousand_runs_are_read_in_seconds(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from moe_sweeps.results.manifest import load_manifests
 from moe_sweeps.results.noise import Noise
 from moe_sweeps.results.published import load_published, published_key, published_values, setting
 from moe_sweeps.results.recommend import recommendations
-from moe_sweeps.results.rows import header, row
+from moe_sweeps.results.rows import header, rows
 from moe_sweeps.results.tables import Table, ablation_table, marks
 
 
@@ -242,7 +242,7 @@ def test_a_table_shows_the_further_metrics_that_its_definition_names(tmp_path: P
         run.write_summary((run.summary() or {}) | {"val_z_loss": z})
     gating = table("gating")
     place = header(gating).index("z-loss")
-    assert row(gating, gating.arms[0])[place].startswith("0.3000")
+    assert rows(gating)[0][place].startswith("0.3000")
     assert "val_z_loss_mean" in csv_text(gating)
     run.write_summary({k: v for k, v in (run.summary() or {}).items() if k != "val_z_loss"})
     gating, plain = table("gating"), table("noise_floor")
