@@ -31,7 +31,7 @@ from moe_sweeps.results import load_curves, load_runs
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from helpers import make_run
 
-ROUNDS = 3
+ROUNDS = 7
 VOCAB, TOKENS = 2048, 1024
 EXPERTS = (8, 16, 32, 64, 128, 256)
 SEQUENCES = (64, 128, 256, 512)

@@ -20,7 +20,8 @@ the number of cores, seconds are longer than on a quiet machine, and only ratios
 # What the page says of cases for which there is no file.
 MISSING = {
     "gpu": "## GPU\n\nNot yet measured.\n",
-    "vs_stock_hydra": "## Sweep throughput against stock Hydra\n\nNot yet recorded as data: see docs/comparison.md.\n",
+    "vs_stock_hydra": "## Sweep throughput against stock Hydra\n\nNot yet recorded as data.\n",
+    "tracking_cost": "## What a tracker costs\n\nNot yet recorded as data.\n",
     "at_scale": "## Large sweeps\n\nNot yet recorded as data.\n",
     "step_vs_mixtral": "## Training step\n\nNot yet recorded as data; docs/LOG.md has earlier numbers.\n",
 }

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-CASES = ("start_up", "at_scale", "always_on", "growth", "step_vs_mixtral", "vs_stock_hydra")
+CASES = ("start_up", "at_scale", "always_on", "tracking_cost", "growth", "step_vs_mixtral", "vs_stock_hydra")
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
 """A training step against Hugging Face Mixtral and a loop over experts: same weights, batch, loss, optimizer.
 
-    python benchmarks/step_vs_mixtral.py [SHAPE ...] [--seconds 25] [--save]
+    python benchmarks/step_vs_mixtral.py [SHAPE ...] [--seconds 15] [--save]
 
 One thread. Everything takes turns, so that other work on the machine slows all alike. Mixtral runs in both of its
 expert settings and is judged by the faster; all keep freed memory, as our workers do. The same Mixtral also runs in a
@@ -109,7 +109,7 @@ def main() -> None:
     save = wants_saving()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shapes", nargs="*", help=f"of {', '.join(SHAPES)}")
-    parser.add_argument("--seconds", type=float, default=25.0, help="of measuring, for each shape")
+    parser.add_argument("--seconds", type=float, default=15.0, help="of measuring, for each shape")
     args = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()

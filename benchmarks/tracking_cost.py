@@ -1,10 +1,10 @@
-"""What trackers cost: whole runs without one, with wandb offline, and with a wandb server that never answers, in turn.
+"""What a tracker costs: whole runs without one and with wandb offline, in turn.
 
-    python benchmarks/tracking_cost.py [scale=smoke ...] [--rounds 5]
+    python benchmarks/tracking_cost.py [--save] [--rounds 3] [--silent] [scale=smoke ...]
 
-Per arm, medians over the rounds: seconds in training steps and seconds that the training thread computed (which other
-work on the machine disturbs less), as ratios to the run without a tracker of the same round, and how long the worker
-took from the last step to its end.
+Per arm, medians over the rounds: what more than the run without a tracker of the same round took in training steps,
+by the clock and by seconds that the training thread computed (which other work on the machine disturbs less), and how
+long the worker took from the last step to its end. --silent: also with a wandb server that never answers.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
+from record import Row, record, wants_saving
 
 from moe_sweeps.config.compose import compose
 from moe_sweeps.data.prepare import prepared
@@ -31,10 +32,11 @@ from moe_sweeps.paths import resolve
 from moe_sweeps.sweep.grid import single
 from moe_sweeps.worker import run_worker
 
+SILENT = "a server that never answers"
 ARMS = {
     "none": ["tracking=none"],
     "offline": ["tracking=wandb", "tracking.mode=offline"],
-    "silent server": ["tracking=wandb", "tracking.finish_seconds=2"],
+    SILENT: ["tracking=wandb", "tracking.finish_seconds=2"],
 }
 
 
@@ -48,10 +50,12 @@ class Cost:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, print, and with --save keep."""
+    save = wants_saving()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", default=["scale=smoke"])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--silent", action="store_true", help="also with a server that never answers")
     args = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
@@ -59,14 +63,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as root, silent_server() as url:
         os.environ |= {"WANDB_BASE_URL": url, "WANDB_API_KEY": "0" * 40}
         for seed in range(args.rounds + 1):  # the first warms up
-            names = list(ARMS) if seed % 2 else list(reversed(ARMS))
+            names = [name for name in ARMS if args.silent or name != SILENT]
+            names = names if seed % 2 else names[::-1]
             rounds.append({name: measure(Path(root) / name, args.overrides, seed, ARMS[name]) for name in names})
-    for name in ARMS:
-        costs = [(found[name], found["none"]) for found in rounds[1:]]
-        steps = median(own.steps / plain.steps for own, plain in costs)
-        computed = median(own.computed / plain.computed for own, plain in costs)
-        after = median(own.after for own, _ in costs)
-        print(f"{name:<14} steps {steps:.3f}  computed {computed:.3f}  end {after:.1f} s")
+    rows = [_row(name, rounds[1:]) for name in rounds[0] if name != "none"]
+    record("tracking_cost", "What a tracker costs", rows, threads=1, save=save, note=f"{args.rounds} rounds.")
+
+
+def _row(name: str, rounds: list[dict[str, Cost]]) -> Row:
+    costs = [(found[name], found["none"]) for found in rounds]
+    return {
+        "what": f"wandb, {name}",
+        "share of step time": median(own.steps / plain.steps for own, plain in costs) - 1,
+        "share of CPU time": median(own.computed / plain.computed for own, plain in costs) - 1,
+        "seconds after training": median(own.after for own, _ in costs),
+        "seconds after training without": median(plain.after for _, plain in costs),
+    }
 
 
 def measure(root: Path, overrides: list[str], seed: int, tracking: list[str]) -> Cost:

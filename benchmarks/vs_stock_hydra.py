@@ -1,6 +1,6 @@
 """Sweep throughput: results an hour here and in stock Hydra training by this project's own function, on the same cores.
 
-    python benchmarks/vs_stock_hydra.py [--save] [scale=smoke trainer.steps=100 schedule.warmup_steps=10]
+    python benchmarks/vs_stock_hydra.py [--save] [scale=proxy trainer.steps=60 ...]
 
 Stock Hydra is `--multirun` with its basic launcher: one job after the other in one process, with the threads that a
 single run takes by default. Here it is `python train.py -m` as it stands: workers, threads, plan, probe and the result
@@ -34,7 +34,8 @@ from moe_sweeps.worker import run_worker
 
 CANONICAL = ["balancer=aux,lossfree", "aux.coef=0.1,0.2,0.6", "seed=0,1,2"]
 TWELVE = ["balancer=aux", "aux.coef=0.1,0.2,0.4,0.6", "seed=0,1,2"]
-SMALL = ["scale=proxy", "trainer.steps=60", "schedule.warmup_steps=6", "trainer.final_eval_sequences=64"]
+SMALL = ["scale=smoke", "trainer.steps=60", "schedule.warmup_steps=6", "trainer.eval_every=60"]
+SMALL += ["trainer.final_eval_sequences=64"]
 STOCK = "--stock"  # this file is also the stock Hydra application
 
 
