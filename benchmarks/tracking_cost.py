@@ -1,6 +1,6 @@
 """What a tracker costs: whole runs without one and with wandb offline, in turn.
 
-    python benchmarks/tracking_cost.py [--save] [--rounds 3] [--silent] [scale=smoke ...]
+    python benchmarks/tracking_cost.py [--save] [--rounds 2] [--silent] [scale=smoke ...]
 
 Per arm, medians over the rounds: what more than the run without a tracker of the same round took in training steps,
 by the clock and by seconds that the training thread computed (which other work on the machine disturbs less), and how
@@ -53,8 +53,8 @@ def main() -> None:
     """Measure, print, and with --save keep."""
     save = wants_saving()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("overrides", nargs="*", default=["scale=smoke"])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("overrides", nargs="*", default=["scale=smoke", "trainer.steps=200"])
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--silent", action="store_true", help="also with a server that never answers")
     args = parser.parse_args()
     torch.set_num_threads(1)

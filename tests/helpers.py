@@ -28,19 +28,11 @@ from moe_sweeps.optim.build import AdamWConfig
 from moe_sweeps.optim.lr_split import MatchedConfig
 from moe_sweeps.optim.schedule import OneCycleCosineConfig
 from moe_sweeps.rundir import RunDir
+from moe_sweeps.sweep.comparing import without_clock
 from moe_sweeps.sweep.grid import single
 from moe_sweeps.trainer import Trainer
 
 CPU = torch.device("cpu")
-TIMES = (
-    "wall_seconds",
-    "train_seconds",
-    "tokens_per_second",
-    "gemm_peak_gflops",
-    "share_of_gemm_peak",
-    "seconds_",
-    "peak_memory",
-)
 # A run of about a second, for tests of the machinery around training.
 TINY = (
     "scale=smoke",
@@ -114,9 +106,9 @@ def trainer(run: RunConfig, data: TokenData) -> Trainer:
 def records(folder: RunDir, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
     """The lines of a log, without what depends on the clock."""
     lines = (folder.path / name).read_text().splitlines()
-    return [without_times(json.loads(line)) for line in lines]
+    return [without_clock(json.loads(line)) for line in lines]
 
 
 def without_times(summary: dict[str, Any] | None) -> dict[str, Any]:
     assert summary is not None
-    return {k: v for k, v in summary.items() if not k.startswith(TIMES)}
+    return without_clock(summary)

@@ -20,6 +20,8 @@ from moe_sweeps.model.router import RouterConfig, Routing
 if TYPE_CHECKING:
     from moe_sweeps.config.schema import RunConfig
 
+ROUNDS_UNSEEN = 16  # on a GPU, before it is waited for
+
 
 @component("balancer", "quantile")
 @dataclass(slots=True)
@@ -72,7 +74,9 @@ class Quantile(Balancer):
         self._seen = []
 
 
-def quantile_thresholds(scores_TE: Tensor, beta_E: Tensor, top_k: int, iterations: int) -> Tensor:
+def quantile_thresholds(
+    scores_TE: Tensor, beta_E: Tensor, top_k: int, iterations: int, *, look_every: int | None = None
+) -> Tensor:
     """Thresholds beta (E,) at which the top-k of s - beta gives every expert C = kT/E tokens, up to ties in the scores.
 
     At most `iterations` rounds from `beta_E`, and none once balance is reached, each of them
@@ -85,16 +89,22 @@ def quantile_thresholds(scores_TE: Tensor, beta_E: Tensor, top_k: int, iteration
     (C+1)-th; it makes ties where the scores have none, and comes to rest short of balance. At the middle a picked
     expert is strictly above alpha_t + beta_i and another strictly below it, so that rest is balance, and the picks are
     the assignment of largest total score. With k = E every expert has every token.
+
+    Whether there is balance is looked up after every `look_every` rounds, because a GPU has to be waited for (default:
+    ROUNDS_UNSEEN there, each round on a CPU). The rounds that it did not need change nothing.
     """
     num_tokens, num_experts = scores_TE.shape
     if top_k == num_experts:
         return beta_E.clone()
     capacity = top_k * num_tokens // num_experts
-    for _ in range(iterations):
+    look_every = look_every or (1 if scores_TE.device.type == "cpu" else ROUNDS_UNSEEN)
+    balanced = torch.zeros((), dtype=torch.bool, device=scores_TE.device)
+    for i in range(iterations):
         alpha_T = _middle(scores_TE - beta_E, top_k, dim=1)
-        if _is_balanced(scores_TE - beta_E - alpha_T.unsqueeze(1), capacity):
+        balanced = balanced | _is_balanced(scores_TE - beta_E - alpha_T.unsqueeze(1), capacity)
+        if (i + 1) % look_every == 0 and bool(balanced):
             break
-        beta_E = _middle(scores_TE - alpha_T.unsqueeze(1), capacity, dim=0)
+        beta_E = torch.where(balanced, beta_E, _middle(scores_TE - alpha_T.unsqueeze(1), capacity, dim=0))
     return beta_E
 
 
@@ -104,7 +114,7 @@ def _middle(values: Tensor, place: int, dim: int) -> Tensor:
     return largest.topk(2, dim=dim, largest=False, sorted=False).values.mean(dim=dim)
 
 
-def _is_balanced(margin_TE: Tensor, capacity: int) -> bool:
-    """Whether at most C tokens are above 0 and at least C reach it, for every expert. Waits for the device."""
+def _is_balanced(margin_TE: Tensor, capacity: int) -> Tensor:
+    """Whether at most C tokens are above 0 and at least C reach it, for every expert: a scalar on the device."""
     above_E, reaching_E = (margin_TE > 0).sum(dim=0), (margin_TE >= 0).sum(dim=0)
-    return bool(((above_E <= capacity) & (reaching_E >= capacity)).all())
+    return ((above_E <= capacity) & (reaching_E >= capacity)).all()

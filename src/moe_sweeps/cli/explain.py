@@ -35,10 +35,10 @@ def configured_run(words: Sequence[str], runs_root: Path) -> RunConfig:
         MoeSweepsError: there is no such run.
         ConfigError: the overrides are refused.
     """
-    if all("=" in word for word in words) and not Path(words[0]).is_dir():
+    if all("=" in word for word in words) and not (words and Path(words[0]).is_dir()):
         return compose(single(words))
     if len(words) > 1:
-        raise MoeSweepsError(f"one run or several overrides (key=value) can be explained, not both: {' '.join(words)}")
+        raise MoeSweepsError(f"one run or several overrides (key=value), not both: {' '.join(words)}")
     return from_dict(find_run(words[0], runs_root).config())
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 
 from moe_sweeps.cli.follow import make_console
+from moe_sweeps.cli.imports import lasting
 from moe_sweeps.cli.planning import add_commands as add_planning_commands
 from moe_sweeps.cli.roots import runs_root
 from moe_sweeps.cli.runs import add_commands as add_run_commands
@@ -109,6 +110,15 @@ def explain_cell(word: str, console: Console) -> int:
     return 0
 
 
+def verify_resume(arguments: argparse.Namespace, console: Console) -> int:
+    """Kill a run on purpose, and see whether that changes it; exit code 1 when it does."""
+    with lasting():
+        from moe_sweeps.cli.resume_view import run_verify_resume
+
+    same = run_verify_resume(console, arguments.overrides, runs_root(), arguments.steps, arguments.kills)
+    return 0 if same else 1
+
+
 def prepare_data(arguments: argparse.Namespace, console: Console) -> int:
     """Prepare the data of a config now instead of at the first run."""
     from moe_sweeps.config.compose import compose
@@ -185,6 +195,11 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("word", nargs="?", default="", help="only keys with this word in their name or explanation")
     one.add_argument("--markdown", action="store_true", help="as docs/knobs.md has it")
     one.set_defaults(command=knobs)
+    one = commands.add_parser("verify-resume", help="kill a run on purpose: do its numbers stay the same?")
+    one.add_argument("overrides", nargs="*", metavar="run", help="overrides as for python train.py, or a run")
+    one.add_argument("--steps", type=int, default=60, help="of the run, trained twice (default: %(default)s)")
+    one.add_argument("--kills", type=int, default=2, help="on the way (default: %(default)s)")
+    one.set_defaults(command=verify_resume)
     one = commands.add_parser("doctor", help="check this machine: Python, torch, devices, SLURM, disk, data, trackers")
     one.set_defaults(command=doctor)
     data = commands.add_parser("data", help="prepared data").add_subparsers(required=True, metavar="action")

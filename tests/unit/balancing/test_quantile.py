@@ -16,6 +16,7 @@ from torch import Tensor
 from unit.balancing.records import HAND, build
 
 from moe_sweeps.balancing import Quantile, QuantileConfig, quantile_thresholds
+from moe_sweeps.balancing.quantile import ROUNDS_UNSEEN
 from moe_sweeps.model.router import Routing, SigmoidConfig, SoftmaxTopkConfig
 
 ROUNDS = QuantileConfig().iterations
@@ -123,6 +124,17 @@ def test_equal_scores_and_balanced_ones_move_nothing() -> None:
     beta_E = torch.tensor([0.25, 0.25, 0.25])
     assert torch.equal(quantile_thresholds(torch.ones(6, 3), beta_E, 1, ROUNDS), beta_E)
     assert torch.equal(quantile_thresholds(torch.eye(3).repeat(2, 1), beta_E, 1, ROUNDS), beta_E)
+
+
+@pytest.mark.parametrize("iterations", [3, 40, ROUNDS])
+def test_rounds_that_nobody_looked_after_change_nothing(iterations: int) -> None:
+    """A GPU is waited for once in a few rounds, and ends where a look after every round would have ended."""
+    scores_TE = scores(256, 8, seed=0)
+    start_E = torch.zeros(8, dtype=torch.float64)
+    expected_E = quantile_thresholds(scores_TE, start_E, 2, iterations, look_every=1)
+    for look_every in (2, 7, ROUNDS_UNSEEN, 10 * ROUNDS):
+        found_E = quantile_thresholds(scores_TE, start_E, 2, iterations, look_every=look_every)
+        assert torch.equal(found_E, expected_E), look_every
 
 
 def test_it_keeps_nothing_from_a_finished_step() -> None:
