@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
 
 from moe_sweeps.errors import RunBusyError, RunFolderError
 from moe_sweeps.files import disk_full_is_said, read_json, remove_leftovers, write_atomic, write_json
@@ -67,6 +66,8 @@ class RunDir:
         Raises:
             RunFolderError: a folder of this id holds a different identity.
         """
+        from filelock import FileLock  # its import takes longer than all that a command like `status` does
+
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / ".creating.lock"):
             existing = cls.find(root, run_id)
@@ -241,6 +242,8 @@ class RunDir:
         Raises:
             RunBusyError: another worker holds it, and did so for `wait` seconds.
         """
+        from filelock import FileLock, Timeout
+
         lock = FileLock(self.path / ".lock")
         try:
             lock.acquire(timeout=wait)

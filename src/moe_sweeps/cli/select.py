@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moe_sweeps.errors import MoeSweepsError
-from moe_sweeps.results.history import find_run
 from moe_sweeps.results.manifest import Manifest, load_manifests
 from moe_sweeps.rundir import RunDir
 
@@ -30,6 +29,8 @@ def select(words: Sequence[str], root: Path) -> Selection:
     Raises:
         MoeSweepsError: a word means nothing, or several things.
     """
+    from moe_sweeps.results.history import find_run  # with numpy, which most commands do without
+
     manifests, _ = load_manifests(root)
     if not words:
         return Selection([(folder.path.name, folder) for folder in RunDir.all(root)], manifests)
