@@ -285,11 +285,12 @@ def caption(table: Table, arms: Sequence[Arm]) -> str:
     """What the points are means of."""
     counts = sorted({arm.done for arm in arms if arm.done})
     n = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}" if counts else "n = 0"
+    seeds = "seed" if counts == [1] else "seeds"
     finished = [arm for arm in table.arms if arm.done]
     some = f" {len(arms)} of {len(finished)} arms: the baseline and the best." if len(arms) < len(finished) else ""
     gaps = sum(n for k, n in table.counts.items() if k != "done")
     missing = f" {gaps} of {table.counts.total()} runs have no number and are not drawn." if gaps else ""
-    return f"{table.title}, scale {', '.join(table.scales)}; {n} seeds an arm.{some}{missing}"
+    return f"{table.title}, scale {', '.join(table.scales)}; {n} {seeds} an arm.{some}{missing}"
 
 
 def _look(place: int) -> tuple[str, str, bool]:

@@ -140,8 +140,12 @@ def grid_sheets(table: Table) -> list[Sheet]:
 
 
 def axis_values(table: Table, key: str) -> list[str]:
-    """The values of a setting in the order of the design; arms without it do not count."""
-    return list(dict.fromkeys(arm.settings[key] for arm in table.arms if key in arm.settings))
+    """The values of a setting: numbers from low to high, others as designed; arms without it do not count."""
+    values = list(dict.fromkeys(arm.settings[key] for arm in table.arms if key in arm.settings))
+    try:
+        return sorted(values, key=float)
+    except ValueError:
+        return values
 
 
 def grid_arms(table: Table, rows: str, columns: str, line: str, top: str) -> list[Arm]:

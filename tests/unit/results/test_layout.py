@@ -14,7 +14,7 @@ from moe_sweeps.errors import ConfigError
 from moe_sweeps.results import load_runs
 from moe_sweeps.results.csv_file import csv_text
 from moe_sweeps.results.definition import TABLES, load_definition
-from moe_sweeps.results.layout import difference_sheet, floor_sentence, grid_sheets, published_sheet
+from moe_sweeps.results.layout import axis_values, difference_sheet, floor_sentence, grid_sheets, published_sheet
 from moe_sweeps.results.manifest import load_manifests
 from moe_sweeps.results.noise import Noise
 from moe_sweeps.results.published import load_published, published_key, published_values, setting
@@ -84,6 +84,21 @@ def test_a_pair_that_was_not_asked_for_is_empty(tmp_path: Path) -> None:
         ["1", "1 missing", "1 missing"],
         ["2", "–", "1 missing"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("designed", "shown"),
+    [
+        (("1e-3", "0.1", "0.002", "0.2"), ["1e-3", "0.002", "0.1", "0.2"]),
+        (("e16", "e8", "e128"), ["e16", "e8", "e128"]),
+    ],
+)
+def test_numbers_on_an_axis_ascend_and_words_keep_their_order(
+    tmp_path: Path, designed: tuple[str, ...], shown: list[str]
+) -> None:
+    make_manifest(tmp_path, sweep_content("any", [{"knob": value} for value in designed], 1))
+    table = ablation_table(load_manifests(tmp_path)[0][0], load_runs(tmp_path))
+    assert axis_values(table, "knob") == shown
 
 
 def test_the_noise_floor_is_that_of_the_noise_sweep(tables: dict[str, Table]) -> None:
