@@ -83,7 +83,7 @@ def forget_compositions() -> None:
     """For tests that change conf/ or the registry: what was composed before counts no more."""
     for cached in (composing.options, composing.schema_of, composing.former_names):
         cached.cache_clear()
-    for composed in (composing._composed, composing._option, composing._typed_value):
+    for composed in (composing._root, composing._composed, composing._option, composing._typed_value):
         composed.cache_clear()
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -57,11 +59,14 @@ class Forgetful:
 def test_a_killed_run_ends_as_if_nothing_had_happened(
     folders: Path, real_data: TokenData, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["verify-resume", *LINE, "trainer.steps=80", "--steps", "60", "--kills", "2"]) == 0
+    assert main(["verify-resume", *LINE, "trainer.steps=80", "--steps", "60", "--kills", "3"]) == 0
     said = capsys.readouterr().out
     assert "the first 60 of 80 steps, trained twice" in said
-    assert "3 processes in place of one" in said
     assert "the same to the last bit" in said
+    kills = [tuple(map(int, k)) for k in re.findall(r"after step (\d+), went on from step (\d+)", said)]
+    assert len(kills) == 3
+    assert all(0 < checkpoint <= logged < 60 for logged, checkpoint in kills)
+    assert kills == sorted(set(kills))
     assert not list(folders.glob(".verify*"))
 
 
@@ -78,10 +83,40 @@ def test_a_worker_that_forgets_is_found_out(
     assert {path.name for path in kept.iterdir()} == {"undisturbed", "killed"}
 
 
-@pytest.mark.parametrize("kills", [0, 9])
-def test_kills_that_do_not_fit_are_refused(
-    folders: Path, real_data: TokenData, capsys: pytest.CaptureFixture[str], kills: int
+def test_a_run_that_ends_early_is_not_tried_out(
+    folders: Path, real_data: TokenData, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["verify-resume", *LINE, "--steps", "12", "--kills", str(kills)]) == 2
-    assert f"--kills={kills} is refused: a run of 12 steps can be killed 1 to 8 times" in capsys.readouterr().err
+    collapses = ["trainer.stop_on_collapse=true", "trainer.collapse_threshold=1e-6", "trainer.collapse_patience=3"]
+    assert main(["verify-resume", *LINE, *collapses, "trainer.steps=60"]) == 2
+    assert re.search(r"is \w+ after step \d of 60, undisturbed: a run that ends early", capsys.readouterr().err)
+    assert list(folders.glob(".verify*/undisturbed/*/log.txt")), "the evidence is gone"
+
+
+def test_ctrl_c_leaves_nothing_behind(
+    folders: Path, real_data: TokenData, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(folder: RunDir) -> Forgetful:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return Forgetful(folder)
+
+    monkeypatch.setattr(resuming, "start", interrupted)
+    assert main(["verify-resume", *LINE]) == 130
+    assert "stopped; nothing of it is kept" in capsys.readouterr().err
+    assert not list(folders.glob(".verify*"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "refusal"),
+    [
+        (["--steps", "12", "--kills", "0"], "--kills=0 is refused: a run of 12 steps can be killed 1 to 5 times"),
+        (["--steps", "12", "--kills", "6"], "--kills=6 is refused: a run of 12 steps can be killed 1 to 5 times"),
+        (["--steps", "2"], "--steps=2 is refused: a checkpoint, a kill after it and an end need 3 steps at least"),
+        (["--steps", "-1"], "--steps=-1 is refused"),
+    ],
+)
+def test_a_trial_that_is_none_is_refused(
+    folders: Path, capsys: pytest.CaptureFixture[str], asked: list[str], refusal: str
+) -> None:
+    assert main(["verify-resume", *LINE, *asked]) == 2
+    assert refusal in capsys.readouterr().err
     assert not list(folders.glob(".verify*"))

@@ -115,7 +115,11 @@ def verify_resume(arguments: argparse.Namespace, console: Console) -> int:
     with lasting():
         from moe_sweeps.cli.resume_view import run_verify_resume
 
-    same = run_verify_resume(console, arguments.overrides, runs_root(), arguments.steps, arguments.kills)
+    try:
+        same = run_verify_resume(console, arguments.overrides, arguments.steps, arguments.kills)
+    except KeyboardInterrupt:
+        print("\nstopped; nothing of it is kept", file=sys.stderr)
+        return STOPPED
     return 0 if same else 1
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, is_dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -205,14 +205,43 @@ def _composed(choices: tuple[Setting, ...]) -> _Composed:
 @functools.lru_cache(maxsize=1024)
 def _option(choice: Setting) -> tuple[DictConfig, Component]:
     """One option's group beside the global options of conf/config.yaml: a third of the time of a whole config."""
-    starts = OmegaConf.to_container(OmegaConf.load(CONF / "config.yaml").defaults)
-    assert isinstance(starts, list)
-    defaults = [d for d in starts if isinstance(d, dict) and {choice.key, *GLOBAL_GROUPS} & d.keys()]
-    ConfigStore.instance().store(name=f"only_{choice.key}", node={"defaults": ["_self_", *defaults]})
+    starts = _global_starts(choice)
+    if starts is None:
+        whole = _composed((choice,))
+        return whole.config[choice.key], getattr(whole.run, choice.key)
+    ConfigStore.instance().store(name=f"only_{choice.key}", node={"defaults": ["_self_", {choice.key: None}, *starts]})
     config = _by_hydra(f"only_{choice.key}", (choice,))[choice.key]
-    found = _object(config)
-    assert isinstance(found, Component)
-    return config, found
+    return config, _object(config)
+
+
+def _global_starts(choice: Setting) -> list[dict[str, str]] | None:
+    """The global options that conf/config.yaml starts with; None where its group depends on more than on those.
+
+    That is where conf/config.yaml itself sets a key of the group, where a file of a global option chooses others or has
+    one beside it, where a file refers to other keys, and where the option has no schema.
+    """
+    starts = {group: _root().starts[group] for group in GLOBAL_GROUPS}
+    files = [option_file(*start) for start in starts.items()]
+    refer = any("${" in file.read_text() for file in [*files, option_file(choice.key, choice.value)])
+    choose = any("defaults" in OmegaConf.load(file) for file in files) or starts["compat"] != "none"
+    typed = schema_of(choice.key, choice.value) is not Component
+    alone = typed and choice.key not in _root().keys and not refer and not choose
+    return [{group: option} for group, option in starts.items()] if alone else None
+
+
+class _Root(NamedTuple):
+    """conf/config.yaml: the option that each group starts with, and the keys that it sets itself."""
+
+    starts: dict[str, str]
+    keys: frozenset[str]
+
+
+@functools.cache
+def _root() -> _Root:
+    content = OmegaConf.load(CONF / "config.yaml")
+    entries = [entry for entry in content.defaults if isinstance(entry, DictConfig)]
+    starts = {str(k): str(v) for entry in entries for k, v in entry.items_ex(resolve=False)}
+    return _Root(starts, frozenset(map(str, content)))
 
 
 def _by_hydra(name: str, choices: tuple[Setting, ...]) -> DictConfig:
@@ -243,7 +272,8 @@ def _relevant(group: str, choices: tuple[Setting, ...]) -> tuple[Setting, ...]:
     An option's file fills its own group alone. Only those of GLOBAL_GROUPS write everywhere, and what stands beside a
     compat option depends on the balancer, too.
     """
-    everywhere = {*GLOBAL_GROUPS, *(["balancer"] if any(c.key == "compat" for c in choices) else [])}
+    beside = any(c.key == "compat" for c in choices) or _root().starts["compat"] != "none"
+    everywhere = {*GLOBAL_GROUPS, *(["balancer"] if beside else [])}
     return tuple(sorted((c for c in choices if c.key in {group, *everywhere}), key=str))
 
 

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import matplotlib
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
+from functools import partial
 
 from moe_sweeps.results.charts import CHARTS
 from moe_sweeps.results.claims import Verdict, judge
 from moe_sweeps.results.costs import CostTable, cost_table
-from moe_sweeps.results.drawing.style import STYLE
+from moe_sweeps.results.drawing.files import Files, draw_files
 from moe_sweeps.results.frame import Loaded
-from moe_sweeps.results.history import NotRecorded
 from moe_sweeps.results.layout import sheets
 from moe_sweeps.results.manifest import Manifest
 from moe_sweeps.results.noise import Noise
@@ -52,26 +45,6 @@ def gather(manifest: Manifest, runs: Loaded, noise: Noise | None, *, now: float 
     return Evidence(table, cost_table(table, runs), judge(table, noise), figures, not_drawn)
 
 
-def draw(table: Table, names: Sequence[str]) -> tuple[dict[str, dict[str, bytes]], dict[str, str]]:
+def draw(table: Table, names: Sequence[str]) -> tuple[Files, dict[str, str]]:
     """PNG and SVG of each figure, and the reasons for those that cannot be drawn."""
-    figures: dict[str, dict[str, bytes]] = {}
-    not_drawn: dict[str, str] = {}
-    style: dict[Any, Any] = dict(matplotlib.rcParamsDefault) | STYLE  # whatever the user's own settings are
-    style.pop("backend", None)
-    for name in names:
-        with matplotlib.rc_context(style):
-            try:
-                figures[name] = _files(CHARTS[name].draw(table))
-            except NotRecorded as reason:
-                not_drawn[name] = str(reason)
-    return figures, not_drawn
-
-
-def _files(figure: Figure) -> dict[str, bytes]:
-    png, svg = io.BytesIO(), io.BytesIO()
-    figure.set_dpi(matplotlib.rcParams["savefig.dpi"])
-    raster: Any = FigureCanvasAgg(figure)
-    raster.print_png(png)  # print_figure would draw each a second time
-    vector: Any = FigureCanvasSVG(figure)
-    vector.print_svg(svg, metadata={"Date": None})
-    return {"png": png.getvalue(), "svg": svg.getvalue()}
+    return draw_files({name: partial(CHARTS[name].draw, table) for name in names})

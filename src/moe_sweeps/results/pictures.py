@@ -5,21 +5,19 @@ written = write_pictures(find_run("3f2a", Path("runs")), Path("reports"))
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from moe_sweeps.errors import MoeSweepsError
 from moe_sweeps.files import write_atomic
 from moe_sweeps.results import drawing
-from moe_sweeps.results.history import History, NotRecorded
+from moe_sweeps.results.drawing.files import draw_files
+from moe_sweeps.results.history import History
 from moe_sweeps.rundir import RunDir, Status
 
 
@@ -135,7 +133,7 @@ def write_pictures(run: RunDir, reports_root: Path) -> Written:
         MoeSweepsError: the run recorded nothing that can be drawn.
     """
     history = History.read(run)
-    figures, left_out = _draw(history)
+    figures, left_out = draw_files({picture.slug: partial(picture.draw, history) for picture in PICTURES})
     if not figures:
         reasons = "; ".join(f"{slug}: {reason}" for slug, reason in left_out.items())
         raise MoeSweepsError(f"run {history.name} has recorded nothing that can be drawn ({reasons})")
@@ -149,28 +147,6 @@ def write_pictures(run: RunDir, reports_root: Path) -> Written:
             (folder / f"{slug}.{suffix}").unlink(missing_ok=True)
     write_atomic(folder / "index.md", index_text(history, run.status(), left_out))
     return Written(folder, list(figures), left_out)
-
-
-def _draw(history: History) -> tuple[dict[str, dict[str, bytes]], dict[str, str]]:
-    """The files of every picture by suffix, and the reasons for those that are left out."""
-    figures: dict[str, dict[str, bytes]] = {}
-    left_out: dict[str, str] = {}
-    style: dict[Any, Any] = dict(matplotlib.rcParamsDefault) | drawing.STYLE  # whatever the user's own settings are
-    style.pop("backend", None)
-    for picture in PICTURES:
-        with matplotlib.rc_context(style):
-            try:
-                figures[picture.slug] = _files(picture.draw(history))
-            except NotRecorded as reason:
-                left_out[picture.slug] = str(reason)
-    return figures, left_out
-
-
-def _files(figure: Figure) -> dict[str, bytes]:
-    png, svg = io.BytesIO(), io.BytesIO()
-    FigureCanvasAgg(figure).print_figure(png, format="png")
-    FigureCanvasSVG(figure).print_figure(svg, format="svg", metadata={"Date": None})
-    return {"png": png.getvalue(), "svg": svg.getvalue()}
 
 
 def index_text(history: History, status: Status, left_out: dict[str, str]) -> str:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
-from helpers import compose_run
+from helpers import compose_run, forget_compositions
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
+from moe_sweeps.config import compose
 from moe_sweeps.config.compose import GLOBAL_GROUPS, PATH_VARIABLES, options, register_schemas, to_dict
 from moe_sweeps.paths import CONF
 
@@ -34,10 +36,10 @@ VALUES = {
 }
 
 
-def fully(line: list[str]) -> DictConfig:
+def fully(line: list[str], conf: Path = CONF) -> DictConfig:
     """The line in Hydra's own hands: no cache, no parts."""
     register_schemas()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(conf), version_base="1.3"):
         return hydra_compose("config", overrides=line)
 
 
@@ -62,6 +64,45 @@ def test_the_fast_path_is_full_composition(line: list[str]) -> None:
 def test_global_groups_together(scale: str) -> None:
     line = [f"scale={scale}", "compat=talk", "balancer=lossfree", "router=sigmoid", "experts=e16"]
     assert compose_run(*line) == OmegaConf.to_object(fully(line))
+
+
+def test_every_option_is_what_hydra_makes_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compose, "validate", lambda run: run)
+    for group, names in options().items():
+        for name in names:
+            line = f"{group}={name}"
+            assert compose_run(line) == OmegaConf.to_object(fully([line])), line
+
+
+# What somebody may write into conf/ -> lines that it concerns.
+EDITS = {
+    "another standard of compat": (("config.yaml", "- compat: none", "- compat: talk"), ["balancer=lossfree"]),
+    "another standard of scale": (("config.yaml", "- scale: proxy", "- scale: talk"), ["optimizer=muon", "seed=1"]),
+    "a key of a group": (("config.yaml", "\nseed: 0", "\nschedule: {warmup_steps: 77}\nseed: 0"), ["schedule=wsd"]),
+    "a reference": (("balancer/lossfree.yaml", "  - _self_", "  - _self_\nrate: ${aux.coef}"), ["balancer=lossfree"]),
+    "a key in a scale": (("scale/proxy.yaml", "\nscale: proxy", "\nscale: proxy\naux: {coef: 0.5}"), ["aux=default"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("edit", "lines"), EDITS.values(), ids=EDITS.keys())
+def test_an_edited_conf_means_what_hydra_makes_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edit: tuple[str, str, str], lines: list[str]
+) -> None:
+    conf = tmp_path / "conf"
+    shutil.copytree(CONF, conf)
+    file, old, new = edit
+    text = (conf / file).read_text()
+    assert old in text
+    (conf / file).write_text(text.replace(old, new, 1))
+    monkeypatch.setattr(compose, "CONF", conf)
+    monkeypatch.setattr(compose, "validate", lambda run: run)
+    forget_compositions()
+    try:
+        for line in lines:
+            assert compose_run(line) == OmegaConf.to_object(fully([line], conf))
+    finally:
+        monkeypatch.undo()
+        forget_compositions()
 
 
 def test_only_global_groups_write_outside_their_own_key() -> None:
