@@ -32,6 +32,7 @@ from moe_sweeps.paths import resolve
 from moe_sweeps.sweep.grid import single
 from moe_sweeps.worker import run_worker
 
+NOTE = "One number a round. The runs last some five seconds, in which wandb's process starts on the other core."
 SILENT = "a server that never answers"
 ARMS = {
     "none": ["tracking=none"],
@@ -73,7 +74,7 @@ def main() -> None:
         rows,
         threads=1,
         save=save,
-        note="One number a round.",
+        note=NOTE,
     )
 
 
