@@ -16,6 +16,7 @@ from moe_sweeps.cli.manage import main
 from moe_sweeps.data.memmap import TokenData
 from moe_sweeps.rundir import RunDir
 from moe_sweeps.sweep import resuming
+from moe_sweeps.sweep.process import SnapshotWorker
 
 LINE = [*TINY, "balancer=lossfree", "router=sigmoid", "router.input_jitter=0.01"]  # the jitter draws random numbers
 FORGETFUL = """
@@ -29,31 +30,11 @@ work(RunDir(Path(sys.argv[1])))
 """
 
 
-class Forgetful:
+class Forgetful(SnapshotWorker):
     """A worker that does not restore the state of its random numbers."""
 
     def __init__(self, folder: RunDir) -> None:
         self._process = subprocess.Popen([sys.executable, "-c", FORGETFUL, str(folder.path)])
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
-    def exitcode(self) -> int | None:
-        return self._process.poll()
-
-    def terminate(self) -> None:
-        self._process.terminate()
-
-    def kill(self) -> None:
-        self._process.kill()
-
-    def join(self, timeout: float | None = None) -> None:
-        try:
-            self._process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            return
 
 
 def test_a_killed_run_ends_as_if_nothing_had_happened(
