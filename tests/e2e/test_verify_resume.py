@@ -40,13 +40,13 @@ class Forgetful(SnapshotWorker):
 def test_a_killed_run_ends_as_if_nothing_had_happened(
     folders: Path, real_data: TokenData, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["verify-resume", *LINE, "trainer.steps=80", "--steps", "60", "--kills", "3"]) == 0
+    assert main(["verify-resume", *LINE, "trainer.steps=180", "--steps", "150", "--kills", "3"]) == 0
     said = capsys.readouterr().out
-    assert "the first 60 of 80 steps, trained twice" in said
+    assert "the first 150 of 180 steps, trained twice" in said
     assert "the same to the last bit" in said
     kills = [tuple(map(int, k)) for k in re.findall(r"after step (\d+), went on from step (\d+)", said)]
     assert len(kills) == 3
-    assert all(0 < checkpoint <= logged < 60 for logged, checkpoint in kills)
+    assert all(0 < checkpoint <= logged < 150 for logged, checkpoint in kills)
     assert kills == sorted(set(kills))
     assert not list(folders.glob(".verify*"))
 
@@ -55,7 +55,7 @@ def test_a_worker_that_forgets_is_found_out(
     folders: Path, real_data: TokenData, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(resuming, "start", Forgetful)
-    assert main(["verify-resume", *LINE, "trainer.steps=60", "--kills", "1"]) == 1
+    assert main(["verify-resume", *LINE, "trainer.steps=150", "--steps", "150", "--kills", "1"]) == 1
     said = capsys.readouterr().out
     assert "not the same" in said
     assert re.search(r"^    model: \d+ of \d+: ", said, re.MULTILINE)
