@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from moe_sweeps.config.compose import from_dict
+from moe_sweeps.config.frozen import from_dict
 from moe_sweeps.data.baselines import count_baselines
 from moe_sweeps.data.batches import window_count
 from moe_sweeps.data.prepare import prepared

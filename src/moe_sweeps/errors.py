@@ -68,3 +68,8 @@ def nearest(word: str, valid: Iterable[str]) -> str | None:
 
 def _show(value: object) -> str:
     return "null" if value is None else str(value)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from moe_sweeps.config.compose import to_dict
+from moe_sweeps.config.frozen import to_dict
 from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.errors import RunBusyError
 from moe_sweeps.hardware import available_cores

@@ -21,7 +21,7 @@ from types import FrameType
 
 import torch
 
-from moe_sweeps.config.compose import from_dict
+from moe_sweeps.config.frozen import from_dict
 from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.data.prepare import prepared
 from moe_sweeps.distributed import ALONE, Ranks, lost_a_peer

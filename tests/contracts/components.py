@@ -10,7 +10,8 @@ from helpers import compose_run, make_run
 from omegaconf import OmegaConf
 
 from moe_sweeps.balancing import AuxBalancerConfig
-from moe_sweeps.config.compose import from_dict, option_file, option_help, to_dict
+from moe_sweeps.config.compose import option_file, option_help
+from moe_sweeps.config.frozen import from_dict, to_dict
 from moe_sweeps.config.groups import TrainerConfig
 from moe_sweeps.config.registry import REGISTRY
 from moe_sweeps.identity import run_id

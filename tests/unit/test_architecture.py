@@ -15,7 +15,7 @@ REGISTRY = ["config.registry", "config.groups", "config.search", "config.trackin
 MEASURING = ["load", "metrics", "meters", "health", "routing_samples", "stopwatch"]
 PARALLEL = ["checkpoint", "saving", "distributed", "sharding", "randomness"]
 COMPONENTS = ["kernels", "model", "balancing", "optim", "data", "engines", *PARALLEL, *MEASURING]
-CONFIG = ["config.schema", "config.compose", "identity", "hardware"]
+CONFIG = ["config.schema", "config.compose", "config.frozen", "identity", "hardware"]
 TRAINING = ["trainer", "gradients", "journal", "evaluate", "monitor", "run_report", "freeze"]
 LAYERS = [BOTTOM, REGISTRY, COMPONENTS, CONFIG, TRAINING, ["worker"], ["sweep"], ["results"], ["tracking"], ["cli"]]
 

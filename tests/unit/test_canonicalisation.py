@@ -6,7 +6,7 @@ from helpers import compose_run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from moe_sweeps.config.compose import to_dict
+from moe_sweeps.config.frozen import to_dict
 from moe_sweeps.identity import run_id, unread_knobs, why_unread
 
 SLOW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])

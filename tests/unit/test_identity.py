@@ -15,7 +15,8 @@ from helpers import compose_run, forget_compositions, make_run
 
 from moe_sweeps.balancing.base import BalancerConfig
 from moe_sweeps.balancing.lossfree import BiasTarget
-from moe_sweeps.config.compose import from_dict, register_schemas
+from moe_sweeps.config.compose import register_schemas
+from moe_sweeps.config.frozen import from_dict
 from moe_sweeps.config.registry import REGISTRY, knob
 from moe_sweeps.files import read_json
 from moe_sweeps.identity import canonical_form, identity, run_id, unread_knobs, why_unread

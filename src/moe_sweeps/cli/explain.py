@@ -9,7 +9,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from moe_sweeps.config.compose import compose, from_dict
+from moe_sweeps.config.compose import compose
+from moe_sweeps.config.frozen import from_dict
 from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.errors import MoeSweepsError
 from moe_sweeps.identity import run_id

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from moe_sweeps.cli.watching import follow
-from moe_sweeps.config.compose import from_dict
+from moe_sweeps.config.frozen import from_dict
 from moe_sweeps.config.groups import SlurmConfig
 from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.freeze import snapshot_of

@@ -18,7 +18,8 @@ from moe_sweeps.cli.search import run_search
 from moe_sweeps.cli.select import run_label
 from moe_sweeps.cli.slurm import submit_plan
 from moe_sweeps.cli.views import TrainingBar, print_summary
-from moe_sweeps.config.compose import compose, option_help, options, to_dict
+from moe_sweeps.config.compose import compose, option_help, options
+from moe_sweeps.config.frozen import to_dict
 from moe_sweeps.config.groups import SlurmConfig
 from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.data.batches import TrainBatches, val_batches

@@ -10,9 +10,8 @@ import dataclasses
 import functools
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, is_dataclass
-from enum import Enum
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,8 +26,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from moe_sweeps.config.groups import PathsConfig
 from moe_sweeps.config.registry import Component
-from moe_sweeps.config.schema import GROUP_TYPES, KIND_WHERE_ABSENT, REGISTRY, RunConfig, validate
-from moe_sweeps.errors import ConfigError, nearest
+from moe_sweeps.config.schema import GROUP_TYPES, REGISTRY, RunConfig, validate
+from moe_sweeps.errors import ConfigError, first_line, nearest
 from moe_sweeps.keys import HIDDEN, has_key
 from moe_sweeps.paths import CONF
 
@@ -84,7 +83,7 @@ def parse(arguments: Sequence[str]) -> list[Override]:
             parsed.append(OverridesParser.create().parse_override(argument))
         except (OverrideParseException, HydraException) as error:
             fix = "Overrides are written key=value, sweeps key=value1,value2 (with -m)."
-            rule = f"it cannot be parsed ({_first_line(error)})"
+            rule = f"it cannot be parsed ({first_line(error)})"
             raise ConfigError(*(argument.partition("=")[::2]), rule, fix) from error
         _require_plain(parsed[-1])
     return parsed
@@ -143,42 +142,6 @@ def _store_schema(path: str, name: str, cls: type) -> None:
     held: Any = functools.reduce(lambda folder, part: folder.get(part, {}), path.split("/"), store.repo)
     if f"{name}.yaml" not in held or OmegaConf.get_type(held[f"{name}.yaml"].node) is not cls:
         store.store(group=path, name=name, node=cls)
-
-
-def to_dict(run: RunConfig) -> dict[str, Any]:
-    """A run as plain data: what config.yaml freezes."""
-    content = _plain(run)
-    assert isinstance(content, dict)
-    return content
-
-
-def _plain(value: object) -> object:
-    """What OmegaConf makes of it; `OmegaConf.structured` checks types again, and takes most of a submission's time."""
-    if is_dataclass(value):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Enum):
-        return value.name
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    return value
-
-
-def from_dict(content: dict[str, Any]) -> RunConfig:
-    """The run that a frozen config.yaml holds. Fields that are younger than the file take their neutral value, and
-    renamed ones are read under their former name, too.
-
-    Raises:
-        ConfigError: an unknown kind, key or value.
-    """
-    plain = {k: v for k, v in content.items() if k not in GROUP_TYPES}
-    absent = {group: {"kind": kind} for group, kind in KIND_WHERE_ABSENT.items() if group not in content}
-    groups = {group: _component_from_dict(group, (content | absent).get(group, {})) for group in GROUP_TYPES}
-    base = OmegaConf.structured(RunConfig(**groups))
-    run = OmegaConf.to_object(OmegaConf.merge(base, _brought_up_to_date(RunConfig, plain)))
-    assert isinstance(run, RunConfig)
-    return validate(run)
 
 
 # --- composing ---
@@ -254,7 +217,7 @@ def _object(config: DictConfig) -> Any:
     try:
         return OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
-        raise ConfigError("config", "?", _first_line(error), "Run with --cfg to see it.") from error
+        raise ConfigError("config", "?", first_line(error), "Run with --cfg to see it.") from error
 
 
 def _group(group: str, choices: tuple[Setting, ...]) -> tuple[DictConfig, Component]:
@@ -341,7 +304,7 @@ def _wrong_type(config: DictConfig, setting: Setting, error: Exception) -> Confi
     assert owner is not None  # every node of a composed config has a schema
     annotation = {f.name: str(f.type) for f in dataclasses.fields(owner)}[leaf]
     old = OmegaConf.select(config, setting.key)
-    choices = _enum_names(_first_line(error))
+    choices = _enum_names(first_line(error))
     if choices:
         close = nearest(setting.value, choices)
         fix = f"Did you mean {close}?" if close else f"Its value here would be {getattr(old, 'name', old)}."
@@ -423,29 +386,3 @@ def leaf_keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
             yield from leaf_keys(node, f"{path}.")
         else:
             yield path
-
-
-# --- reading frozen configs ---
-
-
-def _component_from_dict(group: str, content: dict[str, Any]) -> Any:
-    kind = content.get("kind")
-    if kind not in REGISTRY[group]:
-        valid = ", ".join(REGISTRY[group])
-        raise ConfigError(f"{group}.kind", kind, f"the kinds are {valid}", "The folder was written by other code.")
-    cls = REGISTRY[group][str(kind)]
-    try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), _brought_up_to_date(cls, content)))
-    except OmegaConfBaseException as error:
-        raise ConfigError(group, kind, _first_line(error), "The folder was written by other code.") from error
-
-
-def _brought_up_to_date(cls: type, content: dict[str, Any]) -> dict[str, Any]:
-    neutral = {f.name: f.metadata["neutral"] for f in dataclasses.fields(cls) if "neutral" in f.metadata}
-    now = {f.metadata["was"]: f.name for f in dataclasses.fields(cls) if "was" in f.metadata}
-    gone: frozenset[str] = getattr(cls, "GONE", frozenset())
-    return neutral | {now.get(key, key): value for key, value in content.items() if key not in gone}
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moe_sweeps.config.compose import compose, from_dict, to_dict
+from moe_sweeps.config.compose import compose
+from moe_sweeps.config.frozen import from_dict, to_dict
 from moe_sweeps.config.registry import Component
 from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.errors import MoeSweepsError, RunFolderError, nearest

@@ -7,7 +7,7 @@ from helpers import compose_run
 
 from moe_sweeps.cli.knobs import knobs, markdown
 from moe_sweeps.cli.manage import main
-from moe_sweeps.config.compose import to_dict
+from moe_sweeps.config.frozen import to_dict
 from moe_sweeps.paths import REPOSITORY
 
 

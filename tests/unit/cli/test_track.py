@@ -16,7 +16,7 @@ from unit.cli.fake_runs import fake_run
 from moe_sweeps.cli import track
 from moe_sweeps.cli.manage import main
 from moe_sweeps.cli.track import settings_for
-from moe_sweeps.config.compose import to_dict
+from moe_sweeps.config.frozen import to_dict
 from moe_sweeps.errors import ConfigError
 from moe_sweeps.identity import run_id
 from moe_sweeps.mirroring import Record

@@ -8,7 +8,8 @@ import pytest
 from contracts import components
 from helpers import compose_run
 
-from moe_sweeps.config.compose import from_dict, options, schema_of, to_dict
+from moe_sweeps.config.compose import options, schema_of
+from moe_sweeps.config.frozen import from_dict, to_dict
 from moe_sweeps.config.groups import MoEExpertsConfig
 from moe_sweeps.config.registry import REGISTRY
 from moe_sweeps.errors import ConfigError

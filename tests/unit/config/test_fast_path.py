@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 from moe_sweeps.config import compose
-from moe_sweeps.config.compose import GLOBAL_GROUPS, PATH_VARIABLES, options, register_schemas, to_dict
+from moe_sweeps.config.compose import GLOBAL_GROUPS, PATH_VARIABLES, options, register_schemas
+from moe_sweeps.config.frozen import to_dict
 from moe_sweeps.paths import CONF
 
 VALUES = {
