@@ -5,7 +5,7 @@ INSTALLED := .venv/installed-$(shell cat pyproject.toml | sha256sum | cut -c1-12
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo sweep test test-slow check format tables results notebooks bench bench-gpu clean
+.PHONY: help setup demo sweep test test-slow check format tables results notebooks bench bench-gpu gpu-hour clean
 
 help: ## explain every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,17 +36,20 @@ check: $(INSTALLED) ## format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-format: $(INSTALLED) ## rewrite the sources in the project's format
+format: $(INSTALLED) ## rewrite the sources in the project's format, docs/knobs.md and docs/json.md from the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(BIN)/moe-sweeps knobs --markdown > docs/.knobs.new && mv docs/.knobs.new docs/knobs.md
+	$(BIN)/python -m moe_sweeps.cli.documents.page > docs/.json.new && mv docs/.json.new docs/json.md
 
 tables: $(INSTALLED) ## write reports/ from the run folders and print the tables
 	$(BIN)/python -m moe_sweeps.cli.tables
 
-results: $(INSTALLED) ## put finished runs of SWEEPS="aux_coef gating" into results/proxy, and write its tables and notebooks anew
+INTO ?= results/suite
+results: $(INSTALLED) ## put finished runs of SWEEPS="aux_coef gating" into INTO=results/suite, and write its tables and the notebooks anew
 	@test -n "$(SWEEPS)" || { echo 'which sweeps? make results SWEEPS="aux_coef gating"'; exit 2; }
-	$(BIN)/moe-sweeps archive results/proxy/runs $(SWEEPS)
-	MOE_SWEEPS_RUNS=results/proxy/runs ALLOW_PARTIAL=1 $(BIN)/python -m moe_sweeps.cli.tables --reports results/proxy/tables
+	$(BIN)/moe-sweeps archive $(INTO)/runs $(SWEEPS)
+	MOE_SWEEPS_RUNS=$(INTO)/runs ALLOW_PARTIAL=1 $(BIN)/python -m moe_sweeps.cli.tables --reports $(INTO)/tables
 	$(MAKE) notebooks
 
 notebooks: $(INSTALLED) ## execute analysis/*.ipynb in place, on $$MOE_SWEEPS_RUNS or the committed runs
@@ -55,9 +58,13 @@ notebooks: $(INSTALLED) ## execute analysis/*.ipynb in place, on $$MOE_SWEEPS_RU
 bench: $(INSTALLED) ## measure all CPU cases in under 10 minutes and render docs/performance.md; NAME=start_up: one of them
 	$(BIN)/python benchmarks/run.py $(NAME)
 
-bench-gpu: $(INSTALLED) ## scale=talk on a CUDA device: tokens/s, MFU, memory, Mixtral, a profile
-	$(BIN)/python benchmarks/gpu.py --save
-	$(BIN)/python benchmarks/render.py
+gpu-hour: $(INSTALLED) ## measure on a CUDA device in three calls of ten minutes: PART=1, 2, 3; DEVICE=cpu rehearses it
+	@case "$(PART)" in 1|2|3) ;; *) echo 'which part? make gpu-hour PART=1 (tests), 2 (training steps) or 3 (sweeps)'; exit 2;; esac
+	@$(BIN)/python benchmarks/gpu_hour.py $(PART) $(if $(DEVICE),--device=$(DEVICE)) $(if $(LIMIT),--seconds=$(LIMIT)); \
+	code=$$?; test "$(DEVICE)" = cpu -o $$code = 2 || $(BIN)/python benchmarks/render.py; exit $$code
+
+bench-gpu: ## the training steps of it: gpu-hour PART=2
+	@$(MAKE) --no-print-directory gpu-hour PART=2
 
 clean: ## remove .venv and caches; run folders, data and reports stay
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build src/*.egg-info

@@ -7,6 +7,7 @@ notebook's committed text is not what it prints now; pictures are left out of th
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import sys
 from pathlib import Path
@@ -43,9 +44,17 @@ def execute(path: Path, runs: Path | None = None) -> Any:
 
 
 def texts(notebook: Any) -> list[str]:
-    """What the cells print and show, pictures left out."""
-    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    return [_text(output) for output in outputs]
+    """What the cells print and show, pictures left out.
+
+    A kernel sends what a cell prints in as many messages as its load allows; pieces that follow each other are one.
+    """
+    found = []
+    for cell in notebook.cells:
+        outputs = cell.outputs if cell.cell_type == "code" else []
+        for kind, pieces in itertools.groupby(outputs, key=lambda output: (output.output_type, output.get("name"))):
+            shown = [_text(output) for output in pieces]
+            found += ["".join(shown)] if kind[0] == "stream" else shown
+    return found
 
 
 def _text(output: Any) -> str:

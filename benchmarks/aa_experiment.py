@@ -1,7 +1,7 @@
 """How often does a table call one of several identical arms better? Real runs: python benchmarks/aa_experiment.py
 
-Three arms whose aux.coef differs in the seventh digit: nobody would call that another recipe, and yet no two runs are
-equal to the last bit, because rounding grows. Each table has its own seeds, three an arm. Paired tables compare runs
+Three arms whose aux.coef differs in the seventh digit: the same recipe for all purposes, but no two runs are equal bit
+for bit, because rounding errors grow. Each table has its own seeds, three an arm. Paired tables compare runs
 of one seed; unpaired ones give every arm other seeds, which moves the loss far more. Runs are minutes of CPU in all;
 those that are there already are not trained again.
 """
@@ -15,14 +15,16 @@ from pathlib import Path
 import torch
 from rich.progress import track
 
-from moe_sweeps.config.compose import compose
-from moe_sweeps.freeze import freeze
-from moe_sweeps.identity import identity
-from moe_sweeps.results.compare import Sample, compare, complete, differences, pooled_sd
+from moe_sweeps.experiment.compose import compose
+from moe_sweeps.experiment.freeze import freeze
+from moe_sweeps.experiment.identity import identity
+from moe_sweeps.records.noise import pooled_sd
+from moe_sweeps.records.numbers import PRIMARY
+from moe_sweeps.records.rundir import RunDir
+from moe_sweeps.results.compare import Sample, compare_all
 from moe_sweeps.results.frame import load_runs
-from moe_sweeps.rundir import RunDir
 from moe_sweeps.sweep.grid import single
-from moe_sweeps.worker import run_worker
+from moe_sweeps.training.worker import run_worker
 
 COEFS = (0.1, 0.1000001, 0.1000002)
 SEEDS_A_TABLE = 3
@@ -83,13 +85,10 @@ def table(runs: Runs, number: int, paired: bool, tables: int) -> tuple[Sample, .
     return tuple(arm(place) for place in range(len(COEFS)))
 
 
-def called(base: Sample, *others: Sample) -> list[str]:
+def called(*arms: Sample) -> list[str]:
     """The verdicts of the arms against the first, exactly as tables come to them."""
-    found = {str(i): c for i, other in enumerate(others) if (c := compare(other, base)) is not None}
-    of_pairs = pooled_sd([differences(other, base) for other in others])
-    of_runs = pooled_sd([list(sample.values.values()) for sample in (base, *others)])
-    sd_pairs, sd_runs = (group[0] if group else None for group in (of_pairs, of_runs))
-    return [c.verdict for c in complete(found, sd_pairs, sd_runs, None).values()]
+    found = compare_all({str(i): arm for i, arm in enumerate(arms)}, "0", PRIMARY)
+    return [c.verdict for c in found.values()]
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python benchmarks/always_on.py [--save] [scale=proxy ...]
 
-Every part is timed inside one trainer as it trains: what it takes in a step, or of its own period. Evaluations are not
-counted: they are part of the experiment. A tracker is a process of its own, which reads the run folder.
+Every part is timed inside one trainer while it trains: per step, or per its own period. Evaluations do not count:
+they are part of the experiment. A tracker is a process of its own, which reads the run folder.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ import torch
 from common import new_trainer
 from record import Row, bounded, record, wants_saving
 
-from moe_sweeps.config.compose import compose
 from moe_sweeps.data.prepare import prepared
-from moe_sweeps.hardware import keep_freed_memory
+from moe_sweeps.experiment.compose import compose
+from moe_sweeps.host.heap import keep_freed_memory
 from moe_sweeps.paths import resolve
 from moe_sweeps.sweep.grid import single
-from moe_sweeps.trainer import Trainer
-from moe_sweeps.worker import STATUS_SECONDS
+from moe_sweeps.training.heartbeat import STATUS_SECONDS
+from moe_sweeps.training.trainer import Trainer
 
 ROUNDS = 12  # of log_every steps
 SAVES, HEARTBEATS = 5, 50
@@ -56,16 +56,16 @@ def _shares(trainer: Trainer) -> dict[str, float]:
     monitor = _timed(trainer.monitor, MONITOR)
     journal = _timed(trainer.journal, ("add_step", "log_interval"))
     timer = _timed(trainer.timer, ("begin_step", "read_interval"))
-    health = _timed(trainer.health, ("add", "says_stop"))
+    collapse = _timed(trainer.collapse, ("add", "says_stop"))
     steps = [_step(trainer) for _ in range(ROUNDS * settings.log_every)]
-    inside = {name: sum(part) for name, part in (("monitoring", monitor), ("timing", timer), ("health", health))}
+    inside = {name: sum(part) for name, part in (("monitoring", monitor), ("timing", timer), ("health", collapse))}
     inside["logging"] = sum(journal) - sum(logged)
     training = sum(steps) - sum(inside.values())
     step = training / len(steps)
     shares = {name: seconds / training for name, seconds in inside.items()}
     saving = _seconds_of_saving(trainer)
     every = settings.checkpoint_every
-    shares["checkpoints"] = saving / (trainer.rhythm.seconds_between or (every or 1) * step)
+    shares["checkpoints"] = saving / (trainer.saver.schedule.seconds_between or (every or 1) * step)
     shares["heartbeats"] = _seconds_of_a_heartbeat(trainer) / STATUS_SECONDS
     return shares
 
@@ -90,7 +90,7 @@ def _timed(owner: object, names: tuple[str, ...]) -> list[float]:
 
 
 def _step(trainer: Trainer) -> float:
-    """Seconds of one step with everything that follows it, but for evaluations and checkpoints."""
+    """Seconds of one step with everything that follows it, except evaluations and checkpoints."""
     started = time.perf_counter()
     values = trainer._train_step()
     trainer.step += 1
@@ -102,7 +102,7 @@ def _seconds_of_saving(trainer: Trainer) -> float:
     """Of one checkpoint, with the wait for the disk."""
     seconds = []
     for _ in range(SAVES):
-        trainer._saved_step = None
+        trainer.saver.saved_step = None
         started = time.perf_counter()
         trainer.save()
         seconds.append(time.perf_counter() - started)

@@ -2,8 +2,8 @@
 
     python benchmarks/at_scale.py [--save]
 
-Each is a command in a process of its own, imports included. CPU seconds are held against the limits, because none of
-them waits for anything but one core. The rival of planning composes every combination by Hydra, as a stock Hydra sweep
+Each is a command in a process of its own, imports included. CPU seconds are held against the limits, because each
+of them is bound by one core. The rival of planning composes every combination by Hydra, as a stock Hydra sweep
 does; that is measured on a few and multiplied. Runs are frozen by the project's own code and then filled with the files
 that a finished run of 500 metric lines leaves.
 """
@@ -25,11 +25,12 @@ from record import Row, bounded, compared, record, wants_saving
 from results_frame import curve_text
 from start_up import timed
 
-from moe_sweeps.config.compose import register_schemas
-from moe_sweeps.files import write_json
+from moe_sweeps.experiment.fast_compose import register_schemas
+from moe_sweeps.host.files import write_json
 from moe_sweeps.paths import CONF
-from moe_sweeps.rundir import RunDir, State
-from moe_sweeps.sweep.plan import make_plan, write_manifest
+from moe_sweeps.records.rundir import RunDir, State
+from moe_sweeps.sweep.manifest import write_manifest
+from moe_sweeps.sweep.plan import make_plan
 
 COMMAND = [sys.executable, "-c", "import sys; from moe_sweeps.cli.manage import main; sys.exit(main())"]
 TABLES = [sys.executable, "-m", "moe_sweeps.cli.tables"]

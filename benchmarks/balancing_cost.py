@@ -4,7 +4,7 @@
 
 Single steps take turns, so that other work on the machine slows all alike; medians over the rounds, beside that of
 `none`. The step is cut into two micro-batches at least, because global scope counts in a forward pass of its own only
-then. `in the balancer` is the part of the steps that its observe and update take; the quantile's rounds are all there.
+then. `in the balancer` is the share of the steps spent in observe and update, with all rounds of the quantile.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from typing import Any
 import torch
 from common import new_trainer, wait
 
-from moe_sweeps.config.compose import compose
 from moe_sweeps.data.prepare import prepared
-from moe_sweeps.hardware import keep_freed_memory
+from moe_sweeps.experiment.compose import compose
+from moe_sweeps.host.heap import keep_freed_memory
 from moe_sweeps.paths import resolve
 from moe_sweeps.sweep.grid import single
-from moe_sweeps.trainer import Trainer
+from moe_sweeps.training.trainer import Trainer
 
 WARM_UP = 5  # the first steps are slower
 ARMS = {

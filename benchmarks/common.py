@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import torch
 
-from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.data.memmap import TokenData
-from moe_sweeps.freeze import freeze
-from moe_sweeps.hardware import resolve_device
-from moe_sweeps.trainer import Trainer
+from moe_sweeps.experiment.freeze import freeze
+from moe_sweeps.experiment.schema import RunConfig
+from moe_sweeps.host.hardware import resolve_device
+from moe_sweeps.training.trainer import Trainer
 
 
 class Silent:
-    """An observer that says nothing."""
+    """An observer that prints nothing."""
 
-    def logged(self, step: int, values: dict[str, float], tokens_per_second: float) -> None: ...
-    def alive(self, step: int) -> None: ...
+    def logged(self, step: int, values: dict[str, float], tokens_per_second: float) -> None:
+        """A line was logged; nothing to do."""
+
+    def alive(self, step: int) -> None:
+        """A step was taken; nothing to do."""
 
 
 def new_trainer(run: RunConfig, data: TokenData) -> Trainer:
@@ -24,6 +27,6 @@ def new_trainer(run: RunConfig, data: TokenData) -> Trainer:
 
 
 def wait(device: torch.device) -> None:
-    """Until the device has done what was asked of it."""
+    """Wait until the device has finished its queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

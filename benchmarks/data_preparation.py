@@ -57,6 +57,7 @@ def measure(source: str, root: Path, workers: int) -> None:
 
 
 def main() -> None:
+    """Measure each number of workers in a process of its own, and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megabytes", type=int, default=100)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])

@@ -23,8 +23,8 @@ from record import Row, record, wants_saving
 from results_frame import generate
 
 from moe_sweeps.config.groups import ModelConfig, MoEExpertsConfig, TrainerConfig
-from moe_sweeps.config.schema import validate
-from moe_sweeps.hardware import keep_freed_memory
+from moe_sweeps.experiment.schema import validate
+from moe_sweeps.host.heap import keep_freed_memory
 from moe_sweeps.model.transformer import build_model
 from moe_sweeps.results import load_curves, load_runs
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from moe_sweeps.config.frozen import from_dict
 from moe_sweeps.data.baselines import count_baselines
 from moe_sweeps.data.batches import window_count
 from moe_sweeps.data.prepare import prepared
+from moe_sweeps.experiment.frozen import from_dict
 from moe_sweeps.paths import resolve
-from moe_sweeps.rundir import RunDir
+from moe_sweeps.records.rundir import RunDir
 
 
 def main() -> None:

@@ -21,12 +21,12 @@ from typing import Any
 import torch
 from common import new_trainer
 
-from moe_sweeps.config.compose import compose
 from moe_sweeps.data.prepare import prepared
-from moe_sweeps.hardware import keep_freed_memory
+from moe_sweeps.experiment.compose import compose
+from moe_sweeps.host.heap import keep_freed_memory
 from moe_sweeps.paths import resolve
 from moe_sweeps.sweep.grid import single
-from moe_sweeps.trainer import Trainer
+from moe_sweeps.training.trainer import Trainer
 
 
 def main() -> None:

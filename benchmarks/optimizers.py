@@ -20,11 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from moe_sweeps.config.compose import compose
-from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.data.batches import TrainBatches
 from moe_sweeps.data.prepare import prepared
-from moe_sweeps.hardware import keep_freed_memory
+from moe_sweeps.experiment.compose import compose
+from moe_sweeps.experiment.schema import RunConfig
+from moe_sweeps.host.heap import keep_freed_memory
 from moe_sweeps.model.transformer import build_model
 from moe_sweeps.optim import ShampooConfig, state_bytes
 from moe_sweeps.optim.blocked import BlockedOptimizer
@@ -49,6 +49,7 @@ class Subject:
     optimizer_seconds: float = 0.0
 
     def step(self, batch: tuple[Tensor, Tensor]) -> None:
+        """One training step on `batch` (inputs_BS, targets_BS), timed in two parts."""
         started = time.perf_counter()
         self.model(*batch).loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.run.trainer.grad_clip)
@@ -90,6 +91,7 @@ def measure(overrides: list[str], times: int, rounds: int) -> None:
 
 
 def subject(run: RunConfig, vocab_size: int) -> Subject:
+    """A model with its optimizer; the parts of Shampoo's rule are timed."""
     model = build_model(run, vocab_size)
     groups = parameter_groups(model, run.lr_split, expected_roles(run.experts.is_moe))
     found = Subject(run, model, run.optimizer.build(groups))
@@ -102,6 +104,8 @@ def subject(run: RunConfig, vocab_size: int) -> Subject:
 
 
 def timed(method: Callable[..., Any], parts: dict[str, float], name: str) -> Callable[..., Any]:
+    """`method`, whose seconds are added to `parts[name]`."""
+
     def call(*args: Any) -> Any:
         started = time.perf_counter()
         result = method(*args)
@@ -112,7 +116,7 @@ def timed(method: Callable[..., Any], parts: dict[str, float], name: str) -> Cal
 
 
 def forget(one: Subject, rounds: int) -> None:
-    """Start the clocks again, for Shampoo in the middle of the second period that preconditions."""
+    """Reset the clocks; move Shampoo to the middle of the second period in which it preconditions."""
     one.model_seconds = one.optimizer_seconds = 0.0
     one.parts.clear()
     config = one.run.optimizer
@@ -121,6 +125,7 @@ def forget(one: Subject, rounds: int) -> None:
 
 
 def report(subjects: list[Subject], rounds: int, tokens: int) -> None:
+    """Print the table, and the parts of Shampoo's step."""
     model = sum(one.model_seconds for one in subjects) / len(subjects) / rounds
     base = model + subjects[0].optimizer_seconds / rounds
     print(f"\n{tokens} tokens a step; model {model * 1e3:.1f} ms; means over {rounds} steps")

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from moe_sweeps.files import write_json
-from moe_sweeps.hardware import available_cores
+from moe_sweeps.host.files import write_json
+from moe_sweeps.host.hardware import available_cores
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "numpy", "hydra-core", "pandas")
@@ -21,7 +21,7 @@ Row = dict[str, Any]
 
 
 def record(case: str, title: str, rows: Sequence[Row], *, threads: int, save: bool, note: str = "") -> Path | None:
-    """Print the rows, and with `save` keep them with machine, versions and date in place of older ones."""
+    """Print the rows; with `save` store them with machine, versions and date, replacing older ones."""
     content = {
         "case": case,
         "title": title,
@@ -46,7 +46,7 @@ def load(folder: Path = RESULTS) -> list[dict[str, Any]]:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, and the load of the last minute: above the number of cores, others wanted them, too."""
+    """Processor, cores, and the load of the last minute; a load above the number of cores means a busy machine."""
     return {"cpu": _cpu_name(), "cores": available_cores(), "system": platform.system(), "load": round(load_now(), 1)}
 
 

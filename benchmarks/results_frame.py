@@ -20,6 +20,8 @@ from typing import Any
 
 import yaml
 
+from moe_sweeps.records.genuine import arm_of, hash_of
+
 SECONDS, GIGABYTES = 10.0, 2.0
 
 
@@ -67,11 +69,13 @@ def measure(root: Path) -> dict[str, float]:
 def generate(root: Path, runs: int, lines: int) -> None:
     """Run folders as the worker leaves them, one in ten with a last line that a crash cut short."""
     for number in range(runs):
-        folder = root / f"proxy-aux-{number:012x}"
-        folder.mkdir(parents=True)
         config = _config(number)
+        form = {"seed": config["seed"], "number": number // 3}
+        folder = root / f"proxy-aux-{hash_of(form)}"
+        folder.mkdir(parents=True)
+        arm = arm_of(form, config["seed"], config["seed"])
         files: dict[str, Any] = {
-            "identity.json": {"version": 1, "run_id": f"{number:012x}", "arm": f"{number // 3:012x}"},
+            "identity.json": {"version": 1, "run_id": hash_of(form), "arm": arm, "canonical": form},
             "provenance.json": _provenance(),
             "status.json": {"state": "done", "attempt": 1, "step": lines, "total_steps": lines, "heartbeat": 1.8e9},
             "summary.json": {"val_loss": 4.5, "val_perplexity": 90.0, "val_accuracy": 0.25, "val_maxvio_global": 0.3,

@@ -1,4 +1,4 @@
-"""Tokens of skewed frequencies, on which routers pile up: for time_to_balance.py and tests/e2e/test_learning.py."""
+"""Tokens of skewed frequencies, which unbalance routers: for time_to_balance.py and tests/e2e/test_learning.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from moe_sweeps.data.memmap import TokenData
 
-# The run that learns from them.
+# The run that is trained on them.
 SKEWED = (
     "scale=smoke",
     "router.z_loss=0",

@@ -37,7 +37,7 @@ SACCT = """\
 echo 'JobID|State|NodeList'
 {squeue} --me --array --noheader --format='%i|%T|%N'
 """
-# As small as a job can be: no config to speak of, nothing imported.
+# The smallest possible job: one field of config, no imports.
 HYDRA_JOB = """\
 import hydra
 
@@ -51,7 +51,7 @@ job()
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Of one launcher: seconds by the clock, seconds of a processor, and calls of SLURM's commands."""
+    """What one launcher took: wall seconds, CPU seconds, and calls of SLURM's commands."""
 
     seconds: float
     cpu_seconds: float
@@ -59,6 +59,7 @@ class Measured:
     following: Counter[str]
 
     def row(self, name: str) -> str:
+        """The row of the Markdown table."""
         calls = ", ".join(f"{n} {command}" for command, n in sorted(self.submitting.items()))
         polls = ", ".join(f"{n} {command}" for command, n in sorted(self.following.items())) or "none"
         return f"| {name} | {self.seconds:.1f} | {self.cpu_seconds:.1f} | {calls} | {polls} |"
@@ -79,9 +80,11 @@ class CountedPath:
             (folder / name).chmod(0o755)
 
     def environment(self, **more: str) -> dict[str, str]:
+        """This environment with the counting commands first on its PATH, and `more` variables."""
         return os.environ | {"PATH": f"{self.folder}:{os.environ['PATH']}"} | more
 
     def counts(self) -> Counter[str]:
+        """Calls so far, by command."""
         return Counter(self._log.read_text().split())
 
 
@@ -100,6 +103,7 @@ class Ours:
         self.submitting = self.path.counts()
 
     def follow(self) -> subprocess.Popen[bytes]:
+        """Start `moe-sweeps watch`."""
         call = "import sys; from moe_sweeps.cli.manage import main; sys.exit(main())"
         watch = [sys.executable, "-c", call, "watch"]
         return subprocess.Popen(watch, env=self._environment, stdout=subprocess.DEVNULL)
@@ -128,6 +132,7 @@ class Hydra:
         self.submitting = Counter({"sbatch": self.path.counts()["sbatch"]})
 
     def follow(self) -> subprocess.Popen[bytes]:
+        """The submitting process, which polls by itself."""
         return self._process
 
 
@@ -176,7 +181,7 @@ def report(launchers: dict[str, Ours | Hydra], runs: int, minutes: float) -> Non
 
 
 def cpu_seconds_of(pid: int) -> float:
-    """What a process has used of a processor up to now, children that ended included."""
+    """CPU seconds of a process so far, with those of its children that ended."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return sum(int(field) for field in fields[11:15]) / TICKS
 

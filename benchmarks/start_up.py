@@ -2,9 +2,8 @@
 
     python benchmarks/start_up.py [--save]
 
-A run's first step is seen as the first line of its metrics (`trainer.log_every=1`), looked for every few milliseconds;
-its predecessor has ended when its status says so. The rival of a worker of a sweep is one that starts in an interpreter
-of its own.
+A run's first step is detected by the first line of its metrics (`trainer.log_every=1`), polled every few milliseconds;
+the end of its predecessor by its status. The rival of a sweep's worker is one that starts in an interpreter of its own.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ from statistics import median
 
 from record import Row, bounded, compared, record, wants_saving
 
-from moe_sweeps.config.compose import compose
-from moe_sweeps.freeze import freeze
+from moe_sweeps.experiment.compose import compose
+from moe_sweeps.experiment.freeze import freeze
 from moe_sweeps.paths import REPOSITORY
-from moe_sweeps.rundir import RunDir
+from moe_sweeps.records.rundir import RunDir
 from moe_sweeps.sweep.grid import single
 
 IMPORTS = ("moe_sweeps.cli.manage", "torch", "moe_sweeps.cli.train")
@@ -82,7 +81,7 @@ def _in_a_sweep(root: Path) -> list[Row]:
 def _fresh(runs: Path, seed: int) -> float:
     folder = freeze(compose(single([*RUN, f"seed={seed}", f"paths.runs={runs}"])), [], command="benchmark")
     started = time.time()
-    process = subprocess.Popen([sys.executable, "-m", "moe_sweeps.sweep.process", str(folder.path)])
+    process = subprocess.Popen([sys.executable, "-m", "moe_sweeps.launch.work", str(folder.path)])
     return _first_lines(process, runs, 1)[0][1] - started
 
 

@@ -3,8 +3,8 @@
     python benchmarks/step_vs_megatron.py [scale=proxy ...] [--rounds 40]
 
 On one thread. Single steps take turns, in an order that changes from round to round, so that other work on the machine
-slows both alike; medians over the rounds, and the median of the ratios of steps that stood beside each other. On a
-machine that is not quiet the fastest step of each says more.
+slows both alike; medians over the rounds, and the median of the ratios of neighbouring steps. On a busy machine the
+fastest step of each says more.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import torch
 from balancing_cost import WARM_UP, _in_turn
 from common import new_trainer
 
-from moe_sweeps.config.compose import compose
 from moe_sweeps.data.prepare import prepared
-from moe_sweeps.hardware import keep_freed_memory
+from moe_sweeps.experiment.compose import compose
+from moe_sweeps.host.heap import keep_freed_memory
 from moe_sweeps.paths import resolve
 from moe_sweeps.sweep.grid import single
-from moe_sweeps.trainer import Trainer
+from moe_sweeps.training.trainer import Trainer
 
 
 def main() -> None:

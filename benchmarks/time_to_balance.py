@@ -17,8 +17,8 @@ import torch
 from common import new_trainer
 from skewed import SKEWED, skewed_tokens
 
-from moe_sweeps.config.compose import compose
 from moe_sweeps.data.memmap import TokenData
+from moe_sweeps.experiment.compose import compose
 from moe_sweeps.sweep.grid import single
 
 BALANCED, WINDOW = 0.2, 5

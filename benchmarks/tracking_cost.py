@@ -2,9 +2,9 @@
 
     python benchmarks/tracking_cost.py [--save] [--rounds 2] [--silent] [scale=smoke ...]
 
-Per arm and round: what more than the run without a tracker of the same round took in training steps, by the clock and
-by seconds that the training thread computed (which other work on the machine disturbs less); and how long the worker
-took from the last step to its end, the median. --silent: also with a wandb server that never answers.
+Per arm and round: the extra time in training steps over the run without a tracker of the same round, in wall seconds
+and in CPU seconds of the training thread (which other work on the machine disturbs less); and the median time from the
+last step to the end of the worker. --silent: also with a wandb server that never answers.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from statistics import median
 import torch
 from record import Row, record, wants_saving
 
-from moe_sweeps.config.compose import compose
 from moe_sweeps.data.prepare import prepared
-from moe_sweeps.freeze import freeze
-from moe_sweeps.hardware import keep_freed_memory
+from moe_sweeps.experiment.compose import compose
+from moe_sweeps.experiment.freeze import freeze
+from moe_sweeps.host.heap import keep_freed_memory
 from moe_sweeps.paths import resolve
 from moe_sweeps.sweep.grid import single
-from moe_sweeps.worker import run_worker
+from moe_sweeps.training.worker import run_worker
 
 NOTE = "One number a round. The runs last some five seconds, in which wandb's process starts on the other core."
 SILENT = "a server that never answers"
@@ -90,7 +90,7 @@ def _row(name: str, rounds: list[dict[str, Cost]]) -> Row:
 
 
 def _each(shares: list[float]) -> str:
-    """Every round's: their spread is as wide as what a tracker costs."""
+    """The value of every round: their spread is as large as the cost of a tracker."""
     return ", ".join(f"{share:+.1%}" for share in shares)
 
 
@@ -108,7 +108,7 @@ def measure(root: Path, overrides: list[str], seed: int, tracking: list[str]) ->
 
 @contextmanager
 def silent_server() -> Iterator[str]:
-    """A server on this machine that takes every connection and never says a word."""
+    """A server on this machine that accepts every connection and never answers."""
     taken = []
     with socket.create_server(("127.0.0.1", 0)) as server:
 

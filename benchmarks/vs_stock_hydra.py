@@ -23,14 +23,15 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from record import Row, record, wants_saving
 
-from moe_sweeps.config.compose import compose, register_schemas
-from moe_sweeps.config.schema import RunConfig, validate
 from moe_sweeps.data.prepare import prepared
-from moe_sweeps.freeze import freeze
-from moe_sweeps.hardware import available_cores
+from moe_sweeps.experiment.compose import compose
+from moe_sweeps.experiment.fast_compose import register_schemas
+from moe_sweeps.experiment.freeze import freeze
+from moe_sweeps.experiment.schema import RunConfig, validate
+from moe_sweeps.host.hardware import available_cores
 from moe_sweeps.paths import CONF, REPOSITORY, resolve
-from moe_sweeps.rundir import RunDir
-from moe_sweeps.worker import run_worker
+from moe_sweeps.records.rundir import RunDir
+from moe_sweeps.training.worker import run_worker
 
 CANONICAL = ["balancer=aux,lossfree", "aux.coef=0.1,0.2,0.6", "seed=0,1,2"]
 TWELVE = ["balancer=aux", "aux.coef=0.1,0.2,0.4,0.6", "seed=0,1,2"]

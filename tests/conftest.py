@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from moe_sweeps.data.config import CorpusConfig
 from moe_sweeps.data.memmap import TokenData
 from moe_sweeps.data.prepare import prepared
+from moe_sweeps.paths import INSTALLED
+
+settings.register_profile("no clock", deadline=None)  # a busy machine is no counterexample
+settings.load_profile("no clock")
+
+
+def pytest_configure() -> None:
+    """The tests are those of the sources beside them, and of no copy that is installed elsewhere."""
+    if INSTALLED:
+        pytest.exit("moe_sweeps is installed without -e here. Run `make setup`, then the tests.", returncode=4)
+    _hear_signals()
+
+
+def _hear_signals() -> None:
+    """`nohup make test &` hands down ignored signals, which the processes under test would ignore, too."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -21,7 +42,9 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Prepared data that all tests and all pytest-xdist workers share."""
+    """Prepared data that all tests and all pytest-xdist workers share; MOE_SWEEPS_TEST_DATA: and all sessions."""
+    if kept := os.environ.get("MOE_SWEEPS_TEST_DATA"):
+        return Path(kept)
     base = tmp_path_factory.getbasetemp()
     return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "real"
 

@@ -7,30 +7,34 @@ from typing import Any
 
 import torch
 
-from moe_sweeps.balancing import AuxConfig, NoBalancerConfig
-from moe_sweeps.config import compose as composing
-from moe_sweeps.config.compose import compose
+from moe_sweeps.balancing import NoBalancerConfig
+from moe_sweeps.config.fork import ForkConfig
 from moe_sweeps.config.groups import (
+    AuxConfig,
     EngineConfig,
     LaunchConfig,
     ModelConfig,
     MoEExpertsConfig,
     TrainerConfig,
 )
-from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.config.search import SearchConfig
 from moe_sweeps.config.tracking import TrackingConfig
 from moe_sweeps.data.config import CorpusConfig
 from moe_sweeps.data.memmap import TokenData
-from moe_sweeps.freeze import freeze
+from moe_sweeps.experiment import compose as composing
+from moe_sweeps.experiment import fast_compose, options
+from moe_sweeps.experiment.compose import compose
+from moe_sweeps.experiment.freeze import freeze
+from moe_sweeps.experiment.schema import RunConfig
 from moe_sweeps.model.router import TopkSoftmaxConfig
+from moe_sweeps.model.transformer import Transformer
 from moe_sweeps.optim.build import AdamWConfig
 from moe_sweeps.optim.lr_split import MatchedConfig
 from moe_sweeps.optim.schedule import OneCycleCosineConfig
-from moe_sweeps.rundir import RunDir
+from moe_sweeps.records.rundir import RunDir
 from moe_sweeps.sweep.comparing import without_clock
 from moe_sweeps.sweep.grid import single
-from moe_sweeps.trainer import Trainer
+from moe_sweeps.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 # A run of about a second, for tests of the machinery around training.
@@ -75,16 +79,26 @@ def make_run(**overrides: Any) -> RunConfig:
         "tracking": TrackingConfig(),
         "launch": LaunchConfig(),
         "search": SearchConfig(),
+        "fork": ForkConfig(),
     }
     return RunConfig(**(components | overrides))
 
 
+def with_gains(model: Transformer) -> Transformer:
+    """The model with QK-norm gains that differ from 1 and from each other, so that a swapped or forgotten one shows."""
+    generator = torch.Generator().manual_seed(3)
+    for name, param in model.named_parameters():
+        if "qk_norm" in name:
+            param.data.uniform_(0.5, 1.5, generator=generator)
+    return model
+
+
 def forget_compositions() -> None:
     """For tests that change conf/ or the registry: what was composed before counts no more."""
-    for cached in (composing.options, composing.schema_of, composing.former_names):
-        cached.cache_clear()
-    for composed in (composing._root, composing._composed, composing._option, composing._typed_value):
-        composed.cache_clear()
+    for module in (options, fast_compose, composing):
+        for cached in vars(module).values():
+            if hasattr(cached, "cache_clear") and cached.__module__ == module.__name__:
+                cached.cache_clear()
 
 
 class Silent:

@@ -6,12 +6,11 @@ import pytest
 import torch
 from helpers import CPU, compose_run
 
-from moe_sweeps.balancing import Balancer
-from moe_sweeps.config.schema import RunConfig
-from moe_sweeps.engines.build import build_model
+from moe_sweeps.balancing import Balancer, build_balancer
+from moe_sweeps.engines.build import build_engine_model
 from moe_sweeps.engines.megatron.shim import installed_version
+from moe_sweeps.experiment.schema import RunConfig
 from moe_sweeps.model.transformer import Transformer
-from moe_sweeps.trainer import build_balancer
 
 needs_megatron = pytest.mark.skipif(
     installed_version() is None, reason="megatron-core is not installed: pip install -e '.[megatron]'"
@@ -24,7 +23,7 @@ def both(*line: str) -> dict[str, tuple[RunConfig, Transformer, Balancer]]:
     found = {}
     for engine in ("native", "megatron"):
         run = compose_run(f"engine={engine}", *line)
-        found[engine] = run, build_model(run, VOCAB, 0, CPU), build_balancer(run)
+        found[engine] = run, build_engine_model(run, VOCAB, 0, CPU), build_balancer(run)
     return found
 
 

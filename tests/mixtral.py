@@ -1,14 +1,14 @@
-"""Our model as Hugging Face's MixtralForCausalLM: the same shape, the same weights."""
+"""Our model as Hugging Face's Mixtral, or with QK-norm as its Qwen3-MoE: the same shape, the same weights."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from torch import Tensor
-from transformers import MixtralConfig, MixtralForCausalLM
+from transformers import MixtralConfig, MixtralForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from moe_sweeps.config.groups import MoEExpertsConfig
-from moe_sweeps.config.schema import RunConfig
+from moe_sweeps.experiment.schema import RunConfig
 from moe_sweeps.model.transformer import Transformer
 
 
@@ -37,13 +37,41 @@ def as_mixtral(ours: Transformer, run: RunConfig, vocab_size: int) -> MixtralFor
     return mixtral
 
 
+def as_qwen3_moe(ours: Transformer, run: RunConfig, vocab_size: int) -> Qwen3MoeForCausalLM:
+    """A Qwen3MoeForCausalLM of the same shape with copies of the same weights; it normalises queries and keys."""
+    experts = run.experts
+    assert isinstance(experts, MoEExpertsConfig)
+    config = Qwen3MoeConfig(
+        vocab_size=vocab_size,
+        hidden_size=run.model.width,
+        moe_intermediate_size=experts.ffn_hidden,
+        num_hidden_layers=run.model.layers,
+        num_attention_heads=run.model.heads,
+        num_key_value_heads=run.model.heads,
+        num_experts=experts.num_experts,
+        num_experts_per_tok=experts.top_k,
+        norm_topk_prob=True,
+        max_position_embeddings=run.trainer.seq_len,
+        rms_norm_eps=run.model.norm_eps,
+        rope_parameters={"rope_type": "default", "rope_theta": run.model.rope_theta},
+        tie_word_embeddings=True,
+        use_cache=False,
+    )
+    qwen = Qwen3MoeForCausalLM(config)
+    missing, unexpected = qwen.load_state_dict(mixtral_weights(ours.state_dict()), strict=False)
+    assert (missing, unexpected) == (["lm_head.weight"], [])
+    return qwen
+
+
 def mixtral_weights(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our tensors (or their gradients) under Mixtral's names; the tied head is left out."""
+    """Our tensors (or their gradients) under the names of Mixtral and Qwen3-MoE; the tied head is left out."""
     renamed = {
         "embedding.": "model.embed_tokens.",
         "final_norm.": "model.norm.",
         "attention_norm.": "input_layernorm.",
         "ffn_norm.": "post_attention_layernorm.",
+        "attention.qk_norm.query_norm.": "self_attn.q_norm.",
+        "attention.qk_norm.key_norm.": "self_attn.k_norm.",
         "attention.out_DD": "self_attn.o_proj.weight",
         "moe.router.weight_ED": "mlp.gate.weight",
         "moe.experts.up_EHD": "mlp.experts.gate_up_proj",

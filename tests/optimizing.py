@@ -7,17 +7,23 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from moe_sweeps.optim import AdamWConfig, MuonConfig, OptimizerConfig, ShampooConfig, SoapConfig
+from moe_sweeps.config.registry import REGISTRY
+from moe_sweeps.optim import OptimizerConfig
 from moe_sweeps.optim.groups import ParamGroup, role_of
 from moe_sweeps.optim.lr_split import Role
 
-# Each optimizer in a setting that reaches all of its stages within a few steps.
-EVERY_OPTIMIZER: list[OptimizerConfig] = [
-    AdamWConfig(),
-    ShampooConfig(precondition_frequency=3),
-    MuonConfig(),
-    SoapConfig(precondition_frequency=2),
-]
+# What lets an optimizer reach all of its stages within a few steps.
+_SOON: dict[str, dict[str, int]] = {"shampoo": {"precondition_frequency": 3}, "soap": {"precondition_frequency": 2}}
+
+
+def soon(kind: str) -> OptimizerConfig:
+    """The registered optimizer `kind` in a setting that reaches all of its stages within a few steps."""
+    config = REGISTRY["optimizer"][kind](**_SOON.get(kind, {}))  # type: ignore[arg-type]
+    assert isinstance(config, OptimizerConfig)
+    return config
+
+
+EVERY_OPTIMIZER = [soon(kind) for kind in REGISTRY["optimizer"]]
 
 
 def kind_of(config: OptimizerConfig) -> str:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from moe_sweeps.paths import REPOSITORY
 
@@ -36,6 +37,15 @@ def start(*arguments: str, repository: Path = REPOSITORY) -> subprocess.Popen[st
     return subprocess.Popen(line, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
 
 
+def press_ctrl_c_until_it_ends(process: subprocess.Popen[Any], seconds: float = 240) -> None:
+    """SIGINT to the whole process group, as a terminal sends it, twenty times a second."""
+    deadline = time.monotonic() + seconds
+    while process.poll() is None:
+        assert time.monotonic() < deadline, "it did not end"
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.05)
+
+
 def kill_everything(runs: Path) -> int:
     """SIGKILL to every other process whose runs folder is `runs`; returns how many there were."""
     mark = f"MOE_SWEEPS_RUNS={runs}\0".encode()
@@ -50,7 +60,7 @@ def kill_everything(runs: Path) -> int:
     return killed
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 90) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST_SHOWN = 200  # characters of a value in a message
+
 
 class MoeSweepsError(Exception):
     """Base of every error that is shown to the user as a message instead of a traceback."""
@@ -19,6 +21,13 @@ class ConfigError(MoeSweepsError):
     def __init__(self, field: str, value: object, rule: str, fix: str) -> None:
         self.field, self.value, self.rule, self.fix = field, value, rule, fix
         super().__init__(f"{field}={_show(value)} is refused: {rule}. {fix}")
+
+
+def key_refused(field: str) -> ConfigError:
+    """The error about an API key in a setting; it does not show the key."""
+    rule = "it holds an API key, which would stand in config.yaml for everybody to read"
+    fix = "Export the key where you start runs: their processes, SLURM's too, inherit it."
+    return ConfigError(field, "***", rule, fix)
 
 
 class RunFolderError(MoeSweepsError):
@@ -36,8 +45,19 @@ class DiskFull(MoeSweepsError):
         self.folder, self.needed, self.free = folder, needed, free
         super().__init__(
             f"the disk or the quota is full: {folder} needs {needed:,} bytes and {free:,} are free. "
-            "Free some space and type the same line again: the run goes on from its last checkpoint."
+            "Free some space and type the same line again: the run resumes from its last checkpoint."
         )
+
+
+class LockRefused(MoeSweepsError):
+    """The file system, or this user's permissions, do not allow a lock. The message says what to do."""
+
+
+class NotWritable(MoeSweepsError):
+    """This user lacks permission to write, or read, a file. The message names the path, its owner and a remedy."""
+
+    def __init__(self, path: object, owner: str, reason: str, fix: str) -> None:
+        super().__init__(f"{path} (owner: {owner}) is closed to you: {reason}. {fix}")
 
 
 class DataError(MoeSweepsError):
@@ -53,11 +73,11 @@ class Diverged(MoeSweepsError):
 
 
 class Interrupted(MoeSweepsError):
-    """The run was asked to stop; its state was saved and it can go on later."""
+    """The run was asked to stop. Its state was saved, so that it can resume."""
 
 
 class Paused(Interrupted):
-    """The run reached `trainer.stop_at` and was evaluated there; it goes on when that is raised."""
+    """The run reached `trainer.stop_at` and was evaluated there. It resumes when that is raised."""
 
 
 def nearest(word: str, valid: Iterable[str]) -> str | None:
@@ -67,9 +87,11 @@ def nearest(word: str, valid: Iterable[str]) -> str | None:
 
 
 def _show(value: object) -> str:
-    return "null" if value is None else str(value)
+    """A value in a message: the beginning of a long one."""
+    text = "null" if value is None else str(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, in one line."""
+    """The first line of an error's message; its type if it has none."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

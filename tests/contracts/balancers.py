@@ -16,7 +16,7 @@ from torch import Tensor
 
 from moe_sweeps.balancing import Balancer
 from moe_sweeps.config.groups import ExpertBackend, MoEExpertsConfig
-from moe_sweeps.config.schema import RunConfig
+from moe_sweeps.experiment.schema import RunConfig
 from moe_sweeps.model.moe import Experts, MoE
 from moe_sweeps.model.router import Router, Routing, count_picks
 from moe_sweeps.model.transformer import build_model

@@ -10,11 +10,11 @@ from helpers import compose_run, make_run
 from omegaconf import OmegaConf
 
 from moe_sweeps.balancing import AuxBalancerConfig
-from moe_sweeps.config.compose import option_file, option_help
-from moe_sweeps.config.frozen import from_dict, to_dict
 from moe_sweeps.config.groups import TrainerConfig
-from moe_sweeps.config.registry import REGISTRY
-from moe_sweeps.identity import run_id
+from moe_sweeps.config.registry import REGISTRY, doc_of
+from moe_sweeps.experiment.frozen import from_dict, to_dict
+from moe_sweeps.experiment.identity import run_id
+from moe_sweeps.experiment.options import option_file, option_help
 
 # What an option does not work without.
 NEEDS = {("data", "text"): ["data.files=README.md"]}
@@ -30,6 +30,12 @@ def composes_and_survives_freezing(group: str, option: str) -> None:
 def file_is_short_and_says_when_to_use_it(group: str, option: str) -> None:
     assert len(option_file(group, option).read_text().splitlines()) < 25
     assert option_help(group, option).startswith("Use ")
+
+
+def every_knob_is_documented(group: str, kind: str) -> None:
+    cls = REGISTRY[group][kind]
+    silent = [f.name for f in dataclasses.fields(cls) if f.name != "kind" and not doc_of(cls, f.name).strip()]
+    assert silent == [], f"knobs of {cls.__qualname__} without doc=...: {silent}"
 
 
 def every_knob_is_active_infrastructure_or_unread(group: str, kind: str) -> None:

@@ -8,9 +8,9 @@ import pytest
 import torch
 from helpers import never, records, trainer, without_times
 
-from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.data.memmap import TokenData
 from moe_sweeps.errors import Interrupted
+from moe_sweeps.experiment.schema import RunConfig
 
 
 def stopped_and_resumed_is_bit_identical(run: RunConfig, data: TokenData, folders: Path) -> None:

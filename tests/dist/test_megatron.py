@@ -15,19 +15,22 @@ from helpers import CPU, TINY, Silent, compose_run
 from megatron_helpers import needs_megatron
 from torch import Tensor
 
-from moe_sweeps.config.schema import RunConfig
+from moe_sweeps.experiment.schema import RunConfig
 from moe_sweeps.data.memmap import TokenData
-from moe_sweeps.distributed import ALONE, Ranks
+from moe_sweeps.distributed.ranks import ALONE, Ranks
 from moe_sweeps.engines.megatron.model import MegatronTransformer
-from moe_sweeps.freeze import freeze
+from moe_sweeps.experiment.freeze import freeze
 from moe_sweeps.model.transformer import weights_digest
-from moe_sweeps.rundir import RunDir
-from moe_sweeps.trainer import Trainer
+from moe_sweeps.records.rundir import RunDir
+from moe_sweeps.training.trainer import Trainer
 
 pytestmark = needs_megatron
 STEPS = 3
 LINE = (*TINY, "engine=megatron", "trainer.batch_size=8", "trainer.micro_batch_size=2", "aux.coef=1")
-ARMS = [["router=sigmoid", "balancer=lossfree"], ["router=topk_softmax", "balancer=aux", "lr_split=batch_fraction"]]
+ARMS = [
+    ["router=sigmoid", "balancer=lossfree"],
+    ["router=topk_softmax", "balancer=aux", "lr_split=batch_fraction", "model.qk_norm=true"],
+]
 SHARED = "engine.expert_parallel=2"
 Job = tuple[RunConfig, Path]
 

@@ -13,7 +13,7 @@ from dist.processes import run_on_ranks
 from optimizing import EVERY_OPTIMIZER, group_by_role, parameter
 from torch import Tensor, nn
 
-from moe_sweeps.distributed import ALONE, Ranks
+from moe_sweeps.distributed.ranks import ALONE, Ranks
 from moe_sweeps.optim import OptimizerConfig, ShampooConfig
 from moe_sweeps.optim.roots import inverse_roots
 

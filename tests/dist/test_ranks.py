@@ -7,22 +7,22 @@ from typing import Any
 import torch
 from dist.processes import RankError, run_on_ranks
 
-from moe_sweeps.distributed import Ranks
+from moe_sweeps.distributed.ranks import Ranks
 from moe_sweeps.errors import RunFolderError
 
 
 def messages(ranks: Ranks) -> dict[str, Any]:
     own = torch.tensor([[2**40 + ranks.rank, ranks.rank]])
-    told = (ranks.told_failure(), ranks.any(False), ranks.tell_failure(f"by {ranks.rank}") if ranks.rank == 1 else None)
-    ranks.meet()
+    told = (ranks.first_failure(), ranks.any(False), ranks.report_failure(f"by {ranks.rank}") if ranks.rank == 1 else None)
+    ranks.barrier()
     return {
-        "sum": ranks.sum({"n": own, "x": torch.tensor(0.25 * ranks.rank)}),
+        "sum": ranks.all_reduce({"n": own, "x": torch.tensor(0.25 * ranks.rank)}),
         "mean": ranks.mean({"x": torch.tensor([1.0 * ranks.rank])})["x"],
-        "first": ranks.from_first(own),
+        "first": ranks.broadcast(own),
         "all": ranks.gather(own),
         "any": (ranks.any(ranks.rank == 1), ranks.any(False), *ranks.any_of_each(ranks.rank == 0, False)),
-        "word": ranks.word_of_first("name", f"word of {ranks.rank}"),
-        "told": (*told, ranks.told_failure(), ranks.tell_failure("later")),
+        "word": ranks.broadcast_text("name", f"word of {ranks.rank}"),
+        "told": (*told, ranks.first_failure(), ranks.report_failure("later")),
     }
 
 

@@ -19,15 +19,15 @@ from helpers import CPU, compose_run, make_run
 from torch import Tensor, nn
 
 from moe_sweeps.config.groups import EngineConfig, Parallel
-from moe_sweeps.config.schema import problems
+from moe_sweeps.experiment.schema import problems
 from moe_sweeps.data.memmap import TokenData
-from moe_sweeps.distributed import ALONE, Ranks
+from moe_sweeps.distributed.ranks import ALONE, Ranks
 from moe_sweeps.errors import ConfigError
 from moe_sweeps.model.transformer import build_model, weights_digest
 from moe_sweeps.optim.build import state_bytes
-from moe_sweeps.rundir import RunDir
-from moe_sweeps.sharding import is_part, own_part, own_rows, part_of, shard, total_norm, whole
-from moe_sweeps.trainer import Trainer
+from moe_sweeps.records.rundir import RunDir
+from moe_sweeps.distributed.sharding import is_part, own_part, own_rows, part_of, shard, total_norm, whole
+from moe_sweeps.training.trainer import Trainer
 
 FSDP = "engine.parallel=fsdp"
 # Nine validation windows in batches of four: one of two processes has one batch, the other two.
@@ -179,7 +179,7 @@ def states(ranks: Ranks, work: list[Job], data: Path) -> list[Any]:
             trainer._train_step()
             trainer.step += 1
         digest = RunDir(job[1]).provenance()["pairing"]["initial_weights"]
-        found.append((digest, trainer.state_dict()))
+        found.append((digest, trainer.saver.state_dict(trainer.step)))
     return found
 
 

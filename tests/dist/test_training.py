@@ -14,7 +14,7 @@ from dist.training import Job, jobs, made, some_steps
 from torch import Tensor
 
 from moe_sweeps.data.memmap import TokenData
-from moe_sweeps.distributed import ALONE, Ranks
+from moe_sweeps.distributed.ranks import ALONE, Ranks
 
 ARMS = [
     ["balancer=aux", "aux.scope=sequence"],
@@ -97,7 +97,7 @@ def bias_after_one_step(ranks: Ranks, work: list[Job], data: Path) -> Tensor:
 
 
 def test_the_talk_s_bias_follows_the_first_process(folders: Path, real_data: TokenData) -> None:
-    """Updated at every micro-step from the first rank's counts (definitions.md, section 6), the same everywhere."""
+    """Updated at every micro-step from the first rank's counts (docs/definitions.md, section 6), the same everywhere."""
     line = ["balancer=lossfree", "balancer.update_every=micro_step", "balancer.bias_on=logits", "balancer.rate=0.05"]
     ours = made(ALONE, jobs(folders, "one", [*line, "trainer.batch_size=4"])[0], real_data.folder)
     whole = made(ALONE, jobs(folders, "whole", line)[0], real_data.folder)

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,18 @@ import pytest
 import torch
 from dist.processes import environment, run_on_ranks
 from helpers import TINY, compose_run, records, without_times
+from processes import wait_until
 
-from moe_sweeps.checkpoint import Checkpoints
+from moe_sweeps.training.checkpoint import Checkpoints
 from moe_sweeps.cli.train import main
 from moe_sweeps.data.memmap import TokenData
-from moe_sweeps.distributed import Ranks
+from moe_sweeps.distributed.ranks import Ranks
 from moe_sweeps.errors import RunBusyError
-from moe_sweeps.freeze import freeze
+from moe_sweeps.experiment.freeze import freeze
 from moe_sweeps.paths import REPOSITORY
-from moe_sweeps.rundir import RunDir, State
-from moe_sweeps.trainer import Trainer
-from moe_sweeps.worker import STATUS_SECONDS, run_worker
+from moe_sweeps.records.rundir import RunDir, State
+from moe_sweeps.training.trainer import Trainer
+from moe_sweeps.training.worker import run_worker
 
 # Draws random numbers, so that the stream of every process counts.
 LINE = [
@@ -67,8 +67,11 @@ def killed_on_the_last_rank(ranks: Ranks, folder: Path) -> State:
 
 def cancelled_from_outside(ranks: Ranks, folder: Path) -> State:
     def cancel() -> None:
-        RunDir(folder).request_cancel()
-        time.sleep(1.5 * STATUS_SECONDS)  # the first process looks for requests at its heartbeats
+        run = RunDir(folder)
+        run.request_cancel()
+        for _ in range(2):  # the first process looks for requests at its heartbeats; one may be on its way
+            before = run.status().heartbeat
+            wait_until(lambda last=before: run.status().heartbeat != last)  # type: ignore[misc]
 
     if ranks.is_first:
         at_step(3, cancel)
@@ -157,7 +160,7 @@ def test_a_checkpoint_of_a_sharded_model_is_one_of_replicas(folders: Path, real_
 def test_a_run_goes_on_with_as_many_processes(folders: Path, real_data: TokenData) -> None:
     folder = frozen()
     assert run_on_ranks(stopped_on_the_last_rank, 2, folder.path) == [State.preempted] * 2
-    rule = r"processes=1 is refused: the run was begun with 2.*Start it with 2"
+    rule = r"processes=1 is refused: the run was started with 2.*Use 2, or move"
     with pytest.raises(Exception, match=rule):
         run_worker(folder)
 
@@ -181,7 +184,7 @@ def test_a_run_in_other_hands_is_left_alone(folders: Path, real_data: TokenData)
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (["-m", *TINY], "rank 1 of 2: error: -m starts processes of its own"),
+        (["-m", *TINY], "rank 1 of 2: error: -m starts its own processes"),
         ([*TINY, "trainer.micro_batch_size=4"], "trainer.batch_size=4 is refused: 2 processes with micro-batches of 4"),
     ],
     ids=["sweep", "uneven"],

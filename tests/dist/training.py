@@ -8,13 +8,13 @@ from typing import Any
 from helpers import CPU, TINY, Silent, compose_run
 from torch import Tensor
 
-from moe_sweeps.config.schema import RunConfig
+from moe_sweeps.experiment.schema import RunConfig
 from moe_sweeps.data.memmap import TokenData
-from moe_sweeps.distributed import Ranks
-from moe_sweeps.freeze import freeze
-from moe_sweeps.rundir import RunDir
-from moe_sweeps.sharding import whole
-from moe_sweeps.trainer import Trainer
+from moe_sweeps.distributed.ranks import Ranks
+from moe_sweeps.experiment.freeze import freeze
+from moe_sweeps.records.rundir import RunDir
+from moe_sweeps.distributed.sharding import whole
+from moe_sweeps.training.trainer import Trainer
 
 STEPS = 4
 LINE = (*TINY, "trainer.batch_size=8", "trainer.micro_batch_size=2", "aux.coef=1")

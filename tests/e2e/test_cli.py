@@ -6,16 +6,19 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from helpers import TINY, compose_run
-from processes import start, train, wait_until
+from processes import command, press_ctrl_c_until_it_ends, start, train, wait_until
 
-from moe_sweeps.freeze import freeze
-from moe_sweeps.rundir import RunDir, State
+from moe_sweeps.experiment.freeze import freeze
+from moe_sweeps.paths import REPOSITORY, TABLES
+from moe_sweeps.records.rundir import RunDir, State
 
 pytestmark = pytest.mark.usefixtures("real_data")
 DEMO = ["-m", "balancer=aux,lossfree", "aux.coef=0.1,0.2,0.6", *TINY]
@@ -82,53 +85,74 @@ def test_a_mistake_is_one_message_and_exit_code_2(folders: Path, line: list[str]
 
 
 def test_a_failing_run_does_not_end_the_others(folders: Path) -> None:
-    """One run's metrics are damaged, so its worker fails; the others finish, and the failure is in plain sight."""
+    """One run cannot save its state, so its worker fails; the others finish, and the failure is in plain sight."""
     damaged = freeze(compose_run(*TINY, "seed=1"), [], command="test")
-    (damaged.path / "metrics.jsonl").write_text("garbage\n")
+    (damaged.checkpoints / "step-00000005.pt").mkdir()
     done = train("-m", *TINY, "seed=0,1,2")
     assert done.returncode == 1, done.stdout + done.stderr
     states = {f.config()["seed"]: f.status().state for f in RunDir.all(folders)}
     assert states == {0: State.done, 1: State.failed, 2: State.done}
-    assert "RunFolderError" in done.stdout
-    assert "has a line that is not JSON: 'garbage" in done.stdout
-    assert "RunFolderError" in (damaged.path / "traceback.txt").read_text()
+    assert "IsADirectoryError" in done.stdout
+    assert "IsADirectoryError" in (damaged.path / "traceback.txt").read_text()
     assert re.search(r"1 failed", done.stdout)
 
 
-def test_ctrl_c_twice_and_the_same_line_again(folders: Path) -> None:
-    """Ctrl-C reaches the whole process group, as in a terminal; an impatient second one loses nothing."""
+def test_ctrl_c_again_and_again_and_the_same_line(folders: Path) -> None:
+    """Ctrl-C reaches the whole process group, as in a terminal; impatient further ones lose nothing."""
     line = ["-m", *TINY, "seed=0,1", "trainer.steps=400", "trainer.checkpoint_every=1000", "launch.workers=2"]
     process = start(*line)
     wait_until(lambda: sum(_lines(f) for f in RunDir.all(folders)) > 20)
-    for _ in range(2):
-        os.killpg(process.pid, signal.SIGINT)
-        time.sleep(0.05)
-    _, errors = process.communicate(timeout=60)
+    press_ctrl_c_until_it_ends(process)
+    _, errors = process.communicate(timeout=240)
     assert "Traceback" not in errors
     assert process.returncode == 130
-    assert "the same line typed again goes on" in errors
+    assert "run the same command again to resume" in errors
     stopped = [f.status() for f in RunDir.all(folders)]
     assert {s.state for s in stopped} <= {State.preempted, State.planned}
     assert any(0 < s.step < 400 for s in stopped)
     again = train(*line)
     assert again.returncode == 0, again.stderr
-    assert "go on from where they stopped" in again.stdout
+    assert "resume from their checkpoints" in again.stdout
     assert [f.status().state for f in RunDir.all(folders)] == [State.done] * 2
     for folder in RunDir.all(folders):
         steps = [r["step"] for r in _records(folder) if r["split"] == "train"]
         assert steps == list(range(4, 401, 4))
 
 
+@pytest.mark.parametrize("after", [0.05, 0.3, 1.0])
+@pytest.mark.parametrize("line", [["train.py", "-m", *TINY, "seed=0,1"], ["-m", "moe_sweeps", "plan", *TINY]])
+def test_ctrl_c_before_anything_is_trained(folders: Path, tmp_path: Path, line: list[str], after: float) -> None:
+    """While modules are imported, or a plan is made. Python says on stderr what it has imported."""
+    said = tmp_path / "stderr"
+    with said.open("wb") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-X", "importtime", *line], stdout=errors, stderr=errors, start_new_session=True,
+            cwd=REPOSITORY,
+        )  # fmt: skip
+    wait_until(lambda: "moe_sweeps.host.program" in said.read_text())
+    time.sleep(after)
+    press_ctrl_c_until_it_ends(process)
+    assert "Traceback" not in said.read_text()
+    assert process.returncode == 130
+    assert said.read_text().count("stopped") == 1
+
+
 def test_two_shells_train_every_run_once(folders: Path) -> None:
     """Started at the same moment: one trains, the other follows, and both end with the table."""
     line = ["-m", *TINY, "seed=0,1,2"]
-    both = [start(*line) for _ in "ab"]
+    held = freeze(compose_run(*TINY, "seed=2"), [], command="test")
+    logs = [folders.with_name(f"shell-{name}") for name in "ab"]
+    both = []
+    with held.lock():  # the first is not over before the other is there
+        for log in logs:
+            with log.open("w") as out:
+                both.append(subprocess.Popen(command(*line), stdout=out, stderr=out, start_new_session=True))
+        wait_until(lambda: any("following it" in log.read_text() for log in logs))
     said = []
-    for process in both:
-        output, errors = process.communicate(timeout=240)
-        assert process.returncode == 0, errors
-        assert "runs 3 done of 3" in output
-        said.append("another process runs this sweep; following it" in output)
+    for process, log in zip(both, logs, strict=True):
+        assert process.wait(240) == 0, log.read_text()
+        assert "runs 3 done of 3" in log.read_text()
+        said.append("another process runs this sweep; following it" in log.read_text())
     assert sorted(said) == [False, True]
     assert [f.status().state for f in RunDir.all(folders)] == [State.done] * 3
     assert attempts(folders) == [1] * 3
@@ -137,17 +161,23 @@ def test_two_shells_train_every_run_once(folders: Path) -> None:
 def test_a_follower_takes_over_when_the_driver_is_killed(folders: Path) -> None:
     """Its worker goes on without it, and is neither disturbed nor doubled."""
     line = ["-m", *TINY, "seed=0,1", "trainer.steps=300", "launch.workers=1"]
-    driver = start(*line)
-    wait_until(lambda: any(_lines(f) > 5 for f in RunDir.all(folders)))
-    follower = start(*line)
-    assert follower.stdout is not None
-    said = iter(follower.stdout.readline, "")
-    assert any("following it" in sentence for sentence in said)
-    driver.kill()
-    driver.communicate()
+    held = freeze(compose_run(*TINY, "trainer.steps=300", "seed=1"), [], command="test")
+    with held.lock():  # the driver is not over before it is killed
+        driver = start(*line)
+        wait_until(lambda: any(_lines(f) > 5 for f in RunDir.all(folders)))
+        (worker,) = (f.status().pid for f in RunDir.all(folders) if f.status().attempt)
+        assert worker
+        os.kill(worker, signal.SIGSTOP)  # nor is its worker
+        follower = start(*line)
+        assert follower.stdout is not None
+        said = iter(follower.stdout.readline, "")
+        assert any("following it" in sentence for sentence in said)
+        driver.kill()
+        driver.communicate()
+        os.kill(worker, signal.SIGCONT)
     output, errors = follower.communicate(timeout=240)
     assert follower.returncode == 0, errors
-    assert "the process that ran this sweep is gone; going on here" in output
+    assert "the process that ran this sweep is gone; resuming here" in output
     assert [f.status().state for f in RunDir.all(folders)] == [State.done] * 2
     assert attempts(folders) == [1] * 2
 
@@ -158,7 +188,7 @@ def test_a_run_whose_worker_keeps_dying_is_given_up(folders: Path) -> None:
     for attempt in (1, 2):
         wait_until(lambda n=attempt: _is_training(RunDir.all(folders), n))  # type: ignore[misc]
         os.kill(RunDir.all(folders)[0].status().pid or 0, signal.SIGKILL)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=240)
     assert process.returncode == 1
     assert "running (attempt 2)" in output
     assert "failed: 1 run, died: SIGKILL" in output
@@ -188,3 +218,59 @@ def _is_training(folders: list[RunDir], attempt: int) -> bool:
 def _lines(folder: RunDir) -> int:
     path = folder.path / "metrics.jsonl"
     return path.read_text().count("\n") if path.exists() else 0
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Path:
+    """Eighty documents, and beside them what a notebook and a data set leave there."""
+    folder = tmp_path / "web"
+    (folder / ".ipynb_checkpoints").mkdir(parents=True)
+    records = [json.dumps({"text": " ".join(f"word{(7 * i + j) % 101}" for j in range(60))}) for i in range(80)]
+    for name in ("a.jsonl", ".ipynb_checkpoints/a-checkpoint.jsonl"):
+        (folder / name).write_text("\n".join(records))
+    (folder / "README.md").write_text("# A data set")
+    return folder
+
+
+def test_only_text_is_read_and_plan_and_log_say_so(
+    folders: Path, web: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOE_SWEEPS_DATA", str(tmp_path / "data"))
+    line = [*TINY, "data=text", "data.vocab_size=50304", "data.val_fraction=0.2"]
+    done = train("-m", *line, f"data.files={web}/")
+    assert done.returncode == 0, done.stdout + done.stderr
+    [folder] = RunDir.all(folders)
+    for text in (done.stdout, folder.log.read_text()):
+        assert f"text: 1 file, 0.0 MB, from {web}" in text
+        assert "passed over: 2 files; hidden: 1 (.ipynb_checkpoints/a-checkpoint.jsonl)" in text
+        assert "cards and licences: 1 (README.md)" in text
+        assert "duplicates" not in text
+    refused = train("-m", *line, f"data.files={web}/nowhere")
+    assert refused.returncode == 2
+    assert f"{web}/nowhere matches no file" in refused.stderr
+    assert "Plan" not in refused.stdout
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_a_terminal_that_lacks_a_character_costs_no_result(
+    folders: Path, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table has a plus-minus sign and dashes, which latin-1 has in part and ASCII not at all."""
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    line = [sys.executable, "train.py", "-m", *TINY, "seed=0,1"]
+    done = subprocess.run(line, cwd=REPOSITORY, capture_output=True, encoding=encoding, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "95% t-interval" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_a_tables_file_that_is_wrong_is_refused_before_training(folders: Path, tmp_path: Path) -> None:
+    path = TABLES / "wrong_in_a_test.yaml"
+    path.write_text("titel: x")
+    try:
+        refused = train("-m", *TINY, "name=wrong_in_a_test")
+    finally:
+        path.unlink()
+    assert refused.returncode == 2
+    assert "tables/wrong_in_a_test.yaml=titel is refused" in refused.stderr
+    assert not RunDir.all(folders)

@@ -18,13 +18,13 @@ from megatron_helpers import needs_megatron
 from processes import kill_everything, train, wait_until
 from processes import start as start_line
 
-from moe_sweeps.checkpoint import Checkpoints
 from moe_sweeps.data.memmap import TokenData
 from moe_sweeps.engines.megatron.shim import installed_version
-from moe_sweeps.freeze import freeze
-from moe_sweeps.rundir import RunDir, State
-from moe_sweeps.sweep.follow import read_row
-from moe_sweeps.sweep.process import work
+from moe_sweeps.experiment.freeze import freeze
+from moe_sweeps.launch.follow import read_row
+from moe_sweeps.launch.work import work
+from moe_sweeps.records.rundir import RunDir, State
+from moe_sweeps.training.checkpoint import Checkpoints
 
 KILLS = 10
 LINE = [*TINY, "balancer=lossfree", "trainer.steps=120", "trainer.log_every=1", "trainer.checkpoint_every=7"]
@@ -32,7 +32,7 @@ LINE = [*TINY, "balancer=lossfree", "trainer.steps=120", "trainer.log_every=1", 
 
 def start(folder: RunDir) -> multiprocessing.process.BaseProcess:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["moe_sweeps.worker"])
+    context.set_forkserver_preload(["moe_sweeps.training.worker"])
     process = context.Process(target=work, args=(folder,))
     process.start()
     return process
@@ -49,6 +49,7 @@ def step_of(folder: RunDir) -> int:
 
 def kill_at(folder: RunDir, step: int) -> bool:
     """Start the run and SIGKILL it once it is past `step`; False when it was over before."""
+    step = max(step, step_of(folder) + 1)  # what the process before it has logged does not count
     process = start(folder)
     while step_of(folder) < step and process.is_alive():
         time.sleep(0.002)
@@ -96,7 +97,8 @@ def test_ten_kills_change_nothing(folders: Path, real_data: TokenData, monkeypat
 @pytest.mark.timeout(600)
 def test_a_kill_changes_nothing_on_megatron_either(folders: Path, real_data: TokenData) -> None:
     """With random numbers in training, which the jitter draws."""
-    run = compose_run(*LINE, "engine=megatron", "router=sigmoid", "router.input_jitter=0.01", "trainer.steps=60")
+    model = ["engine=megatron", "model.qk_norm=true", "router=sigmoid", "router.input_jitter=0.01"]
+    run = compose_run(*LINE, *model, "trainer.steps=60")
     undisturbed = freeze(run, [], command="test")
     start(undisturbed).join()
     expected = result(undisturbed)
@@ -145,7 +147,7 @@ def check_sweep(line: list[str], runs: Path, undisturbed: Path, num_runs: int) -
         assert steps == list(range(4, steps[-1] + 1, 4))
     assert not [p for p in runs.rglob("*") if p.name.endswith((".tmp", "-draft", ".reserve"))]
     attempts = [folder.status().attempt for folder in RunDir.all(runs)]
-    assert sum(attempts) > num_runs  # some were killed and went on
+    assert sum(attempts) > num_runs  # some were killed and resumed
     again = train(*line)
     assert f"already done: {num_runs}, to run: 0" in again.stdout
     assert [folder.status().attempt for folder in RunDir.all(runs)] == attempts

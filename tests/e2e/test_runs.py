@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,10 +16,10 @@ from processes import manage, start, train, wait_until
 
 from moe_sweeps.data.memmap import TokenData
 from moe_sweeps.errors import DiskFull
-from moe_sweeps.freeze import freeze
+from moe_sweeps.experiment.freeze import freeze
 from moe_sweeps.paths import REPOSITORY
-from moe_sweeps.rundir import RunDir, State
-from moe_sweeps.worker import run_worker
+from moe_sweeps.records.rundir import RunDir, State
+from moe_sweeps.training.worker import run_worker
 
 pytestmark = pytest.mark.usefixtures("real_data")
 
@@ -29,12 +32,19 @@ def test_cancel_from_another_shell_and_retry_on_another_day(folders: Path) -> No
     line = ["-m", *TINY, "seed=0,1", "trainer.steps=240", "launch.workers=1"]
     process = start(*line)
     wait_until(lambda: any(f.status().step > 0 for f in RunDir.all(folders)))
-    cancelled = manage("cancel", "sweep")
+    (begun,) = (f for f in RunDir.all(folders) if f.status().attempt)
+    worker = begun.status().pid
+    assert worker
+    os.kill(worker, signal.SIGSTOP)  # it is not over before it is asked
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(manage, "cancel", "sweep")
+        wait_until(lambda: begun.cancel_requested)
+        os.kill(worker, signal.SIGCONT)
+        cancelled = asked.result()
     assert "2 cancelled" in cancelled.stdout, cancelled.stderr
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=240)
     assert process.returncode == 1
     assert "2 cancelled" in output
-    (begun,) = (f for f in RunDir.all(folders) if f.status().attempt)
     step = begun.checkpoint_step()
     assert 0 < step < 240
 
@@ -43,12 +53,12 @@ def test_cancel_from_another_shell_and_retry_on_another_day(folders: Path) -> No
     assert states(folders) == [State.cancelled] * 2
     alone = train(*TINY, f"seed={begun.config()['seed']}", "trainer.steps=240")
     assert alone.returncode == 2
-    assert f"`moe-sweeps retry --cancelled {begun.run_id}` goes on with it" in alone.stderr
+    assert f"`moe-sweeps retry --cancelled {begun.run_id}` resumes it" in alone.stderr
 
     retried = manage("retry", "--cancelled")
     assert retried.returncode == 0, retried.stdout + retried.stderr
     assert states(folders) == [State.done] * 2
-    assert begun.status().started_step == step  # it went on from where it was cancelled
+    assert begun.status().started_step == step  # it resumed where it was cancelled
     assert [r["step"] for r in records(begun) if r["split"] == "train"] == list(range(4, 241, 4))
 
 
@@ -56,7 +66,7 @@ def test_cancel_from_another_shell_and_retry_on_another_day(folders: Path) -> No
 def test_a_file_edited_while_runs_wait_changes_nothing(folders: Path, tmp_path: Path, snapshot: str) -> None:
     """Config and code of the repository are ruined while the first of two runs trains; both end as submitted."""
     copy = tmp_path / "repository"
-    for part in ("src", "conf", "sweeps"):
+    for part in ("src", "conf", "sweeps", "tables"):
         shutil.copytree(REPOSITORY / part, copy / part, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     shutil.copy(REPOSITORY / "train.py", copy)
     line = ["-m", *TINY, "seed=0,1", "trainer.steps=160", "launch.workers=1", f"launch.snapshot={snapshot}"]

@@ -8,10 +8,10 @@ import pytest
 from helpers import TINY, compose_run, records, without_times
 from processes import train
 
-from moe_sweeps.files import read_json
-from moe_sweeps.freeze import freeze
-from moe_sweeps.rundir import RunDir, State
-from moe_sweeps.worker import run_worker
+from moe_sweeps.experiment.freeze import freeze
+from moe_sweeps.records.manifest import Manifest
+from moe_sweeps.records.rundir import RunDir, State
+from moe_sweeps.training.worker import run_worker
 
 pytestmark = pytest.mark.usefixtures("real_data")
 LINE = (
@@ -29,9 +29,10 @@ def test_a_search_prunes_promotes_and_ends(folders: Path, tmp_path: Path, monkey
     assert (states.count(State.done), states.count(State.preempted)) == (1, 1)
     assert {folder.status().paused_at for folder in runs.values()} == {None, 6}
     (manifest,) = folders.glob("sweeps/*/manifest.json")
-    content = read_json(manifest)
-    assert content["search"]["over"]
-    assert sorted(str(planned["pruned"]) for planned in content["runs"].values()) == ["6", "None"]
+    content = Manifest.load(manifest)
+    assert content.search is not None
+    assert content.search.over
+    assert sorted(str(planned.pruned) for planned in content.runs.values()) == ["6", "None"]
 
     written = {path: path.stat().st_mtime_ns for path in folders.rglob("*.jsonl")}
     again = train(*LINE)

@@ -6,6 +6,7 @@ import os
 import random
 import re
 import socket
+import statistics
 import subprocess
 import sys
 import threading
@@ -20,13 +21,13 @@ from helpers import TINY, compose_run
 from processes import kill_everything, wait_until
 from wandb_server import wandb_server
 
-from moe_sweeps import mirroring
 from moe_sweeps.cli.manage import main
-from moe_sweeps.freeze import freeze
-from moe_sweeps.mirroring import Record
-from moe_sweeps.rundir import MetricsLog, RunDir, State
+from moe_sweeps.experiment.freeze import freeze
+from moe_sweeps.records import mirror
+from moe_sweeps.records.mirror import Record
+from moe_sweeps.records.rundir import MetricsLog, RunDir, State
 from moe_sweeps.tracking.wandb import attempts, inspect
-from moe_sweeps.worker import run_worker
+from moe_sweeps.training.worker import run_worker
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
 LINE = [*TINY, "model.layers=1", "trainer.steps=120", "trainer.log_every=2", "trainer.checkpoint_every=14"]
@@ -48,9 +49,9 @@ SECONDS = 240  # for what takes a few on a machine that is not busy
 WAITING_WORKER = """
 import sys, time
 from pathlib import Path
-from moe_sweeps.rundir import RunDir
-from moe_sweeps.sweep.process import work
-from moe_sweeps.trainer import Trainer
+from moe_sweeps.records.rundir import RunDir
+from moe_sweeps.launch.work import work
+from moe_sweeps.training.trainer import Trainer
 train_step = Trainer._train_step
 def wait_at(self):
     time.sleep(600 if self.step == int(sys.argv[2]) else 0)
@@ -130,8 +131,8 @@ def check_wandb_files(folder: RunDir) -> None:
 ONLINE = """
 import os, signal, sys, time
 from pathlib import Path
-from moe_sweeps.mirroring import Record
-from moe_sweeps.rundir import State
+from moe_sweeps.records.mirror import Record
+from moe_sweeps.records.rundir import State
 from moe_sweeps.tracking.rows import Row
 from moe_sweeps.tracking.tracker import Facts, Results
 from moe_sweeps.tracking.wandb import WandbTracker
@@ -173,9 +174,9 @@ def test_wandb_online_goes_on_behind_what_its_server_holds(tmp_path: Path, monke
 
 
 @pytest.fixture
-def silent_server() -> Iterator[str]:
-    """A server that takes every connection and never says a word."""
-    taken = []
+def silent_server() -> Iterator[tuple[str, list[socket.socket]]]:
+    """A server that takes every connection and never says a word: its address, and the connections."""
+    taken: list[socket.socket] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def take() -> None:
@@ -187,30 +188,49 @@ def silent_server() -> Iterator[str]:
 
         thread = threading.Thread(target=take, daemon=True)
         thread.start()
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        yield f"http://127.0.0.1:{server.getsockname()[1]}", taken
         server.shutdown(socket.SHUT_RDWR)
     for connection in taken:
         connection.close()
     thread.join()
 
 
+class UntilCalled:
+    """An observer with which training ends only after wandb has called its server."""
+
+    def __init__(self, connections: list[socket.socket]) -> None:
+        self.connections = connections
+
+    def logged(self, step: int, values: dict[str, float], tokens_per_second: float) -> None:
+        if step == 100:
+            wait_until(lambda: self.connections, SECONDS)
+
+    def alive(self, step: int) -> None:
+        pass
+
+
 @pytest.mark.usefixtures("wandb_alone", "real_data")
 def test_a_server_that_never_answers_costs_training_nothing_and_the_run_ends_in_time(
-    folders: Path, silent_server: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folders: Path,
+    silent_server: tuple[str, list[socket.socket]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("WANDB_BASE_URL", silent_server)
-    spent: dict[str, float] = {}
+    url, connections = silent_server
+    monkeypatch.setenv("WANDB_BASE_URL", url)
+    spent: dict[str, list[float]] = {}
     for name in ("problem", "end"):
-        monkeypatch.setattr(mirroring.Mirror, name, timed(getattr(mirroring.Mirror, name), name, spent))
+        monkeypatch.setattr(mirror.Mirror, name, timed(getattr(mirror.Mirror, name), name, spent))
     line = [*TINY, "trainer.steps=120", "tracking=wandb", "tracking.finish_seconds=2"]
     folder = freeze(compose_run(*line), [], command=f"WANDB_API_KEY={KEY} python train.py")
-    assert run_worker(folder) is State.done
+    assert run_worker(folder, UntilCalled(connections)) is State.done
 
     summary = folder.summary()
     assert summary is not None
     # All that the worker does for its tracker during training: a look at its record, once a second, in another thread.
-    assert spent["problem"] < 0.02 * summary["train_seconds"]
-    assert spent["end"] < 2 + 10  # its own limit, and what a busy machine adds
+    # What else the machine does makes some looks slow; waiting for the server would make all of them so.
+    assert statistics.median(spent["problem"]) < 0.01
+    assert sum(spent["end"]) < 2 + 10  # its own limit, and what a busy machine adds
     status = folder.status()
     assert (status.state, status.step, status.failure) == (State.done, 120, None)
     # On a machine so slow that training takes longer than wandb's own patience, wandb has said something by then.
@@ -219,7 +239,7 @@ def test_a_server_that_never_answers_costs_training_nothing_and_the_run_ends_in_
     assert main(["status", folder.run_id]) == 0
     shown = capsys.readouterr().out
     assert "tracking: 1 run, wandb: " in shown
-    assert "`moe-sweeps track sync` hands over what is missing" in shown
+    assert "`moe-sweeps track sync` sends what is missing" in shown
     assert no_key_in(folder.path)
 
     assert main(["track", "sync", folder.run_id, "--to", "tensorboard"]) == 0
@@ -227,12 +247,14 @@ def test_a_server_that_never_answers_costs_training_nothing_and_the_run_ends_in_
     assert list((folder.path / "tracking" / "tensorboard").glob("*tfevents*"))
 
 
-def timed(method: Any, name: str, spent: dict[str, float]) -> Any:
+def timed(method: Any, name: str, spent: dict[str, list[float]]) -> Any:
+    """The method; how long each call took is added to `spent`."""
+
     def call(*args: Any) -> Any:
         started = time.perf_counter()
         try:
             return method(*args)
         finally:
-            spent[name] = spent.get(name, 0.0) + time.perf_counter() - started
+            spent.setdefault(name, []).append(time.perf_counter() - started)
 
     return call

@@ -9,19 +9,23 @@ import math
 
 import pytest
 import torch
-from helpers import TINY, compose_run, trainer
+from helpers import TINY, compose_run, trainer, with_gains
 from megatron_helpers import VOCAB, batch, both, needs_megatron
 from torch import Tensor
 
 from moe_sweeps.balancing import Balancer, LossFree, balance_loss, z_loss
-from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.data.memmap import TokenData
 from moe_sweeps.engines.megatron.model import MegatronTransformer
+from moe_sweeps.experiment.schema import RunConfig
 from moe_sweeps.model.router import Routing
+from moe_sweeps.model.sizes import sizes
 from moe_sweeps.model.transformer import ModelOutput, Transformer, weights_digest
+from moe_sweeps.optim.groups import expected_roles, parameter_groups
+from moe_sweeps.optim.lr_split import Role
 
 pytestmark = needs_megatron
 ROUNDING = 2e-6  # relative, of the norm of a gradient; float32 has 1.2e-7, and sums run in another order
+QK_NORM = "model.qk_norm=true"
 ARMS = [
     ["router=topk_softmax", "balancer=aux"],
     ["router=softmax_topk", "balancer=aux", "aux.normalization=switch", "aux.scope=sequence"],
@@ -31,6 +35,9 @@ ARMS = [
     ["router=sigmoid", "router.weight_scale=2.5", "balancer=lossfree"],
     ["router=topk_softmax", "data.mask_documents=true", "balancer=aux", "aux.coef=0"],
     ["experts=dense", "model.norm_eps=1e-3", "model.rope_theta=500"],
+    [QK_NORM, "router=topk_softmax", "balancer=aux"],
+    [QK_NORM, "router=sigmoid", "balancer=lossfree", "data.mask_documents=true", "model.norm_eps=1e-2"],
+    [QK_NORM, "experts=dense", "model.heads=1", "model.rope_theta=500"],
 ]
 
 
@@ -53,6 +60,7 @@ def test_one_step_is_the_same(arm: list[str]) -> None:
     for engine, (run, model, balancer) in both("scale=smoke", "aux.coef=0.5", *arm).items():
         if isinstance(balancer, LossFree):
             balancer.bias_LE.copy_(torch.linspace(-0.1, 0.1, 16).view(2, 8).flip(1))
+        with_gains(model)
         output = model(inputs_BS, targets_BS, ranking=balancer.ranking_TE)
         terms = loss_terms(run, output, balancer)
         (torch.stack(list(terms.values())).sum() / 4).backward()
@@ -85,9 +93,10 @@ def check_routing(theirs: Routing, native: Routing) -> None:
     torch.testing.assert_close(*weights, rtol=1e-5, atol=1e-6)
 
 
-def test_weights_are_those_of_the_native_engine() -> None:
+@pytest.mark.parametrize("arm", [[], [QK_NORM]], ids=" ".join)
+def test_weights_are_those_of_the_native_engine(arm: list[str]) -> None:
     """By name, shape and value, so that they are copied by load_state_dict and paired by their digest."""
-    models = {engine: model for engine, (_, model, _) in both("scale=smoke", "seed=3").items()}
+    models = {engine: model for engine, (_, model, _) in both("scale=smoke", "seed=3", *arm).items()}
     assert weights_digest(models["megatron"]) == weights_digest(models["native"])
     moved = {name: tensor + 1 for name, tensor in models["native"].state_dict().items()}
     models["megatron"].load_state_dict(moved)
@@ -96,10 +105,24 @@ def test_weights_are_those_of_the_native_engine() -> None:
     assert weights_digest(models["megatron"]) == weights_digest(models["native"])
 
 
+def test_gains_of_qk_norm_are_counted_and_grouped_as_the_native_engine_does() -> None:
+    groups = {}
+    for engine, (run, model, _) in both("scale=smoke", QK_NORM, "lr_split=batch_fraction").items():
+        assert sizes(run, VOCAB).params_total == sum(p.numel() for p in model.parameters())
+        found = parameter_groups(model, run.lr_split, expected_roles(is_moe=True))
+        groups[engine] = [(g.role, g.names, g.as_torch(1.0, 0.1)["weight_decay"]) for g in found]
+    assert groups["megatron"] == groups["native"]
+    norms = next(names for role, names, decay in groups["megatron"] if role is Role.norm and decay == 0)
+    assert sum("qk_norm" in name for name in norms) == 4  # queries' and keys', in two layers
+
+
 TWENTY = [
     ["router=sigmoid", "balancer=lossfree", "balancer.rate=1e-2"],
     ["router=topk_softmax", "balancer=aux", "lr_split=batch_fraction"],
     ["router=topk_softmax", "balancer=aux", "optimizer=muon"],
+    [QK_NORM, "router=sigmoid", "balancer=lossfree", "balancer.rate=1e-2"],
+    [QK_NORM, "router=topk_softmax", "balancer=aux", "lr_split=batch_fraction"],
+    [QK_NORM, "router=topk_softmax", "balancer=aux", "optimizer=muon"],
 ]
 
 
@@ -118,9 +141,16 @@ def test_twenty_steps_end_alike(folders: object, real_data: TokenData, arm: list
     if isinstance(ours, LossFree) and isinstance(theirs, LossFree):
         assert ours.bias_LE.abs().max() > 0
         assert torch.equal(ours.bias_LE, theirs.bias_LE)
+    for native_gain, megatron_gain in zip(*(gains(t.model) for t in pair), strict=True):
+        assert (native_gain - 1).abs().max() > 1e-3
+        torch.testing.assert_close(megatron_gain, native_gain, rtol=1e-4, atol=1e-4)
     evaluations = [t.evaluate(16) for t in pair]
     assert evaluations[1].loss == pytest.approx(evaluations[0].loss, rel=1e-4)
     assert evaluations[1].accuracy == pytest.approx(evaluations[0].accuracy, abs=0.01)
+
+
+def gains(model: Transformer) -> list[Tensor]:
+    return [p.detach() for name, p in model.named_parameters() if "qk_norm" in name]
 
 
 def tracked(name: str) -> Tensor | None:
@@ -200,9 +230,10 @@ def test_evaluation_changes_no_state_and_draws_no_random_number() -> None:
     assert all(torch.equal(b, buffers[n]) for n, b in skeleton.gpt.named_buffers())
 
 
-def test_bfloat16_routes_in_float32() -> None:
+@pytest.mark.parametrize("arm", [[], [QK_NORM]], ids=" ".join)
+def test_bfloat16_routes_in_float32(arm: list[str]) -> None:
     losses = {}
-    for engine, (_, model, balancer) in both("scale=smoke", "trainer.precision=bfloat16").items():
+    for engine, (_, model, balancer) in both("scale=smoke", "trainer.precision=bfloat16", *arm).items():
         with torch.autocast("cpu", dtype=torch.bfloat16):
             output = model(*batch(), ranking=balancer.ranking_TE)
         output.loss.backward()

@@ -1,24 +1,28 @@
-"""Our model and Hugging Face's Mixtral are one function of the same weights: logits, loss and every gradient."""
+"""Our model and Hugging Face's Mixtral are one function of the same weights: logits, loss and every gradient.
+
+With QK-norm it is Hugging Face's Qwen3-MoE.
+"""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from helpers import make_run
-from mixtral import as_mixtral, mixtral_weights
+from helpers import make_run, with_gains
+from mixtral import as_mixtral, as_qwen3_moe, mixtral_weights
 from torch.testing import assert_close
+from transformers import PreTrainedModel
 
 from moe_sweeps.config.groups import EngineConfig, ExpertBackend, ModelConfig, MoEExpertsConfig, TrainerConfig
-from moe_sweeps.config.schema import RunConfig
-from moe_sweeps.model.transformer import build_model
+from moe_sweeps.experiment.schema import RunConfig
+from moe_sweeps.model.transformer import Transformer, build_model
 
 VOCAB = 96
 
 
-def _run(backend: ExpertBackend, top_k: int = 2) -> RunConfig:
+def _run(backend: ExpertBackend, top_k: int = 2, *, qk_norm: bool = False) -> RunConfig:
     return make_run(
         # Weights far larger than at the start of training, so that no part of the model is negligible.
-        model=ModelConfig(layers=3, width=32, heads=4, init_std=0.3, norm_eps=1e-3, rope_theta=500.0),
+        model=ModelConfig(layers=3, width=32, heads=4, init_std=0.3, norm_eps=1e-3, rope_theta=500.0, qk_norm=qk_norm),
         experts=MoEExpertsConfig(num_experts=4, top_k=top_k, ffn_hidden=24),
         trainer=TrainerConfig(seq_len=24),
         engine=EngineConfig(expert_backend=backend),
@@ -30,7 +34,17 @@ def _run(backend: ExpertBackend, top_k: int = 2) -> RunConfig:
 def test_logits_loss_and_gradients_equal_mixtral(backend: ExpertBackend, top_k: int) -> None:
     run = _run(backend, top_k)
     ours = build_model(run, VOCAB)
-    theirs = as_mixtral(ours, run, VOCAB)
+    _assert_one_function(ours, as_mixtral(ours, run, VOCAB), top_k)
+
+
+@pytest.mark.parametrize("backend", [ExpertBackend.auto, ExpertBackend.loop])
+def test_with_qk_norm_they_equal_qwen3(backend: ExpertBackend) -> None:
+    run = _run(backend, qk_norm=True)
+    ours = with_gains(build_model(run, VOCAB))
+    _assert_one_function(ours, as_qwen3_moe(ours, run, VOCAB), top_k=2)
+
+
+def _assert_one_function(ours: Transformer, theirs: PreTrainedModel, top_k: int) -> None:
     generator = torch.Generator().manual_seed(0)
     tokens_BS, targets_BS = torch.randint(VOCAB, (2, 3, 24), generator=generator).unbind()
 

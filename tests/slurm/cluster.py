@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "munged", "munge", "unshare")
-UP_SECONDS = 30.0
+UP_SECONDS = 120.0
 
 CONF = """\
 ClusterName=moe
@@ -118,14 +119,15 @@ class Cluster:
         The controller finds out by itself only after its pings have failed for a minute or more; here it is told.
         """
         pid = int((self.root / "run" / f"slurmd.{node}.pid").read_text())
-        for victim in [*_descendants(pid), pid, *self._step_daemons(node)]:
-            for child in [*_descendants(victim), victim]:
+        # All stand still first: a step daemon that saw its job's shell die would tell the controller that it ended.
+        for how in (signal.SIGSTOP, signal.SIGKILL):
+            for victim in {pid, *_descendants(pid), *self._processes_of(node)}:
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(child, signal.SIGKILL)
+                    os.kill(victim, how)
         self.call("scontrol", "update", f"nodename={node}", "state=down", "reason=lost")
 
-    def _step_daemons(self, node: str) -> list[int]:
-        """slurmstepd's of a node: they are no children of its slurmd, but live in its UTS namespace."""
+    def _processes_of(self, node: str) -> list[int]:
+        """What lives in a node's UTS namespace: step daemons, which are no children of its slurmd, and their tasks."""
         return [pid for pid in _processes() if _hostname_of(pid) == node and self._is_ours(pid)]
 
     def _is_ours(self, pid: int) -> bool:
@@ -157,7 +159,7 @@ class Cluster:
         """Cancel all jobs and end all daemons."""
         self.call("scancel", "--user=root", check=False)
         pids = [int(p.read_text()) for p in sorted((self.root / "run").glob("*.pid")) if p.read_text().strip()]
-        for pid in [*pids, *(p for node in self.nodes for p in self._step_daemons(node))]:
+        for pid in [*pids, *(p for node in self.nodes for p in self._processes_of(node))]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + 10
@@ -174,7 +176,7 @@ def start_cluster(root: Path, *, num_nodes: int = 4, cpus: int = 8, max_array_si
         (root / name).mkdir(parents=True, exist_ok=True)
     root.chmod(0o755)
     _start_munge()
-    port = _free_port()
+    port = _free_ports(num_nodes + 1)
     cluster = Cluster(root, num_nodes)
     settings = {"host": socket.gethostname().split(".")[0], "port": port, "first": port + 1, "last": port + num_nodes}
     nodes = f"n[1-{num_nodes}]" if num_nodes > 1 else "n1"
@@ -198,11 +200,14 @@ def _start_munge() -> None:
     subprocess.run([*as_munge, "/usr/sbin/munged"], check=True, timeout=30)
 
 
-def _free_port() -> int:
-    """A port that is free now, with some room above it."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return min(int(sock.getsockname()[1]), 65000)
+def _free_ports(count: int) -> int:
+    """The first of `count` free ports in a row, below those that the kernel hands out to others."""
+    for first in random.sample(range(10_000, 20_000 - count), 50):
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            for port in range(first, first + count):
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first
+    raise RuntimeError(f"no {count} free ports in a row")
 
 
 def _processes() -> list[int]:

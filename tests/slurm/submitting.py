@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ from helpers import TINY, records, without_times
 from processes import train, wait_until
 from slurm.cluster import Cluster
 
-from moe_sweeps.checkpoint import Checkpoints
-from moe_sweeps.rundir import RunDir, State, Status
+from moe_sweeps.records.rundir import RunDir, State, Status
+from moe_sweeps.training.checkpoint import Checkpoints
 
 ON_SLURM = ("launch=slurm_cpu", "launch.threads=1", "launch.mem_gb=1", "launch.minutes=10")
 LINE = (*TINY, "balancer=lossfree")
@@ -38,7 +39,7 @@ def sabotage(folder: Path, *lines: str) -> str:
     (folder / "sitecustomize.py").write_text(f"""\
 import os, sys, time
 if "run" in sys.orig_argv and "SLURM_PROCID" in os.environ:
-    from moe_sweeps.trainer import Trainer
+    from moe_sweeps.training.trainer import Trainer
     def before(function, step):
         def changed(self, *arguments):
 {body}
@@ -70,8 +71,16 @@ def result(folder: RunDir) -> tuple[Any, Any, dict[str, list[Any]]]:
     return without_times(folder.summary()), records(folder), tensors
 
 
-def wait_for(folders: list[RunDir], *states: State, seconds: float = 240) -> None:
-    wait_until(lambda: all(f.status().state in states for f in folders), seconds)
+def wait_for(folders: list[RunDir], *states: State, seconds: float = 480) -> None:
+    """Wait until each run is in one of `states`; where that does not happen, say what the runs and SLURM say."""
+    try:
+        wait_until(lambda: all(f.status().state in states for f in folders), seconds)
+    except AssertionError as error:
+        asked = (["scontrol", "show", "job"], ["sinfo", "-N", "-l"])
+        answers = [subprocess.run(q, capture_output=True, text=True, timeout=60, check=False).stdout for q in asked]
+        said = [f"{f.run_id}: {f.status()}" for f in folders]
+        error.add_note("\n".join([*said, *answers, logs(folders[0].path.parent)]))
+        raise
 
 
 def wait_for_step(folder: RunDir, step: int) -> Status:
@@ -85,7 +94,7 @@ def job_state(cluster: Cluster, task: str) -> str:
     return str(re.findall(r"JobState=(\w+)", text)[0])
 
 
-def settled_state(cluster: Cluster, task: str, seconds: float = 30) -> str:
+def settled_state(cluster: Cluster, task: str, seconds: float = 120) -> str:
     """The state of a job once it is over."""
     deadline = time.monotonic() + seconds
     while (state := job_state(cluster, task)) in ("RUNNING", "COMPLETING", "PENDING"):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from helpers import TINY
+from newcomers import CHOSEN, install
 from processes import manage, train
 from slurm.cluster import Cluster
 from slurm.conftest import MAX_ARRAY_SIZE
@@ -29,8 +30,8 @@ from slurm.submitting import (
     wait_for_step,
 )
 
-from moe_sweeps.rundir import State
-from moe_sweeps.sweep.slurm.records import all_records
+from moe_sweeps.launch.slurm.records import all_records
+from moe_sweeps.records.rundir import State
 
 CANONICAL = (*TINY, "balancer=aux,lossfree", "aux.coef=0.1,0.2,0.6")
 
@@ -49,7 +50,19 @@ def test_canonical_line_is_one_array_of_four_with_the_results_of_this_machine(
     assert [r.run_id for r in here] == [r.run_id for r in there]
     assert [result(r) for r in here] == [result(r) for r in there]
     monkeypatch.setenv("MOE_SWEEPS_RUNS", str(folders))
-    assert "nothing to submit" in submit(*CANONICAL)
+    again = submit(*CANONICAL)
+    assert "already done: 4, to run: 0" in again
+    assert "submit" not in again
+
+
+def test_a_job_finds_the_components_of_an_installed_package(
+    cluster: Cluster, folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job imports a snapshot of the sources and, as every process of this Python, what is installed beside them."""
+    monkeypatch.setenv("PYTHONPATH", str(install(tmp_path / "site")))
+    submit(*TINY, *CHOSEN)
+    wait_for(runs(folders), State.done)
+    assert [run.config()["router"]["kind"] for run in runs(folders)] == ["softplus"]
 
 
 def test_more_runs_than_an_array_may_hold_and_several_in_a_job(cluster: Cluster, folders: Path) -> None:
@@ -75,7 +88,7 @@ def test_what_cannot_run_is_refused_at_once_and_leaves_nothing(
     done = train("-m", *LINE, "seed=0,1", *ON_SLURM, setting)
     assert done.returncode == 2
     assert words in done.stderr
-    assert not list(all_records(folders))
+    assert not list(folders.glob("sweeps/*/slurm/*"))
     assert cluster.call("squeue", "-h") == ""
     assert {r.status().state for r in runs(folders)} == {State.planned}
 
@@ -123,7 +136,9 @@ def test_a_launcher_killed_half_way_is_gone_on_with(
     assert "2 runs in 2 jobs" in output
     assert "5 runs in the queue" in output
     assert waiting() == 7
-    assert "submitted job array" not in submit(*line)
+    again = submit(*line)
+    assert "submitted" not in again
+    assert "7 runs in the queue or running already" in again
     assert waiting() == 7
 
     by_hand = run_of_seed(folders, 6)
@@ -160,7 +175,7 @@ def test_a_task_that_raises_is_not_silent_and_is_submitted_again_by_retry(cluste
 
 
 def test_jobs_that_somebody_cancels_do_not_come_back(cluster: Cluster, folders: Path) -> None:
-    """By scancel: typing the line again goes on. By `moe-sweeps cancel`: the worker saves, and it stays so."""
+    """By scancel: the same command resumes them. By `moe-sweeps cancel`: the worker saves, and it stays so."""
     line = (*LONG, "seed=0,1", sabotage(folders.with_name("slow"), "time.sleep(0.05 * step)"))
     submit(*line)
     first, second = (run_of_seed(folders, seed) for seed in (0, 1))

@@ -12,7 +12,7 @@ from processes import train
 from slurm.cluster import Cluster
 from slurm.submitting import LINE, LONG, logs, result, run_of_seed, runs, sabotage, submit, wait_for, wait_for_step
 
-from moe_sweeps.rundir import RunDir, State
+from moe_sweeps.records.rundir import RunDir, State
 
 KILLED, PREEMPTED, NODE_LOST, REQUEUED = range(4)  # by the number of the node
 TIMED_OUT = 4  # a seed
@@ -30,11 +30,14 @@ def submit_what_does_not_fit_its_time(folders: Path) -> None:
     submit(*LONG, f"seed={TIMED_OUT}", *limit, slow, "launch.sbatch=['nodelist=n1']")
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_runs_survive_what_a_cluster_does(cluster: Cluster, folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four runs at once, each on a node of its own, each disturbed in its own way, and one that outlasts its jobs."""
     submit_what_does_not_fit_its_time(folders)
-    submit(*LONG, "seed=0,1,2,3", "launch.cpus_per_task=6")
+    # They are slow until each has been disturbed, one after the other.
+    first_time = "if step and 'SLURM_RESTART_COUNT' not in os.environ:"
+    slower = sabotage(folders.with_name("slower"), first_time, "    time.sleep(0.1)")
+    submit(*LONG, "seed=0,1,2,3", "launch.cpus_per_task=6", slower)
     started = [str(wait_for_step(run_of_seed(folders, seed), 30).slurm_job_id) for seed in range(4)]
     nodes, tasks = zip(*sorted((node_of(cluster, task), task) for task in started), strict=True)
     urgent = ["sbatch", "--partition=high", "--exclusive", f"--nodelist={nodes[PREEMPTED]}", "--output=/dev/null"]
@@ -62,11 +65,20 @@ def rank_process(runs_root: Path, rank: int) -> int | None:
     for process in Path("/proc").glob("[0-9]*"):
         try:
             environment = (process / "environ").read_bytes()
-            if all(mark in environment for mark in marks) and b"slurm.job" in (process / "cmdline").read_bytes():
+            line = (process / "cmdline").read_bytes().split(b"\0")  # srun and the job's teardown name the module, too
+            is_worker = b"python" in line[0] and {b"moe_sweeps.launch.slurm.job", b"run"} <= set(line)
+            if is_worker and all(mark in environment for mark in marks):
                 return int(process.name)
         except OSError:
             continue  # it ended meanwhile
     return None
+
+
+def kill_rank(runs_root: Path, rank: int) -> None:
+    """SIGKILL to the process of one rank."""
+    pid = rank_process(runs_root, rank)
+    assert pid is not None  # 0 would mean this process's own group
+    os.kill(pid, signal.SIGKILL)
 
 
 def test_two_nodes_with_two_tasks_are_one_run(cluster: Cluster, folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +93,7 @@ def test_two_nodes_with_two_tasks_are_one_run(cluster: Cluster, folders: Path, m
     submit(*line, *shape)
     (killed,) = runs(killed_root)
     wait_for_step(killed, 20)
-    os.kill(rank_process(killed_root, 3) or 0, signal.SIGKILL)
+    kill_rank(killed_root, 3)
     alone_root = folders.with_name("alone")
     monkeypatch.setenv("MOE_SWEEPS_RUNS", str(alone_root))
     assert train(*line, "trainer.micro_batch_size=1").returncode == 0

@@ -1,25 +1,16 @@
-"""Balancers: what keeps the experts' loads alike, as one class with its config each.
+"""Balancers keep the loads of the experts even. Each is one class with its config.
 
-A balancer may add a loss (seen by autograd), steer the selection (what top-k ranks), and keep state that is updated
-once per optimizer step from the summed loads. It never looks at anything but `Routing` records and loads.
+A balancer may add a differentiable loss, steer the selection (the values that top-k ranks), and keep state that is
+updated once per optimizer step from the summed loads. It sees nothing but `Routing` records and loads.
 
-Every module of this package is imported, so that a balancer in a new one is registered by existing.
+Every module of this package is imported, so that a balancer in a new module registers itself.
 """
 
 from importlib import import_module
 from pkgutil import iter_modules
 
-from moe_sweeps.balancing.auxiliary import (
-    AuxBalancer,
-    AuxBalancerConfig,
-    AuxConfig,
-    AuxNormalization,
-    AuxScope,
-    aux_loss,
-    balance_loss,
-    z_loss,
-)
-from moe_sweeps.balancing.base import Balancer, BalancerConfig, NoBalancerConfig
+from moe_sweeps.balancing.auxiliary import AuxBalancer, AuxBalancerConfig, aux_loss, balance_loss, z_loss
+from moe_sweeps.balancing.base import Balancer, BalancerConfig, NoBalancerConfig, build_balancer
 from moe_sweeps.balancing.expert_choice import ExpertChoiceConfig
 from moe_sweeps.balancing.lossfree import (
     AuxLossFree,
@@ -31,6 +22,7 @@ from moe_sweeps.balancing.lossfree import (
     UpdateEvery,
 )
 from moe_sweeps.balancing.quantile import Quantile, QuantileConfig, quantile_thresholds
+from moe_sweeps.config.groups import AuxConfig, AuxNormalization, AuxScope
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
@@ -56,6 +48,7 @@ __all__ = [
     "UpdateEvery",
     "aux_loss",
     "balance_loss",
+    "build_balancer",
     "quantile_thresholds",
     "z_loss",
 ]

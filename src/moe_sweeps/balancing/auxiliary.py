@@ -7,54 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from moe_sweeps.balancing.base import Balancer, BalancerConfig
-from moe_sweeps.config.registry import DENSE_HAS_NO_ROUTER, Component, Unread, component, knob, readers_of
+from moe_sweeps.balancing.load import count_by_group
+from moe_sweeps.config.groups import AuxConfig, AuxNormalization, AuxScope
+from moe_sweeps.config.registry import component
 from moe_sweeps.errors import ConfigError
 from moe_sweeps.model.router import Routing
 
 if TYPE_CHECKING:
-    from moe_sweeps.config.schema import RunConfig
-
-
-class AuxNormalization(Enum):
-    """What "coefficient 0.1" means; docs/definitions.md has the conversions."""
-
-    switch = "switch"  # coef * mean over layers of L_norm
-    megatron = "megatron"  # coef * sum over layers of L_norm
-    talk = "talk"  # coef * mean over layers of sum_i (c_i/T) P_i
-
-
-# Over which tokens the loads f of the auxiliary loss are counted. Not a class, because "global" is a keyword.
-#   micro: each micro-batch on each rank
-#   sequence: each sequence, P too, then the mean over sequences (arXiv 2412.19437)
-#   global: all micro-batches and ranks of an optimizer step, while P stays that of the micro-batch (arXiv 2501.11873)
-AuxScope = Enum("AuxScope", ["micro", "sequence", "global"])
-
-
-@component("aux", "default")
-@dataclass(slots=True)
-class AuxConfig(Component):
-    """The auxiliary load-balancing loss. A top-level group, so that one line can sweep it beside other balancers."""
-
-    kind: str = "default"
-    coef: float = knob(0.1, ge=0)  # of the loss; its effect depends on the normalization (docs/definitions.md)
-    normalization: AuxNormalization = AuxNormalization.talk
-    scope: AuxScope = AuxScope.micro  # the tokens over which loads are counted: a micro-batch, a sequence, the step
-
-    def unread(self, run: RunConfig) -> dict[str, Unread]:
-        if not run.experts.is_moe:
-            return {"": DENSE_HAS_NO_ROUTER}
-        return {} if "aux" in run.balancer.READS else {"": Unread(f"balancer={run.balancer.kind}", readers_of("aux"))}
-
-    def canonical(self, run: RunConfig) -> AuxConfig:
-        """Nothing times any normalization is nothing."""
-        return self if self.coef else AuxConfig(kind=self.kind, coef=0.0)
+    from moe_sweeps.config.run import Run
 
 
 @component("balancer", "aux")
@@ -65,12 +31,12 @@ class AuxBalancerConfig(BalancerConfig):
     READS: ClassVar[frozenset[str]] = frozenset({"aux"})
     kind: str = "aux"
 
-    def build(self, run: RunConfig, num_layers: int, num_experts: int) -> AuxBalancer:
+    def build(self, run: Run, num_layers: int, num_experts: int) -> AuxBalancer:
         return AuxBalancer(run.aux)
 
 
 class AuxBalancer(Balancer):
-    """Adds `aux_loss` of every micro-batch."""
+    """Adds `aux_loss`, times its coefficient, to the loss of every micro-batch."""
 
     def __init__(self, aux: AuxConfig) -> None:
         super().__init__()
@@ -85,7 +51,6 @@ class AuxBalancer(Balancer):
         routings: Sequence[Routing],
         *,
         num_sequences: int = 1,
-        lengths_B: Sequence[int] | None = None,
         step_load_LE: Tensor | None = None,
     ) -> Tensor:
         term = aux_loss(
@@ -93,7 +58,6 @@ class AuxBalancer(Balancer):
             normalization=self.aux.normalization,
             scope=self.aux.scope,
             num_sequences=num_sequences,
-            lengths_B=lengths_B,
             step_load_LE=step_load_LE,
         )
         return self.aux.coef * term
@@ -102,8 +66,8 @@ class AuxBalancer(Balancer):
 def balance_loss(*, counts_E: Tensor, probs_TE: Tensor) -> Tensor:
     """L_norm = E * sum_i f_i P_i with f_i = c_i/(kT), P_i = mean_t p_ti (Switch, arXiv 2101.03961), a scalar.
 
-    1 when balanced, E/k when k experts take everything. f carries no gradient. With leading axes, (B, E) and (B, S, E),
-    it is the mean over them.
+    1 when balanced, E/k when k experts take all tokens. f has no gradient. With leading axes, (B, E) and (B, S, E), it
+    is the mean over B.
     """
     f_E = counts_E.to(probs_TE.dtype) / counts_E.sum(dim=-1, keepdim=True)
     return probs_TE.shape[-1] * (f_E * probs_TE.mean(dim=-2)).sum(dim=-1).mean()
@@ -115,7 +79,6 @@ def aux_loss(
     normalization: AuxNormalization,
     scope: AuxScope = AuxScope.micro,
     num_sequences: int = 1,
-    lengths_B: Sequence[int] | None = None,
     step_load_LE: Tensor | None = None,
 ) -> Tensor:
     """The auxiliary loss of one micro-batch over all layers, without its coefficient (AuxNormalization, AuxScope).
@@ -124,10 +87,10 @@ def aux_loss(
     `scope` are those of `Balancer.loss`.
 
     Raises:
-        ConfigError: scope=sequence and sequences of unequal lengths.
+        ConfigError: scope=sequence, and the tokens do not divide into `num_sequences` sequences.
     """
     if scope is AuxScope.sequence:
-        _require_equal_lengths(routings[0].probs_TE.shape[0], num_sequences, lengths_B)
+        _require_equal_lengths(routings[0].probs_TE.shape[0], num_sequences)
         terms = [_sequence_balance_loss(r, num_sequences) for r in routings]
     elif scope is AuxScope["global"] and step_load_LE is not None:
         pairs = zip(step_load_LE, routings, strict=True)
@@ -143,23 +106,20 @@ def aux_loss(
 
 
 def _sequence_balance_loss(routing: Routing, num_sequences: int) -> Tensor:
-    """`balance_loss` of each sequence, then the mean over sequences."""
+    """`balance_loss` of each sequence, averaged over sequences."""
     num_experts = routing.probs_TE.shape[-1]
     ids_BP = routing.ids_TK.reshape(num_sequences, -1)
-    counts_BE = ids_BP.new_zeros(num_sequences, num_experts).scatter_add_(1, ids_BP, torch.ones_like(ids_BP))
+    sequence_B = torch.arange(num_sequences, device=ids_BP.device)
+    counts_BE = count_by_group(ids_BP, sequence_B, num_sequences, num_experts)
     return balance_loss(counts_E=counts_BE, probs_TE=routing.probs_TE.view(num_sequences, -1, num_experts))
 
 
-def _require_equal_lengths(tokens: int, num_sequences: int, lengths_B: Sequence[int] | None) -> None:
-    """Refuse to cut `tokens` where sequences do not begin: the loss of half a sequence is no sequence's."""
-    if lengths_B is not None and set(lengths_B) != {tokens // num_sequences}:
-        found = f"a packed batch has sequences of {', '.join(map(str, sorted(set(lengths_B))))} tokens"
-    elif tokens % num_sequences:
-        found = f"{tokens} tokens are not {num_sequences} of them"
-    else:
-        return
-    fix = "Use aux.scope=micro or aux.scope=global, or a batch of equal sequences."
-    raise ConfigError("aux.scope", AuxScope.sequence.name, f"it needs sequences of one length, and {found}", fix)
+def _require_equal_lengths(tokens: int, num_sequences: int) -> None:
+    """Raise ConfigError unless `tokens` divide into `num_sequences` sequences of one length."""
+    if tokens % num_sequences:
+        rule = f"it needs sequences of one length, and {tokens} tokens are not {num_sequences} of them"
+        fix = "Use aux.scope=micro or aux.scope=global, or a batch of equal sequences."
+        raise ConfigError("aux.scope", AuxScope.sequence.name, rule, fix)
 
 
 def z_loss(routings: Sequence[Routing]) -> Tensor:

@@ -11,7 +11,7 @@ from moe_sweeps.config.registry import component
 from moe_sweeps.errors import ConfigError
 
 if TYPE_CHECKING:
-    from moe_sweeps.config.schema import RunConfig
+    from moe_sweeps.config.run import Run
 
 
 @component("balancer", "expert_choice")
@@ -19,16 +19,20 @@ if TYPE_CHECKING:
 class ExpertChoiceConfig(BalancerConfig):
     """Each expert takes its C = kT/E best tokens of the micro-batch (arXiv 2202.09368). NOT causal in training.
 
-    Whether an expert takes a token depends on the tokens after it, so that training losses leak the future. Evaluation
-    is causal: there tokens choose their k best experts, as with every other balancer. `Router` does both. A micro-batch
-    is that of one process, so the number of processes changes nothing as long as `trainer.micro_batch_size` stays.
+    Whether an expert takes a token depends on later tokens, so training losses leak the future. Evaluation is causal:
+    there tokens choose their k best experts, as with every other balancer. `Router` does both. A micro-batch belongs to
+    one process, so the number of processes changes nothing as long as `trainer.micro_batch_size` stays.
     """
 
     EXPERTS_CHOOSE: ClassVar[bool] = True
     kind: str = "expert_choice"
 
-    def build(self, run: RunConfig, num_layers: int, num_experts: int) -> Balancer:
+    def build(self, run: Run, num_layers: int, num_experts: int) -> Balancer:
         return Balancer()
 
-    def check(self, run: RunConfig) -> Iterator[ConfigError]:
+    def check(self, run: Run) -> Iterator[ConfigError]:
         yield from uneven_picks(run, "trainer.micro_batch_size", run.trainer.micro_batch_size)
+        if run.router.kind == "sigmoid" and run.engine.compile:
+            # docs/LOG.md, 2026-11-30: the loss is right, the gradient is not.
+            rule = "torch.compile (2.13) computes wrong gradients of sigmoid gates where experts choose"
+            yield ConfigError("engine.compile", True, rule, "Use engine.compile=false, or another router.")

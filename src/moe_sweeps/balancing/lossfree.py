@@ -1,4 +1,4 @@
-"""Loss-free balancing: a bias on the selection that follows the loads, alone or beside an auxiliary loss.
+"""Loss-free balancing: a bias on the selection that follows the loads, with or without an auxiliary loss.
 
 Axes: T tokens, E experts, L MoE layers. Counts c_i are picks of expert i.
 """
@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from moe_sweeps.balancing.auxiliary import AuxBalancer, AuxConfig, AuxScope
+from moe_sweeps.balancing.auxiliary import AuxBalancer
 from moe_sweeps.balancing.base import Balancer, BalancerConfig
+from moe_sweeps.balancing.load import stack_counts
+from moe_sweeps.config.choice import Choice
+from moe_sweeps.config.groups import AuxConfig, AuxScope
 from moe_sweeps.config.registry import component, knob
 from moe_sweeps.errors import ConfigError
-from moe_sweeps.load import stack_counts
 from moe_sweeps.model.router import Routing
 
 if TYPE_CHECKING:
-    from moe_sweeps.config.schema import RunConfig
+    from moe_sweeps.config.run import Run
 
 
 class BiasTarget(Enum):
@@ -31,18 +33,18 @@ class BiasTarget(Enum):
     logits = "logits"
 
 
-class BiasUpdate(Enum):
+class BiasUpdate(Choice):
     """How far the bias moves, with e_i = (mean(c) - c_i) / mean(c)."""
 
-    sign = "sign"  # rate * sign(e)
-    magnitude = "magnitude"  # rate * e
+    sign = "sign", "rate * sign(e)"
+    magnitude = "magnitude", "rate * e"
 
 
-class UpdateEvery(Enum):
+class UpdateEvery(Choice):
     """When the bias moves, and by which counts."""
 
-    step = "step"  # once per optimizer step, by the counts of its whole global batch
-    micro_step = "micro_step"  # after every micro-batch, by its own counts on the first rank: the talk
+    step = "step", "once per optimizer step, by the counts of its whole global batch"
+    micro_step = "micro_step", "after every micro-batch, by its own counts on the first rank: the talk"
 
 
 @component("balancer", "lossfree")
@@ -51,19 +53,31 @@ class LossFreeConfig(BalancerConfig):
     """A bias per expert that steers the selection and never the weights (arXiv 2408.15664)."""
 
     kind: str = "lossfree"
-    rate: float = knob(1e-3, gt=0)  # the paper: 1e-4 is slow, 1e-2 oscillates
-    bias_on: BiasTarget = BiasTarget.scores  # what the bias is added to: router scores, or logits
-    update: BiasUpdate = knob(BiasUpdate.sign, neutral=BiasUpdate.sign)
-    recenter: bool = knob(False, neutral=False)  # subtract each layer's mean bias after every update (torchtitan)
-    # The rate falls linearly to 0 over this last fraction of the steps (DeepSeek-V3 ends on 0); 0: it stays.
-    decay_fraction: float = knob(0.0, ge=0, le=1, neutral=0.0)
-    update_every: UpdateEvery = knob(UpdateEvery.step, neutral=UpdateEvery.step)
+    rate: float = knob(1e-3, gt=0, doc="size of a bias update; in the paper 1e-4 is slow and 1e-2 oscillates")
+    bias_on: BiasTarget = knob(BiasTarget.scores, doc="what the bias is added to: router scores or logits")
+    update: BiasUpdate = knob(
+        BiasUpdate.sign, neutral=BiasUpdate.sign, doc="how far the bias moves, with e_i = (mean(c) - c_i) / mean(c)"
+    )
+    recenter: bool = knob(False, neutral=False, doc="subtract each layer's mean bias after every update (torchtitan)")
+    decay_fraction: float = knob(
+        0.0,
+        ge=0,
+        le=1,
+        neutral=0.0,
+        doc=(
+            "the rate falls linearly to 0 over this last fraction of the steps (DeepSeek-V3 ends on 0); 0: it "
+            "stays constant"
+        ),
+    )
+    update_every: UpdateEvery = knob(
+        UpdateEvery.step, neutral=UpdateEvery.step, doc="when the bias moves, and by which counts"
+    )
 
-    def canonical(self, run: RunConfig) -> LossFreeConfig:
-        """A step of one micro-batch is a micro-step."""
+    def canonical(self, run: Run) -> LossFreeConfig:
+        """With one micro-batch a step, a step and a micro-step are the same."""
         return replace(self, update_every=UpdateEvery.step) if run.trainer.micro_batches == 1 else self
 
-    def build(self, run: RunConfig, num_layers: int, num_experts: int) -> LossFree:
+    def build(self, run: Run, num_layers: int, num_experts: int) -> LossFree:
         return LossFree(self, num_layers, num_experts)
 
 
@@ -83,20 +97,20 @@ class LossFree(Balancer):
 
     def observe(self, routings: Sequence[Routing], *, progress: float = 0.0) -> None:
         if self.config.update_every is UpdateEvery.micro_step:
-            self._move(self.ranks.from_first(stack_counts(routings)), progress)
+            self._move(self.ranks.broadcast(stack_counts(routings)), progress)
 
     def update(self, load_LE: Tensor, *, progress: float = 0.0) -> None:
         if self.config.update_every is UpdateEvery.step:
             self._move(load_LE, progress)
 
     def rate(self, progress: float) -> float:
-        """The update rate when the share `progress` of the steps lies behind."""
+        """The update rate when the share `progress` of the steps is done."""
         fraction = self.config.decay_fraction
         return self.config.rate * (min(1.0, (1 - progress) / fraction) if fraction else 1.0)
 
     @torch.no_grad()
     def _move(self, counts_LE: Tensor, progress: float) -> None:
-        # E * (mean(c) - c), of which the sign is exact because it is taken in integers.
+        # E * (mean(c) - c) in integers, so that its sign is exact.
         total_L1 = counts_LE.sum(dim=1, keepdim=True)
         error_LE = total_L1 - counts_LE.shape[1] * counts_LE
         by_sign = self.config.update is BiasUpdate.sign
@@ -113,18 +127,18 @@ class AuxLossFreeConfig(LossFreeConfig):
     READS: ClassVar[frozenset[str]] = frozenset({"aux"})
     kind: str = "aux_lossfree"
 
-    def build(self, run: RunConfig, num_layers: int, num_experts: int) -> AuxLossFree:
+    def build(self, run: Run, num_layers: int, num_experts: int) -> AuxLossFree:
         return AuxLossFree(self, run.aux, num_layers, num_experts)
 
-    def check(self, run: RunConfig) -> Iterator[ConfigError]:
+    def check(self, run: Run) -> Iterator[ConfigError]:
         if run.aux.scope is AuxScope["global"] and self.update_every is UpdateEvery.micro_step:
-            rule = "aux.scope=global counts the step's picks beforehand, and the bias would change them on the way"
+            rule = "aux.scope=global counts the step's picks in advance, and the bias would change them during the step"
             fix = "Use balancer.update_every=step or another aux.scope."
             yield ConfigError("balancer.update_every", self.update_every.value, rule, fix)
 
 
 class AuxLossFree(LossFree):
-    """`LossFree` steers, and the loss of `AuxBalancer` is added to every micro-batch."""
+    """`LossFree` steers the selection, and the loss of `AuxBalancer` is added to every micro-batch."""
 
     def __init__(self, config: AuxLossFreeConfig, aux: AuxConfig, num_layers: int, num_experts: int) -> None:
         super().__init__(config, num_layers, num_experts)
@@ -139,9 +153,6 @@ class AuxLossFree(LossFree):
         routings: Sequence[Routing],
         *,
         num_sequences: int = 1,
-        lengths_B: Sequence[int] | None = None,
         step_load_LE: Tensor | None = None,
     ) -> Tensor:
-        return self.auxiliary.loss(
-            routings, num_sequences=num_sequences, lengths_B=lengths_B, step_load_LE=step_load_LE
-        )
+        return self.auxiliary.loss(routings, num_sequences=num_sequences, step_load_LE=step_load_LE)

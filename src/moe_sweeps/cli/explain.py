@@ -7,21 +7,23 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
-from moe_sweeps.config.compose import compose
-from moe_sweeps.config.frozen import from_dict
-from moe_sweeps.config.schema import RunConfig
+from moe_sweeps.cli.naming import Line, named
 from moe_sweeps.errors import MoeSweepsError
-from moe_sweeps.identity import run_id
+from moe_sweeps.experiment.compose import compose
+from moe_sweeps.experiment.frozen_run import frozen_run
+from moe_sweeps.experiment.identity import run_id
+from moe_sweeps.experiment.schema import RunConfig
+from moe_sweeps.host.folding import Column, FoldedTable
 from moe_sweeps.model.transformer import Transformer
 from moe_sweeps.optim.groups import ParamGroup
 from moe_sweeps.optim.lr_split import Control, LoadBasedConfig, LrSplitConfig, Role
-from moe_sweeps.optim.stepper import groups_of
-from moe_sweeps.results.history import find_run
+from moe_sweeps.records.find import find_run
 from moe_sweeps.sweep.grid import single
+from moe_sweeps.training.stepper import groups_of
 
 COLUMNS = ("role", "tensors", "params", "multiplier", "peak lr", "schedule", "decay")
+TEXTS = ("role", "schedule")
 _RATIO = {"batch_fraction": "c/T", "ideal_normalized": "cE/(kT)"}
 _CONTROL = {
     Control.uniform: "every expert gets the mean of its layer",
@@ -30,39 +32,35 @@ _CONTROL = {
 
 
 def configured_run(words: Sequence[str], runs_root: Path) -> RunConfig:
-    """The frozen config of the run that one word means, or what several overrides describe.
+    """The frozen config of the run that one word means, or what a line of overrides describes.
 
     Raises:
         MoeSweepsError: there is no such run.
         ConfigError: the overrides are refused.
     """
-    if all("=" in word for word in words) and not (words and Path(words[0]).is_dir()):
-        return compose(single(words))
-    if len(words) > 1:
+    names = named(words)
+    if not names:
+        return compose(single([]))
+    if len(names) > 1:
         raise MoeSweepsError(f"one run or several overrides (key=value), not both: {' '.join(words)}")
-    return from_dict(find_run(words[0], runs_root).config())
+    what = names[0]
+    return compose(single(what.settings)) if isinstance(what, Line) else frozen_run(find_run(what, runs_root))
 
 
 def print_explanation(console: Console, run: RunConfig) -> None:
-    """The groups of `run`, and what a table cannot say about them. Nothing is trained or prepared."""
-    with torch.device("meta"):  # shapes without memory, however large the model is
-        model = Transformer(run, run.data.vocab_size)
-    split, groups = groups_of(run, model)
+    """Print the parameter groups of `run`, and notes below them. Nothing is trained or prepared."""
+    split, groups = parameter_groups(run)
     console.print(f"{run.run_name}-{run_id(run)}", style="bold", highlight=False, markup=False)
     console.print(_table(run, split, groups))
-    for line in _notes(run, split):
+    for line in notes(run, split):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _table(run: RunConfig, split: LrSplitConfig, groups: Sequence[ParamGroup]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for name in COLUMNS:
-        table.add_column(name, justify="left" if name in ("role", "schedule") else "right", no_wrap=True)
-    for group in groups:
-        table.add_row(*_row(run, split, group))
+def _table(run: RunConfig, split: LrSplitConfig, groups: Sequence[ParamGroup]) -> FoldedTable:
+    columns = [Column(name, right=name not in TEXTS, folds=name == "schedule", told=True) for name in COLUMNS]
     size = sum(p.numel() for group in groups for p in group.params)
-    table.add_row("all", str(sum(len(group.params) for group in groups)), f"{size:,}")
-    return table
+    total = ("all", str(sum(len(group.params) for group in groups)), f"{size:,}", "", "", "", "")
+    return FoldedTable(columns, [*(_row(run, split, group) for group in groups), total])
 
 
 def _row(run: RunConfig, split: LrSplitConfig, group: ParamGroup) -> tuple[str, ...]:
@@ -75,10 +73,18 @@ def _row(run: RunConfig, split: LrSplitConfig, group: ParamGroup) -> tuple[str, 
     return group.role.value, str(len(group.params)), f"{size:,}", multiplier, peak, schedule, decay
 
 
-def _notes(run: RunConfig, split: LrSplitConfig) -> Iterator[str]:
+def parameter_groups(run: RunConfig) -> tuple[LrSplitConfig, list[ParamGroup]]:
+    """How `run` splits learning rates, and its parameter groups, whose tensors have shapes and no memory."""
+    with torch.device("meta"):  # however large the model is
+        model = Transformer(run, run.data.vocab_size)
+    return groups_of(run, model)
+
+
+def notes(run: RunConfig, split: LrSplitConfig) -> Iterator[str]:
+    """What the table of parameter groups does not say."""
     yield f"optimizer={run.optimizer.kind}, base_lr {run.optimizer.base_lr:g}, {run.trainer.steps} steps"
     if isinstance(split, LoadBasedConfig):
-        yield f"r, anew for each expert in every step: {_ratio(split)}"
+        yield f"r, for each expert in every step: {_ratio(split)}"
         follows = "follows r" if split.scale_decay else "does not follow r"
         yield f"weight decay of the experts {follows}"
     if split.kind != run.lr_split.kind:

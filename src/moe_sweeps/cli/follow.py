@@ -1,36 +1,33 @@
-"""What a person sees of runs that train: the live table, lines where there is no terminal, failures by their cause."""
+"""What a person sees of runs that train: the live table, lines without a terminal, failures grouped by cause."""
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.markup import escape
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
-from moe_sweeps.rundir import RunDir, State
-from moe_sweeps.sweep.follow import (
+from moe_sweeps.errors import RunFolderError
+from moe_sweeps.host.folding import Column, FoldedTable
+from moe_sweeps.host.machine_memory import out_of_memory
+from moe_sweeps.launch.follow import (
     DAMAGED,
     LOST,
     PAUSED,
     PRUNED,
     Follower,
-    Row,
+    RunRow,
     all_finished,
     duration,
     read_row,
     tokens_per_second,
     total_seconds_left,
 )
+from moe_sweeps.records.rundir import RunDir, State
 
-WIDTH_WITHOUT_TERMINAL = 140
 NARROW = 110
 MOST_ROWS = 24
 REPORT_SECONDS = 60.0
@@ -47,8 +44,10 @@ STATE_STYLE: dict[str, str] = {
     LOST: "bold red",
     DAMAGED: "bold red",
 }
-# Of a long sweep these are shown first.
-IN_SIGHT = (State.running, LOST, State.failed, DAMAGED, State.preempted)
+_STATE_COLUMN = [Column("state", folds=True, told=True)]
+_NUMBER_COLUMNS = [Column(name, right=True) for name in ("step", "loss", "MaxVio", "tokens/s", "left")]
+# A table of more runs than it has rows shows these, in this order.
+SHOWN_FIRST = (State.running, LOST, State.failed, DAMAGED, State.preempted)
 
 
 class SweepView:
@@ -61,11 +60,11 @@ class SweepView:
         workers: int | None = None,
         *,
         timed: bool = True,
-        agreed: Callable[[list[Row]], list[Row]] = list,
+        agreed: Callable[[list[RunRow]], list[RunRow]] = list,
     ) -> None:
-        """`timed`: these runs are all there will be, and each goes to its end, so the time left can be told.
+        """`timed`: no further runs will come and each is trained to its end, so that the time left can be estimated.
 
-        `agreed` corrects rows by what else is known of them, in every tick.
+        `agreed` corrects the rows at every tick by what else is known, such as SLURM's queue.
         """
         self.console, self.workers, self.timed, self._agreed = console, workers, timed, agreed
         self._follower = Follower(list(runs))
@@ -94,7 +93,7 @@ class SweepView:
 
     def say(self, sentence: str) -> None:
         """A line above the table."""
-        self.console.print(sentence, highlight=False, markup=False)
+        self.console.print(sentence, highlight=False, markup=False, soft_wrap=True)
 
     def tick(self) -> None:
         """Read the status files and show what they say."""
@@ -119,37 +118,41 @@ class SweepView:
 
 
 def status_table(
-    rows: Sequence[Row],
+    rows: Sequence[RunRow],
     *,
     most: int = MOST_ROWS,
     workers: int | None = None,
     narrow: bool = False,
     timed: bool = True,
 ) -> RenderableType:
-    """A row a run with its state, progress, last loss and MaxVio, speed and time left; a headline over all of them.
+    """One row per run: state, progress, last loss and MaxVio, speed, time left; above them a headline over all runs.
 
-    Of more than `most` runs only those that train, or need attention, have a row. A narrow one has no progress bars.
+    Of more than `most` runs, only those that train or need attention have a row. A `narrow` table has no progress bars.
     """
     shown = list(rows)
     if len(rows) > most:
-        shown = sorted((r for r in rows if r.state in IN_SIGHT), key=lambda r: IN_SIGHT.index(r.state))[:most]
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("run", overflow="ellipsis")  # the one that gives way in a narrow terminal
-    table.add_column("state", no_wrap=True)
-    if not narrow:
-        table.add_column("progress", no_wrap=True)
-    for name in ("step", "loss", "MaxVio", "tokens/s", "left"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in shown:
-        table.add_row(*_cells(row, narrow))
+        shown = sorted((r for r in rows if r.state in SHOWN_FIRST), key=lambda r: SHOWN_FIRST.index(r.state))[:most]
+    progress = [] if narrow else [Column("progress")]
+    columns = [Column("run", folds=True), *_STATE_COLUMN, *progress, *_NUMBER_COLUMNS]
+    table = FoldedTable(columns, [[Text(row.label), *_cells(row, narrow)] for row in shown])
     title = Text(headline(rows, workers, timed=timed), "bold")
     hidden = len(rows) - len(shown)
     more = [Text(f"and {hidden} more", "dim")] if hidden else []
     return Group(title, *([table] if shown else []), *more)
 
 
-def headline(rows: Sequence[Row], workers: int | None = None, *, timed: bool = True) -> str:
-    """Counts by state, the speed of all runs together, and when all will be over if `timed`."""
+def run_columns() -> list[Column]:
+    """The columns of `state_cells`."""
+    return [*_STATE_COLUMN, *_NUMBER_COLUMNS]
+
+
+def state_cells(row: RunRow) -> list[Text]:
+    """State, step, loss, MaxVio, speed and time left of a run."""
+    return _cells(row, narrow=True)
+
+
+def headline(rows: Sequence[RunRow], workers: int | None = None, *, timed: bool = True) -> str:
+    """Counts by state, the total speed of the runs that train, and if `timed` the time left."""
     counts = Counter(str(row.state) for row in rows)
     parts = [", ".join(f"{n} {state}" for state, n in counts.items())]
     running = counts[State.running]
@@ -161,46 +164,47 @@ def headline(rows: Sequence[Row], workers: int | None = None, *, timed: bool = T
     return "   ".join(parts)
 
 
-def print_failures(console: Console, rows: Sequence[Row]) -> int:
-    """Failed runs by the cause that they share, each with its runs and one traceback; returns how many runs failed."""
-    failed = [row for row in rows if row.state in (State.failed, LOST, DAMAGED)]
-    causes: dict[str, list[Row]] = {}
+def is_failure(row: RunRow) -> bool:
+    """Whether a run needs somebody: it failed, lost its worker, or cannot be read."""
+    return row.state in (State.failed, LOST, DAMAGED)
+
+
+def print_failures(console: Console, rows: Sequence[RunRow]) -> int:
+    """Failed runs grouped by cause, with one traceback per cause; returns how many runs failed."""
+    failed = [row for row in rows if is_failure(row)]
+    causes: dict[str, list[RunRow]] = {}
     for row in failed:
         causes.setdefault(_signature(row), []).append(row)
     for signature, same in sorted(causes.items(), key=lambda item: -len(item[1])):
         _print_cause(console, signature, same)
     if any(row.state == State.failed for row in failed):
-        advice = "Mended? `moe-sweeps retry` trains the failed runs again, from their last checkpoints."
+        advice = "Fixed it? `moe-sweeps retry` resumes the failed runs from their last checkpoints."
         console.print(advice, style="dim", soft_wrap=True)
     return len(failed)
 
 
-def print_tracking(console: Console, rows: Sequence[Row]) -> None:
+def print_tracking(console: Console, rows: Sequence[RunRow]) -> None:
     """What is wrong with trackers. It is no failure: the run folders have everything."""
     problems = Counter(row.status.tracking for row in rows if row.status.tracking)
     for problem, count in problems.items():
         runs = "1 run" if count == 1 else f"{count} runs"
         console.print(Text.assemble((f"tracking: {runs}", "yellow"), f", {problem}"), soft_wrap=True)
     if problems:
-        advice = "The run folders have everything. `moe-sweeps track sync` hands over what is missing."
+        advice = "The run folders have everything. `moe-sweeps track sync` sends what is missing."
         console.print(advice, style="dim", soft_wrap=True)
 
 
-def make_console() -> Console:
-    """A console as wide as the terminal; without one wide enough for the tables, unless COLUMNS says otherwise."""
-    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH_WITHOUT_TERMINAL)
-
-
 def is_narrow(console: Console) -> bool:
+    """Whether the console lacks room for progress bars and commands."""
     return console.width < NARROW
 
 
-def exit_code(rows: Sequence[Row]) -> int:
+def exit_code(rows: Sequence[RunRow]) -> int:
     """0 when every run has its result, or stopped where it was told to; else 1."""
     return 0 if all_finished(rows) else 1
 
 
-def _cells(row: Row, narrow: bool) -> list[RenderableType]:
+def _cells(row: RunRow, narrow: bool) -> list[Text]:
     status = row.status
     state = Text(row.state, STATE_STYLE.get(row.state, "dim"))
     if row.note:
@@ -211,11 +215,17 @@ def _cells(row: Row, narrow: bool) -> list[RenderableType]:
         state.append(" (tracking failed)", "yellow")
     if status.code_changed:
         state.append(" (code changed since submission)", "yellow")
-    bar = ProgressBar(total=max(status.total_steps, 1), completed=status.step, width=BAR_WIDTH)
-    return [escape(row.label), state, *([] if narrow else [bar]), *_numbers(row)]
+    bar = [] if narrow else [_bar(status.step / max(status.total_steps, 1))]
+    return [state, *bar, *map(Text, _numbers(row))]
 
 
-def _numbers(row: Row) -> tuple[str, str, str, str, str]:
+def _bar(share: float) -> Text:
+    """Progress in characters, so that it is told without colours, too."""
+    done = round(min(1.0, share) * BAR_WIDTH)
+    return Text.assemble(("━" * done, "bar.complete"), ("·" * (BAR_WIDTH - done), "dim"))
+
+
+def _numbers(row: RunRow) -> tuple[str, str, str, str, str]:
     status = row.status
     loss = "-" if status.loss is None else f"{status.loss:.4f}"
     maxvio = "-" if status.maxvio is None else f"{status.maxvio:.2f}"
@@ -224,7 +234,7 @@ def _numbers(row: Row) -> tuple[str, str, str, str, str]:
     return f"{status.step}/{status.total_steps}", loss, maxvio, speed, left
 
 
-def _line(row: Row) -> str:
+def _line(row: RunRow) -> str:
     step, loss, *_ = _numbers(row)
     failure = row.status.failure
     why = f" ({failure.message})" if failure and row.state in (State.failed, State.preempted) else ""
@@ -233,16 +243,38 @@ def _line(row: Row) -> str:
     return f"{row.label}: {row.state}{note}{attempt}, step {step}, loss {loss}{why}"
 
 
-def _signature(row: Row) -> str:
+def _signature(row: RunRow) -> str:
     if row.state == LOST:
         slurm = f" (SLURM says {row.note})" if row.note else ""
-        return f"its worker is gone without a word{slurm}; the same line typed again goes on from the last checkpoint"
+        if not slurm and (killed := out_of_memory(row.status.host, row.status.oom_kills)):
+            return f"its worker was {killed}"
+        if row.status.state is State.queued and row.status.attempt:
+            return f"its job is gone{slurm}; run the same command again to resume"
+        if row.status.state is State.queued:
+            return f"{_why_no_job(row.folder)}{slurm}; run the same command again to submit it"
+        return f"its worker died without a traceback{slurm}; run the same command again to resume"
     if row.state == DAMAGED:
-        return "status.json is missing or damaged; move the folder away, and the run is trained again"
+        return "its folder is gone, or closed to you; docs/running.md (A shared folder) says who may read what"
     return row.status.failure.signature if row.status.failure else "no reason was recorded"
 
 
-def _print_cause(console: Console, signature: str, same: Sequence[Row]) -> None:
+NO_TRUNK = (State.failed, State.diverged, State.cancelled, State.preempted, LOST)  # nothing continues from these
+
+
+def _why_no_job(folder: RunDir) -> str:
+    """Why a run that waited for its job has none any more: SLURM removes those of arms whose trunk did not end well."""
+    try:
+        name = folder.trunk_id()
+        folder_of_trunk = RunDir.find(folder.path.parent, name) if name else None
+    except RunFolderError:
+        folder_of_trunk = None
+    trunk = read_row("", folder_of_trunk) if folder_of_trunk else None
+    if trunk is None or trunk.state not in NO_TRUNK:
+        return "its job is gone and has trained nothing"
+    return f"its trunk {trunk.folder.path.name} is {trunk.state}, so SLURM removed its job"
+
+
+def _print_cause(console: Console, signature: str, same: Sequence[RunRow]) -> None:
     def say(text: str, style: str = "") -> None:
         console.print(Text(text, style), soft_wrap=True)
 

@@ -1,4 +1,4 @@
-"""Imports of whole libraries, without the garbage collector."""
+"""Import large libraries with the garbage collector off."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def lasting() -> Iterator[None]:
-    """What is imported inside stays until the process ends, so the collector need not look at it, then or at exit.
+    """Switch the garbage collector off inside, and keep it away from what was imported there, also at exit.
 
-    For torch that is a sixth of the time: 2.2 s instead of 2.6 s, measured.
+    Modules stay until the process ends, so scanning them is wasted. Importing torch takes 2.2 s instead of 2.6 s.
     """
     was_on, before = gc.isenabled(), len(sys.modules)
     gc.disable()

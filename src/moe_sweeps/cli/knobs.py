@@ -1,26 +1,24 @@
-"""Every key of the config with its default, its bounds and its comment, read from the classes that declare them."""
+"""Every key of the config with its default, its values and its documentation, as the classes declare them."""
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import inspect
-import io
-import textwrap
-import tokenize
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import cache
-from typing import Any, TypeGuard
+from typing import Any
 
-from moe_sweeps.config.registry import REGISTRY, SIGNS, Component
-from moe_sweeps.config.schema import RunConfig
+from moe_sweeps.config.choice import Choice
+from moe_sweeps.config.groups import PathsConfig
+from moe_sweeps.config.outside import owner
+from moe_sweeps.config.registry import REGISTRY, SIGNS, Component, doc_of
+from moe_sweeps.experiment.schema import RunConfig
 
 
 @dataclass(frozen=True, slots=True)
 class Knob:
-    """One key. `options` are those of its group that have it, empty if all do."""
+    """One key, as `options` of its group declare it; empty if all do, and alike."""
 
     key: str
     options: tuple[str, ...]
@@ -31,23 +29,47 @@ class Knob:
 
 def knobs(word: str = "") -> list[Knob]:
     """All keys in the order of the config, or those with `word` in key or meaning."""
-    groups = [field.name for field in dataclasses.fields(RunConfig) if field.name in REGISTRY]
-    every = [knob for group in groups for knob in _of_group(group, REGISTRY[group])]
-    every += [_knob(field.name, RunConfig, field, ()) for field in _single_fields()]
+    every = _all_of({group: REGISTRY[group] for group in _groups()})
     return [knob for knob in every if word.lower() in f"{knob.key} {knob.meaning}".lower()]
 
 
-def markdown() -> str:
-    """docs/knobs.md."""
-    rows = [f"| {' | '.join(_cell(text) for text in _texts(knob))} |" for knob in knobs()]
-    return "\n".join([_HEAD, "| key | default | values | what it does |", "|---|---|---|---|", *rows]) + "\n"
+def _all_of(registry: Mapping[str, dict[str, type[Component]]]) -> list[Knob]:
+    found = [knob for group, kinds in registry.items() for knob in _of_group(group, kinds)]
+    return [*found, *_single_knobs()]
 
 
+def _groups() -> list[str]:
+    return [field.name for field in dataclasses.fields(RunConfig) if field.name in REGISTRY]
+
+
+def markdown(kinds: Mapping[str, Sequence[str]] | None = None) -> str:
+    """docs/knobs.md, of these kinds of each group; by default of all that the repository itself has."""
+    covered = kinds or own_kinds()
+    registry = {group: {kind: REGISTRY[group][kind] for kind in names} for group, names in covered.items()}
+    rows = [f"| {' | '.join(_cell(text) for text in _texts(knob))} |" for knob in _all_of(registry)]
+    listed = [f"- `{group}`: {', '.join(names)}" for group, names in covered.items()]
+    table = ["| key | default | values | what it does |", "|---|---|---|---|", *rows]
+    return "\n".join([_HEAD, *listed, "", *table]) + "\n"
+
+
+def own_kinds() -> dict[str, list[str]]:
+    """The kinds of each group that the repository itself has, without those of installed packages."""
+    return {group: [kind for kind in REGISTRY[group] if owner(group, kind) is None] for group in _groups()}
+
+
+def kinds_on(page: str) -> dict[str, list[str]]:
+    """The kinds of which a page that `markdown` wrote has the keys."""
+    found = re.findall(r"^- `(\w+)`: (.*)$", page, re.MULTILINE)
+    return {group: names.split(", ") for group, names in found}
+
+
+UNDOCUMENTED = "not documented: its package declares the knob without doc=..."
 _HEAD = """# Every key
 
-Written by `moe-sweeps knobs --markdown > docs/knobs.md`; a test holds it to the code. `scale` sets other defaults for
-some keys of `model`, `experts`, `optimizer`, `schedule` and `trainer` (conf/scale/); `python train.py --cfg` shows the
-values that a line has. In brackets: the options of the group that have the key, where not all do.
+Written by `make format` (`moe-sweeps knobs --markdown`); a test holds it to the code of the kinds listed here. `scale`
+sets other defaults for some keys of `model`, `experts`, `optimizer`, `schedule` and `trainer` (conf/scale/);
+`python train.py --cfg` shows the values that a line has. In brackets: the kinds of the group that a row is about, where
+it is not all of them.
 """
 
 
@@ -61,27 +83,31 @@ def _cell(text: str) -> str:
 
 
 def _of_group(group: str, options: dict[str, type[Component]]) -> Iterator[Knob]:
+    """The keys of a group. Where its kinds declare one differently, each declaration is an entry of its own."""
     names = dict.fromkeys(f.name for cls in options.values() for f in dataclasses.fields(cls) if f.name != "kind")
     for name in names:
-        having = {kind: cls for kind, cls in options.items() if name in cls.__dataclass_fields__}
-        cls = next(iter(having.values()))
-        yield _knob(
-            f"{group}.{name}",
-            cls,
-            cls.__dataclass_fields__[name],
-            tuple(having) if len(having) < len(options) else (),
-        )
+        declared: dict[tuple[str, str, str], list[str]] = {}
+        for kind, cls in options.items():
+            if name in cls.__dataclass_fields__:
+                declared.setdefault(_declared(cls, name), []).append(kind)
+        for texts, kinds in declared.items():
+            yield Knob(f"{group}.{name}", tuple(kinds) if len(kinds) < len(options) else (), *texts)
 
 
-def _single_fields() -> list[dataclasses.Field[Any]]:
-    return [f for f in dataclasses.fields(RunConfig) if f.name not in REGISTRY and f.name != "paths"]
+def _single_knobs() -> Iterator[Knob]:
+    for field in dataclasses.fields(RunConfig):
+        if field.name not in REGISTRY and field.name != "paths":
+            yield Knob(field.name, (), *_declared(RunConfig, field.name))
+    for field in dataclasses.fields(PathsConfig):
+        yield Knob(f"paths.{field.name}", (), *_declared(PathsConfig, field.name))
 
 
-def _knob(key: str, cls: type, field: dataclasses.Field[Any], options: tuple[str, ...]) -> Knob:
-    meaning = [_comment(cls, field.name)]
-    if isinstance(field.default, Enum):
-        meaning += [f"{name}: {text}" for name, text in _comments(type(field.default)).items() if text]
-    return Knob(key, options, _default(field), _values(field), "; ".join(filter(None, meaning)))
+def _declared(cls: type, name: str) -> tuple[str, str, str]:
+    """Default, values and meaning of a field."""
+    field = {f.name: f for f in dataclasses.fields(cls)}[name]
+    members = type(field.default) if isinstance(field.default, Choice) else ()
+    said = [doc_of(cls, name) or UNDOCUMENTED, *(f"{one.name}: {one.doc}" for one in members if one.doc)]
+    return _default(field), _values(field), "; ".join(said)
 
 
 def _default(field: dataclasses.Field[Any]) -> str:
@@ -105,50 +131,3 @@ def _values(field: dataclasses.Field[Any]) -> str:
     bounds = " and ".join(f"{SIGNS[k][0]} {v}" for k, v in field.metadata.get("bounds", {}).items())
     kind = str(field.type).replace("None", "null")
     return f"{kind}, {bounds}" if bounds else kind
-
-
-def _comment(cls: type, name: str) -> str:
-    """What stands behind the field, or in the lines above it, in the class that declares it last."""
-    for base in cls.__mro__:
-        found = _comments(base).get(name) if dataclasses.is_dataclass(base) else None
-        if found is not None:
-            return found
-    return ""
-
-
-@cache
-def _comments(cls: type) -> dict[str, str]:
-    """Field or member -> its comment, "" for one without; only of those that `cls` itself declares."""
-    try:
-        source = inspect.getsource(cls)
-    except OSError:  # an enumeration that was made of a list of names
-        return {}
-    body = ast.parse(textwrap.dedent(source)).body[0]
-    assert isinstance(body, ast.ClassDef)
-    said = {
-        token.start[0]: token.string.removeprefix("#").strip()
-        for token in tokenize.generate_tokens(io.StringIO(source).readline)
-        if token.type == tokenize.COMMENT
-    }
-    lines = source.splitlines()
-    found = {}
-    for node in body.body:
-        target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0] if _is_member(node) else None
-        if isinstance(target, ast.Name):
-            above = _above(node.lineno, lines, said)
-            behind = [said[n] for n in range(node.lineno, (node.end_lineno or node.lineno) + 1) if n in said]
-            found[target.id] = " ".join([*above, *behind])
-    return found
-
-
-def _is_member(node: ast.stmt) -> TypeGuard[ast.Assign]:
-    return isinstance(node, ast.Assign)
-
-
-def _above(line: int, lines: list[str], said: dict[int, str]) -> list[str]:
-    """The comment lines right above `line`, which counts from 1."""
-    above: list[str] = []
-    while line - 1 in said and lines[line - 2].lstrip().startswith("#"):
-        line -= 1
-        above.insert(0, said[line])
-    return above

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -15,30 +13,36 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from moe_sweeps.cli.explain import configured_run
 from moe_sweeps.cli.roots import runs_root
-from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.data.prepare import prepared
-from moe_sweeps.identity import run_id
+from moe_sweeps.experiment.identity import run_id
+from moe_sweeps.experiment.schema import RunConfig
+from moe_sweeps.host.output import not_waited_for
+from moe_sweeps.host.signals import handled
 from moe_sweeps.paths import resolve
-from moe_sweeps.sweep.resuming import Comparison, Trial, verify_resume
+from moe_sweeps.sweep.fitting import require_memory
+from moe_sweeps.sweep.resuming import KillSchedule, Verification, verify_resume
 
 MOST_EXAMPLES = 3
 
 
 def run_verify_resume(console: Console, words: Sequence[str], steps: int, kills: int) -> bool:
-    """Kill the run that `words` mean, compare, print, and say whether all was the same.
+    """Train the run that `words` mean twice, once with kills; print the comparison and return whether they agree.
 
-    The folders are removed when it was, and when the user stops it; else they are evidence, and kept.
+    The two run folders are removed when they agree or the user stops the command, and kept as evidence otherwise.
     """
     run = configured_run(words, runs_root())
-    trial = Trial.of(run, steps, kills)
+    schedule = KillSchedule.of(run, steps, kills)
+    require_memory([run])
     prepared(run.data, resolve(run.paths.data), progress=True)
-    typed = all("=" in word for word in words)
-    folder = _new_folder(resolve(run.paths.runs) if typed else runs_root())
+    is_command_line = all("=" in word for word in words)
+    folder = _new_folder(resolve(run.paths.runs) if is_command_line else runs_root())
+    stop = _StopRequest()
     try:
-        with _stopped_like_ctrl_c():
-            found = _with_progress(console, run, trial, folder)
+        with handled(stop.note), not_waited_for():
+            found = _with_progress(console, run, schedule, folder, stop)
     except KeyboardInterrupt:
-        shutil.rmtree(folder, ignore_errors=True)
+        with handled(lambda signum, frame: None):  # an impatient further one leaves nothing behind
+            shutil.rmtree(folder, ignore_errors=True)
         raise
     _print(console, run, found)
     if found.same:
@@ -49,49 +53,54 @@ def run_verify_resume(console: Console, words: Sequence[str], steps: int, kills:
 
 
 def _new_folder(root: Path) -> Path:
-    """Beside the run folders, where there is room for checkpoints; hidden, so that no command takes it for one."""
+    """A folder beside the run folders, where there is room for checkpoints. Hidden, so no command reads it as a run."""
     root.mkdir(parents=True, exist_ok=True)
     return Path(tempfile.mkdtemp(prefix=".verify-resume-", dir=root))
 
 
-@contextmanager
-def _stopped_like_ctrl_c() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the processes that train, too, and leave nothing behind."""
+class _StopRequest:
+    """Whether a signal asked to stop. The signal only notes it; it is raised between two polls of a worker, so that no
+    worker is left running."""
 
-    def stop(signum: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+    def __init__(self) -> None:
+        self.requested = False
 
-    before = {signum: signal.signal(signum, stop) for signum in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
+    def note(self, signum: int, frame: FrameType | None) -> None:
+        self.requested = True
+
+    def raise_if_requested(self) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
 
 
-def _with_progress(console: Console, run: RunConfig, trial: Trial, folder: Path) -> Comparison:
+def _with_progress(
+    console: Console, run: RunConfig, schedule: KillSchedule, folder: Path, stop: _StopRequest
+) -> Verification:
     columns = (TextColumn("[progress.description]{task.description}"), BarColumn(24), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
-        tasks = {name: progress.add_task(name, total=trial.steps) for name in ("undisturbed", "killed")}
+        tasks = {name: progress.add_task(name, total=schedule.steps) for name in ("undisturbed", "killed")}
 
         def seen(name: str, step: int) -> None:
             progress.update(tasks[name], completed=step)
+            stop.raise_if_requested()
 
-        return verify_resume(run, trial, folder, seen)
+        found = verify_resume(run, schedule, folder, seen)
+        stop.raise_if_requested()
+        return found
 
 
-def _print(console: Console, run: RunConfig, found: Comparison) -> None:
+def _print(console: Console, run: RunConfig, found: Verification) -> None:
     compared = ", ".join(f"{name} {part.values}" for name, part in found.parts.items() if part.values)
     name = f"{run.run_name}-{run_id(run)}"
     lines = [f"{name}: the first {found.steps} of {run.trainer.steps} steps, trained twice here, a process at a time"]
-    lines += [f"  killed (SIGKILL) after step {k.logged}, went on from step {k.checkpoint}" for k in found.kills]
+    lines += [f"  killed (SIGKILL) after step {k.logged}, resumed from step {k.checkpoint}" for k in found.kills]
     lines += [f"  values compared: {compared}"]
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if found.same:
-        console.print("  [green]the same to the last bit[/]", highlight=False)
+        console.print("  [green]identical to the last bit[/]", highlight=False, markup=True)
         return
-    console.print("  [bold red]not the same[/]", highlight=False)
+    console.print("  [bold red]not identical[/]", highlight=False, markup=True)
     for name, part in found.parts.items():
         if part.differences:
             first = "; ".join(part.differences[:MOST_EXAMPLES])

@@ -1,7 +1,7 @@
-"""`moe-sweeps status`, `watch`, `retry`, `cancel`: what runs are doing, and what becomes of them.
+"""`moe-sweeps watch`, `retry`, `cancel`: follow, restart and stop runs (status.py shows them).
 
 They read and write run folders, so they work from any shell, on any day, on any host that sees the folders. SLURM is
-asked once where a run that waits was submitted to it.
+asked once, and only where the folder of a submitted run does not tell what the run is doing.
 """
 
 from __future__ import annotations
@@ -16,122 +16,189 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from moe_sweeps.cli.follow import (
     SweepView,
     exit_code,
-    headline,
-    is_narrow,
     print_failures,
-    print_tracking,
-    status_table,
 )
 from moe_sweeps.cli.roots import runs_root
 from moe_sweeps.cli.select import Selection, select
 from moe_sweeps.cli.watching import follow
-from moe_sweeps.errors import LaunchError, MoeSweepsError, RunBusyError
-from moe_sweeps.results.manifest import Manifest
-from moe_sweeps.rundir import FINISHED, RunDir, State, Status
-from moe_sweeps.sweep.follow import LOST, PAUSED, PRUNED, Follower, Row, is_lost
+from moe_sweeps.errors import LaunchError, MoeSweepsError, RunBusyError, RunFolderError
+from moe_sweeps.launch.follow import LOST, PAUSED, PRUNED, Follower, RunRow, is_lost
+from moe_sweeps.launch.slurm.agree import cancel_pending, with_queue
+from moe_sweeps.paths import TRAIN
+from moe_sweeps.records.manifest import Manifest, manifest_path
+from moe_sweeps.records.rundir import FINISHED, RunDir, State, Status
 from moe_sweeps.sweep.search.stop import request_stop
-from moe_sweeps.sweep.slurm.agree import cancel_pending, repair, with_queue
 
 log = logging.getLogger(__name__)
 
-START_ONE = "Start one: python train.py scale=smoke"
-MOST_RUNS, MOST_SWEEPS = 40, 10
+START_ONE = f"Start one: {TRAIN} scale=smoke"
+WHAT = "a sweep's id, name or folder, a run's id or folder, the beginning of an id, or settings (key=value)"
 CANCEL_SECONDS = 30.0  # how long `cancel` waits for workers to save and stop
 POLL_SECONDS = 0.5
 
 
-def status(arguments: argparse.Namespace, console: Console) -> int:
-    """What runs are doing; exit code 1 when one failed."""
-    chosen = _selected(arguments.what)
-    rows = _rows(chosen)
-    if arguments.repair:
-        for folder in repair(rows):
-            console.print(f"repaired: {folder.path.name}: {folder.status().state}", highlight=False, markup=False)
-        rows = _rows(chosen)
-    if not arguments.what and chosen.sweeps:
-        console.print(_sweeps_table(chosen, rows, is_narrow(console)))
-        console.print()
-    console.print(status_table(rows, most=len(rows) if arguments.all else MOST_RUNS, narrow=is_narrow(console)))
-    if chosen.never_started:
-        console.print(f"{chosen.never_started} planned runs have no folder; the sweep's line typed again makes them")
-    console.print() if any(row.state in (State.failed, LOST) for row in rows) else None
-    failed = print_failures(console, rows)
-    print_tracking(console, rows)
-    return 1 if failed else 0
-
-
 def watch(arguments: argparse.Namespace, console: Console) -> int:
     """Follow runs until all are over, or nobody trains them. Ctrl-C leaves them alone."""
-    return follow(console, _selected(arguments.what).runs)
+    return follow(console, selected(arguments.what).runs)
 
 
 def retry(arguments: argparse.Namespace, console: Console) -> int:
-    """Train failed runs again, from their last checkpoints, with their frozen configs."""
+    """Train runs again with their frozen configs: failed ones resume from checkpoints, finished ones restart."""
+    _require_which(arguments)
     states = {State.failed, LOST}
     states |= {State.diverged} if arguments.diverged else set()
     states |= {State.cancelled} if arguments.cancelled else set()
-    rows = [row for row in _rows(_selected(arguments.what)) if row.state in states]
-    if not rows:
-        console.print(f"no run is {_or(sorted(states))}; nothing to retry")
+    found = rows_of(selected(arguments.what))
+    finished = _to_restart(found, arguments.other_code) if arguments.done else []
+    rows = [row for row in found if row.state in states and row not in finished]
+    if not rows and not finished:
+        by = " by other code" if arguments.other_code else ""
+        done = f"no run is done{by}, and " if arguments.done else ""
+        console.print(f"{done}no run is {_or(sorted(states))}; nothing to retry")
         return 0
-    for row in rows:
-        make_ready(row.folder, current_code=arguments.current_code)
-    on_slurm = [row for row in rows if row.folder.config()["launch"].get("kind") == "slurm"]
+    ready = [row for row in rows if _is_ready(console, row, arguments.current_code)]
+    code = 1 if len(ready) < len(rows) else 0
+    ready += _superseded(console, finished)
+    return (_train_again(console, ready, arguments.workers) if ready else 1) or code
+
+
+def _train_again(console: Console, rows: Sequence[RunRow], workers: int | None) -> int:
+    """Train runs where they were trained before: as jobs of SLURM, or here. Returns the exit code."""
+    on_slurm = [row for row in rows if row.folder.settings("launch").get("kind") == "slurm"]
     if on_slurm:
         from moe_sweeps.cli.slurm import resubmit
 
-        resubmit(console, [row.folder for row in on_slurm], runs_root())
+        # A run that only looks lost may be trained by its job: what SLURM says of that job counts.
+        ended_in = {row.folder.path.name: row.status.slurm_job_id for row in on_slurm if row.state != LOST}
+        resubmit(console, [row.folder for row in on_slurm], runs_root(), ended_in)
     here = [row for row in rows if row not in on_slurm]
-    return _retry_here(console, here, arguments.workers) if here else 0
+    return _retry_here(console, here, workers) if here else 0
 
 
-def _retry_here(console: Console, rows: Sequence[Row], asked: int | None) -> int:
-    from moe_sweeps.sweep.local import LocalSweep
+def _is_ready(console: Console, row: RunRow, current_code: bool) -> bool:
+    """Whether a run can be retried. One that is damaged, or that others train or retry, is reported and left out."""
+    try:
+        row.folder.config()
+        make_ready(row.folder, row.status, current_code=current_code)
+        return True
+    except RunFolderError as error:
+        console.print(str(error), highlight=False, markup=False, soft_wrap=True)
+        return False
 
-    workers = min(asked or _workers(rows[0].folder), len(rows))
-    console.print(f"trying {len(rows)} {'run' if len(rows) == 1 else 'runs'} again with {workers} workers")
+
+def _require_which(arguments: argparse.Namespace) -> None:
+    """Refuse to restart every finished run only because no sweep or run was named."""
+    if arguments.done and not (arguments.what or arguments.other_code):
+        raise MoeSweepsError("train which finished runs again? Name sweeps or runs after --done, or add --other-code.")
+    if arguments.other_code and not arguments.done:
+        raise MoeSweepsError("--other-code says which finished runs are trained again. Write --done --other-code.")
+
+
+def _to_restart(rows: Sequence[RunRow], other_code: bool) -> list[RunRow]:
+    """Runs that have a result; with `other_code` only those that other code than the current trained."""
+    finished = [row for row in rows if row.state in FINISHED]
+    if not other_code:
+        return finished
+    from moe_sweeps.sweep.other_code import other_code_of
+
+    found = other_code_of(row.folder for row in finished).trained
+    return [row for row in finished if row.folder in found]
+
+
+def _superseded(console: Console, finished: Sequence[RunRow]) -> list[RunRow]:
+    """Move the results aside; returns the runs that are then to be trained."""
+    if not finished:
+        return []
+    from moe_sweeps.sweep.again import SUPERSEDED, supersede
+
+    again = []
+    for row in finished:
+        try:
+            again += [row] if supersede(row.folder) is not None else []
+        except (MoeSweepsError, OSError) as error:  # the others are trained all the same
+            log.error("%s is left as it is: %s", row.folder.path.name, error)
+    results = "1 result" if len(again) == 1 else f"{len(again)} results"
+    console.print(f"{results} kept aside, in {SUPERSEDED}/ of each run's folder; no table counts them")
+    return again
+
+
+def _retry_here(console: Console, rows: Sequence[RunRow], asked: int | None) -> int:
+    from moe_sweeps.launch.local import LocalSweep
+
+    workers = _workers_that_fit(rows, min(asked or _workers(rows[0].folder), len(rows)))
+    console.print(f"retrying {_count(len(rows), 'run')} with {_count(workers, 'worker')}")
     with SweepView(console, [(row.label, row.folder) for row in rows], workers) as view:
         LocalSweep([row.folder for row in rows], workers).run(view.tick)
     print_failures(console, view.rows)
     return exit_code(view.rows)
 
 
+def _workers_that_fit(rows: Sequence[RunRow], wanted: int) -> int:
+    """`wanted`, or fewer where this machine's memory holds fewer at once; refuses a run that does not fit at all."""
+    from moe_sweeps.experiment.frozen import from_dict
+    from moe_sweeps.sweep.fitting import Machine, require_memory
+    from moe_sweeps.training.memory import run_memory
+
+    runs = [from_dict(row.folder.config()) for row in rows]
+    require_memory(runs)
+    machine = Machine.here(runs[0].engine.device)
+    return machine.side_by_side((run_memory(run, on_gpu=machine.has_gpu) for run in runs), wanted)
+
+
 def cancel(arguments: argparse.Namespace, console: Console) -> int:
     """Ask workers to save their state and stop, and keep waiting runs from starting."""
     if not arguments.what and not arguments.all:
         raise MoeSweepsError("cancel what? Give a sweep or a run (moe-sweeps status lists them), or --all.")
-    chosen = _selected(arguments.what)
+    chosen = selected(arguments.what)
     for manifest in chosen.sweeps:
-        if manifest.search and not manifest.search.get("over"):
-            request_stop(runs_root() / "sweeps" / manifest.sweep_id)
-    folders = [folder for _, folder in chosen.runs]
+        if manifest.search and not manifest.search.over:
+            request_stop(manifest_path(runs_root(), manifest.sweep_id).parent)
+    folders = _readable(console, [folder for _, folder in chosen.runs])
     asked = [folder for folder in folders if folder.status().state not in (*FINISHED, State.cancelled)]
-    for folder in asked:  # all of them first, so that no waiting one starts in the place of another
+    for folder in asked:  # all first: no waiting run starts when another stops
         folder.request_cancel()
     cancel_pending(asked, runs_root())
     stopping = _settle(asked, CANCEL_SECONDS)
-    counts = Counter(str(folder.status().state) for folder in folders)
+    counts = Counter(folder.status().name for folder in folders)
     console.print(", ".join(f"{n} {state}" for state, n in counts.items()), highlight=False)
     for folder in stopping:
         console.print(f"  {folder.path.name}: its worker stops after its current step", highlight=False, markup=False)
     if asked:
-        console.print("`moe-sweeps retry --cancelled` goes on with cancelled runs; nothing else does.", style="dim")
+        console.print("`moe-sweeps retry --cancelled` resumes cancelled runs; nothing else does.", style="dim")
     return 0
 
 
-def make_ready(folder: RunDir, current_code: bool = False) -> None:
+def _readable(console: Console, folders: Sequence[RunDir]) -> list[RunDir]:
+    """Those whose status can be read; the others are reported and left alone."""
+    found = []
+    for folder in folders:
+        try:
+            folder.status()
+            found.append(folder)
+        except RunFolderError as error:
+            console.print(str(error), highlight=False, markup=False, soft_wrap=True)
+    return found
+
+
+def make_ready(folder: RunDir, seen: Status, current_code: bool = False) -> None:
     """Let a run that failed, diverged or was cancelled be trained again. The summary of a diverged run is kept aside.
+
+    `seen` is the status for which it was chosen.
 
     Raises:
         RunBusyError: somebody trains it at this moment.
+        RunFolderError: its status is another one by now: somebody else retries it.
     """
     with folder.lock():
         found = folder.status()
+        if (found.state, found.attempt) != (seen.state, seen.attempt):
+            raise RunFolderError(
+                f"{folder.path.name} is {found.state} by now, so it is left alone: somebody retries it"
+            )
         summary = folder.path / "summary.json"
         if summary.exists():
             summary.replace(folder.path / f"summary.attempt-{found.attempt}.json")
@@ -139,27 +206,31 @@ def make_ready(folder: RunDir, current_code: bool = False) -> None:
         if current_code:
             folder.update_provenance(snapshot=None)
         found.state, found.failure = State.preempted if found.attempt else State.planned, None
-        found.deaths, found.death_step, found.paused_at = 0, -1, None
+        found.forget_deaths()
+        found.paused_at = None
         folder.write_status(found)
 
 
 def add_commands(commands: Any) -> None:
-    """Add the four commands to a parser's sub-commands."""
-    what = "a sweep's id or name, a run's id or folder, or the beginning of an id"
-    one = _command(commands, "status", status, "what runs are doing, and why failed ones failed")
-    one.add_argument("what", nargs="*", metavar="SWEEP|RUN", help=f"{what} (default: everything)")
-    one.add_argument("--repair", action="store_true", help="write down what SLURM says of runs whose jobs are gone")
-    one.add_argument("--all", action="store_true", help=f"list every run, also when there are more than {MOST_RUNS}")
+    """Add the three commands to a parser's subcommands."""
     one = _command(commands, "watch", watch, "follow runs until they are over; Ctrl-C leaves them alone")
-    one.add_argument("what", nargs="*", metavar="SWEEP|RUN", help=f"{what} (default: everything)")
+    one.add_argument("what", nargs="*", metavar="SWEEP|RUN", help=f"{WHAT} (default: everything)")
     one = _command(commands, "retry", retry, "train failed runs again, from their last checkpoints")
-    one.add_argument("what", nargs="*", metavar="SWEEP|RUN", help=f"{what} (default: everything that failed)")
+    one.add_argument("what", nargs="*", metavar="SWEEP|RUN", help=f"{WHAT} (default: everything that failed)")
     one.add_argument("--diverged", action="store_true", help="diverged runs, too")
     one.add_argument("--cancelled", action="store_true", help="cancelled runs, too")
-    one.add_argument("--current-code", action="store_true", help="with today's sources instead of the run's snapshot")
-    one.add_argument("--workers", type=int, help="processes (default: as it was submitted)")
-    one = _command(commands, "cancel", cancel, "stop runs; their state is saved, and they do not start by themselves")
-    one.add_argument("what", nargs="*", metavar="SWEEP|RUN", help=what)
+    one.add_argument(
+        "--done", action="store_true", help="finished runs, too, from their first step; old results are kept"
+    )
+    one.add_argument("--other-code", action="store_true", help="with --done: only those that other code trained")
+    one.add_argument(
+        "--current-code", action="store_true", help="with the current sources instead of the run's snapshot"
+    )
+    one.add_argument("--workers", type=int, help="processes (default: as when the run was started)")
+    one = _command(
+        commands, "cancel", cancel, "stop runs; their state is saved, and only `retry --cancelled` resumes them"
+    )
+    one.add_argument("what", nargs="*", metavar="SWEEP|RUN", help=WHAT)
     one.add_argument("--all", action="store_true", help="every run that is not over")
 
 
@@ -169,7 +240,12 @@ def _command(commands: Any, name: str, function: Callable[..., int], text: str) 
     return parser
 
 
-def _selected(words: Sequence[str]) -> Selection:
+def selected(words: Sequence[str]) -> Selection:
+    """The runs that `words` mean.
+
+    Raises:
+        MoeSweepsError: there are none.
+    """
     root = runs_root()
     chosen = select(words, root)
     if not chosen:
@@ -177,8 +253,8 @@ def _selected(words: Sequence[str]) -> Selection:
     return chosen
 
 
-def _rows(chosen: Selection) -> list[Row]:
-    """What the runs do: by their folders, and by SLURM where those leave it open."""
+def rows_of(chosen: Selection) -> list[RunRow]:
+    """What the runs do, by their folders, and by SLURM where those do not tell."""
     rows = [_pruned(row, chosen.sweeps) for row in Follower(chosen.runs).read()]
     try:
         return with_queue(rows)
@@ -187,8 +263,8 @@ def _rows(chosen: Selection) -> list[Row]:
         return rows
 
 
-def _pruned(row: Row, sweeps: Sequence[Manifest]) -> Row:
-    """A paused run that a search left where it stands, and no other sweep waits for, is called pruned."""
+def _pruned(row: RunRow, sweeps: Sequence[Manifest]) -> RunRow:
+    """A paused run is called pruned where its search is over and no other sweep trains it further."""
     if row.state != PAUSED:
         return row
     planned = [sweep.runs[row.folder.run_id] for sweep in sweeps if row.folder.run_id in sweep.runs]
@@ -196,23 +272,8 @@ def _pruned(row: Row, sweeps: Sequence[Manifest]) -> Row:
     return dataclasses.replace(row, state=PRUNED) if left else row
 
 
-def _sweeps_table(chosen: Selection, rows: Sequence[Row], narrow: bool) -> Table:
-    """The newest sweeps, one row each, newest last."""
-    by_folder = {row.folder.path.name: row for row in rows}
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("sweep", "name", "started", "runs"):
-        table.add_column(name, no_wrap=name != "runs" or not narrow)
-    if not narrow:
-        table.add_column("command", no_wrap=True, overflow="ellipsis", max_width=60)
-    for manifest in reversed(chosen.sweeps[:MOST_SWEEPS]):
-        own = [by_folder[run.folder] for run in manifest.runs.values() if run.folder in by_folder]
-        started = manifest.created[:16].replace("T", " ")
-        table.add_row(manifest.sweep_id, manifest.name, started, headline(own), *([] if narrow else [manifest.command]))
-    return table
-
-
 def _settle(asked: Sequence[RunDir], seconds: float) -> list[RunDir]:
-    """Wait until the runs that were asked to stop have stopped; returns those that are still at it."""
+    """Wait until the runs that were asked to stop have stopped; returns those that are still training."""
     deadline = time.monotonic() + seconds
     waiting = list(asked)
     while waiting := [folder for folder in waiting if not _is_settled(folder)]:
@@ -225,7 +286,7 @@ def _settle(asked: Sequence[RunDir], seconds: float) -> list[RunDir]:
 def _is_settled(folder: RunDir) -> bool:
     found = folder.status()
     if _trained_on_another_host(folder, found):
-        return False  # its worker sees the request; the lock need not reach from there to here
+        return False  # its worker sees the request; its lock may not be visible from this host
     try:
         with folder.lock():
             folder.settle_cancel_request(folder.status())
@@ -239,14 +300,18 @@ def _trained_on_another_host(folder: RunDir, found: Status) -> bool:
 
 
 def _workers(folder: RunDir) -> int:
-    """As the run was submitted, else as many as there are cores, or fit on the GPUs."""
-    from moe_sweeps.config.groups import Device
-    from moe_sweeps.sweep.gpus import side_by_side
+    """As many as the run was started with, else one a core, or as many as fit on the GPUs."""
+    from moe_sweeps.host.devices import Device
+    from moe_sweeps.launch.gpus import side_by_side
 
-    config = folder.config()
-    device = Device[config.get("engine", {}).get("device", "auto")]
-    return int(config["launch"].get("workers") or side_by_side(device, config["launch"].get("pack", 1)))
+    launch = folder.settings("launch")
+    device = Device[folder.settings("engine").get("device", "auto")]
+    return int(launch.get("workers") or side_by_side(device, launch.get("pack", 1)))
 
 
 def _or(words: Sequence[str]) -> str:
     return " or ".join(words)
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"

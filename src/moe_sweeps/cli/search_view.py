@@ -8,14 +8,15 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 from moe_sweeps.cli.follow import STATE_STYLE
-from moe_sweeps.results.columns import BY_COLUMN
+from moe_sweeps.cli.plan_view import text_lines
+from moe_sweeps.host.folding import Column, FoldedTable
+from moe_sweeps.host.shell import tool_command, train_command
+from moe_sweeps.launch.follow import duration
 from moe_sweeps.sweep.cost import count_text, flops_text, size_text
 from moe_sweeps.sweep.estimate import tokens_of
-from moe_sweeps.sweep.follow import duration
 from moe_sweeps.sweep.plan import unread_settings
 from moe_sweeps.sweep.search.cost import SearchCost
 from moe_sweeps.sweep.search.drive import Search
@@ -27,12 +28,13 @@ STYLES = {**STATE_STYLE, Outcome.refused: "magenta", Outcome.open: "dim"}
 
 
 def print_search_plan(console: Console, search: Search, cost: SearchCost) -> None:
-    """Space, trials, seeds, rungs, what is there already, and what the rest can cost."""
+    """Space, trials, seeds, rungs, what is trained already, and what the rest can cost."""
     plan = search.plan
     lines = [_headline(plan), *_space(plan), *_rungs(plan), *_collapsed(plan), *_so_far(search)]
+    lines += text_lines([plan.base])
     lines += ["  complete: nothing is left to train"] if search.is_complete else _cost(cost)
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, markup=True, soft_wrap=True)
     console.print()
 
 
@@ -40,21 +42,18 @@ def print_trials(console: Console, search: Search) -> None:
     """The trials, best first, and how to train the best one again."""
     trials, metric = search.ranked(), search.plan.search.metric
     over = not any(found.outcome is Outcome.open for _, found in trials)
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("trial", justify="right")
-    for key in search.plan.space.axes:
-        table.add_column(key)
-    for name in ("step", metric.value, "seeds"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("outcome")
-    for trial, found in trials[:MOST_ROWS]:
-        table.add_row(*_row(search, trial, found, over))
+    columns = [Column("trial", right=True), *(Column(key, told=True) for key in search.plan.space.axes)]
+    columns += [Column(name, right=True) for name in ("step", metric.value, "seeds")]
+    columns.append(Column("outcome", folds=True, told=True))
+    table = FoldedTable(columns, [_row(search, trial, found, over) for trial, found in trials[:MOST_ROWS]])
     console.print(Text(f"{search.plan.name} ({search.plan.search_id})", "bold"))
     console.print(table)
     if len(trials) > MOST_ROWS:
-        console.print(f"and {len(trials) - MOST_ROWS} more: moe-sweeps tables {search.plan.search_id}", style="dim")
+        console.print(
+            f"and {len(trials) - MOST_ROWS} more: {tool_command('tables', search.plan.search_id)}", style="dim"
+        )
     for line in _conclusion(search, trials):
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, markup=True, soft_wrap=True)
     console.print()
 
 
@@ -62,8 +61,8 @@ def value_text(value: float | None, search: Search) -> str:
     """A metric in its own direction and unit."""
     if value is None or math.isinf(value):
         return "-"
-    metric = search.plan.search.metric
-    return BY_COLUMN[metric.value].spell(value if metric.lower_is_better else -value)
+    metric = search.plan.search.number
+    return metric.spell(value if metric.lower_is_better else -value)
 
 
 def reproduce(search: Search, trial: Trial) -> str:
@@ -71,8 +70,7 @@ def reproduce(search: Search, trial: Trial) -> str:
     space = search.plan.space
     seeds = {"seed": ",".join(space.seeds)} if space.seeds != ("0",) else {}
     settings = {**space.constants, **{k: v for k, v in trial.point.items() if k not in trial.unread}, **seeds}
-    several = "-m " if len(space.seeds) > 1 else ""
-    return f"python train.py {several}" + " ".join(f"{k}={v}" for k, v in settings.items())
+    return train_command((f"{k}={v}" for k, v in settings.items()), several=len(space.seeds) > 1)
 
 
 # --- the plan ---
@@ -81,7 +79,7 @@ def reproduce(search: Search, trial: Trial) -> str:
 def _headline(plan: SearchPlan) -> str:
     seeds = len(plan.space.seeds)
     each = f" x {seeds} seeds" if seeds > 1 else ""
-    goal = "lowest" if plan.search.metric.lower_is_better else "highest"
+    goal = "lowest" if plan.search.number.lower_is_better else "highest"
     return f"[bold]Search[/]: {plan.search.kind}, {plan.search.trials} trials{each}, {goal} {plan.search.metric.value}"
 
 
@@ -96,19 +94,21 @@ def _rungs(plan: SearchPlan) -> list[str]:
     if not plan.rungs:
         return ["  pruning: none; every trial is trained to its end (search.min_steps=N stops bad ones at N steps)"]
     rungs = ", ".join(map(str, plan.rungs))
-    share = f"the best 1 in {plan.search.reduction} goes on from its checkpoint"
+    share = f"the best 1 in {plan.search.reduction} resumes from its checkpoint"
     return [f"  rungs: {rungs} of {plan.steps} steps; of the trials at a rung {share}"]
 
 
 def _collapsed(plan: SearchPlan) -> list[str]:
-    """Axes that nothing reads at some corner, and how few points are distinct."""
+    """Axes that nothing reads at some corner of the space, and how many of its points are distinct."""
     unread = {
         (key, why.by, why.reader)
         for settings, run in plan.corners
         for key, why in unread_settings(run, settings).items()
         if key in plan.space.axes
     }
-    lines = [f"  [yellow]not read[/]: {key} by {by} ({reader} reads it)" for key, by, reader in sorted(unread)]
+    lines = [
+        f"  [yellow]not read[/]: {escape(f'{key} by {by} ({reader} reads it)')}" for key, by, reader in sorted(unread)
+    ]
     if plan.distinct_points is not None:
         few = f"; no more than {plan.most_trained} trials are trained" if plan.most_trained < plan.search.trials else ""
         lines.append(f"  points: {plan.space.size}, {plan.distinct_points} of them distinct{few}")
@@ -122,7 +122,7 @@ def _so_far(search: Search) -> list[str]:
     repeated = sum(t.same_as is not None for t in search.trials)
     known = ", ".join(f"{n} {name}" for name, n in counts.items()) + (f", {repeated} repeated" if repeated else "")
     asked = f"{len(search.trials)} trial{'s' * (len(search.trials) > 1)}"
-    return [f"  already asked for: {asked} ({known})"]
+    return [f"  already suggested: {asked} ({known})"]
 
 
 def _cost(cost: SearchCost) -> list[str]:
@@ -140,7 +140,7 @@ def _cost(cost: SearchCost) -> list[str]:
     ]
     if plan.rungs:
         expected = f"about {plan.expected_steps:,} steps ({plan.expected_steps / plan.most_steps:.0%})"
-        passed = f"if each rung passes on 1 in {plan.search.reduction}; more where ever better trials come late"
+        passed = f"if 1 in {plan.search.reduction} is promoted from each rung; more if good trials come late"
         lines.append(f"  with pruning: {expected}, {duration(cost.seconds(plan.expected_steps))}, {passed}")
     done = f"; {cost.trained:,} steps are trained already" if cost.trained else ""
     free = f"{size_text(cost.free_disk)} free"
@@ -166,8 +166,8 @@ def _conclusion(search: Search, trials: Sequence[tuple[Trial, Standing]]) -> lis
     lines = []
     if any(found.outcome is Outcome.paused for _, found in trials):
         lines.append(
-            f"Values of runs that stopped at a rung are from {search.plan.base.trainer.eval_sequences} validation "
-            "sequences there, on the schedule of the whole run; they are not final and stand in no table's mean."
+            f"A run that stopped at a rung has its value there, on {search.plan.base.trainer.eval_sequences} sequences "
+            "of the validation set and the schedule of the whole run. It is not final and in no table's mean."
         )
     if not trials or trials[0][1].outcome is not Outcome.done:
         return [*lines, "No trial was trained to its end."]
@@ -178,7 +178,7 @@ def _conclusion(search: Search, trials: Sequence[tuple[Trial, Standing]]) -> lis
     others = sum(s.outcome is Outcome.done for _, s in trials)
     if others > 1:
         lines.append(
-            f"[dim]  The best of {others} is the best partly by luck: train it and its rivals with seeds that the "
-            "search did not use before a difference is believed.[/]"
+            f"[dim]  The best of {others} is partly the luckiest: before you believe a difference, train it and its "
+            "rivals with seeds that the search did not use.[/]"
         )
     return lines

@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from moe_sweeps.cli.follow import STATE_STYLE
-from moe_sweeps.rundir import RunDir, State
+from moe_sweeps.records.numbers import CATALOGUE
+from moe_sweeps.records.rundir import RunDir, State
 
 
 class TrainingBar:
@@ -26,6 +27,7 @@ class TrainingBar:
         self._total, self._tenths = total_steps, completed * 10 // total_steps
 
     def logged(self, step: int, values: dict[str, float], tokens_per_second: float) -> None:
+        """Show what was logged at `step`; without a terminal, in every tenth of the run."""
         maxvio = f"{values['maxvio_batch']:.2f}" if "maxvio_batch" in values else "-"
         fields: dict[str, Any] = {
             "loss": f"{values['loss']:.4f}",
@@ -39,6 +41,7 @@ class TrainingBar:
             self.progress.console.print(line, highlight=False)
 
     def alive(self, step: int) -> None:
+        """Move the bar to `step`."""
         self.progress.update(self._task, completed=step)
 
 
@@ -60,20 +63,8 @@ def print_summary(console: Console, folder: RunDir, summary: dict[str, Any], sta
 
 
 def _summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    formats = {
-        "diverged_at_step": ("diverged at step", "{}"),
-        "collapsed_at_step": ("router collapsed at step", "{}"),
-        "val_loss": ("validation loss", "{:.4f} nats"),
-        "val_perplexity": ("validation perplexity", "{:.2f}"),
-        "val_accuracy": ("next-token accuracy", "{:.2%}"),
-        "val_maxvio_global": ("MaxVio, validation set", "{:.3f}"),
-        "train_maxvio_batch": ("MaxVio, batch, last tenth", "{:.3f}"),
-        "params_total": ("parameters, total", "{:,}"),
-        "params_active": ("parameters, active", "{:,}"),
-        "tokens": ("tokens", "{:,}"),
-        "tokens_per_second": ("tokens/s", "{:,.0f}"),
-        "share_of_gemm_peak": ("MFU (share of GEMM peak)", "{:.1%}"),
-        "wall_seconds": ("wall time", "{:.1f} s"),
-    }
-    rows = [(name, form.format(summary[key])) for key, (name, form) in formats.items() if key in summary]
+    events = {"diverged_at_step": "diverged at step", "collapsed_at_step": "router collapsed at step"}
+    rows = [(words, str(summary[key])) for key, words in events.items() if key in summary]
+    shown = [metric for metric in CATALOGUE if metric.words and metric.column in summary]
+    rows += [(metric.words, metric.spell_with_unit(summary[metric.column])) for metric in shown]
     return rows + [(f"last good {key}", f"{value:.4f}") for key, value in summary.get("last_good", {}).items()]

@@ -1,4 +1,4 @@
-"""Following runs to their end, wherever they are trained: heartbeats first, and SLURM where those leave it open."""
+"""Follow runs to their end, wherever they are trained: by heartbeats, and by SLURM where those do not tell."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from rich.console import Console
 
 from moe_sweeps.cli.follow import SweepView, exit_code, headline, print_failures, print_tracking
 from moe_sweeps.errors import LaunchError
-from moe_sweeps.rundir import RunDir, State
-from moe_sweeps.sweep.follow import Row
-from moe_sweeps.sweep.slurm.agree import Queue
+from moe_sweeps.launch.follow import RunRow
+from moe_sweeps.launch.slurm.agree import Queue
+from moe_sweeps.records.rundir import RunDir, State
 
 log = logging.getLogger(__name__)
 
-IDLE_SECONDS = 40.0  # following ends when nothing has been trained for so long; SLURM is asked in between
+IDLE_SECONDS = 40.0  # following ends when nothing has been trained for this long; SLURM is asked in between
 POLL_SECONDS = 0.5
 
 
@@ -32,15 +32,15 @@ def follow(console: Console, runs: Sequence[tuple[str, RunDir]]) -> int:
     print_failures(console, view.rows)
     print_tracking(console, view.rows)
     if idle:
-        console.print("Nothing is being trained. The line typed again goes on with what is left.", highlight=False)
+        console.print("Nothing is being trained. Run the sweep's command again to train what is left.", highlight=False)
     return exit_code(view.rows)
 
 
-def agreeing() -> Callable[[list[Row]], list[Row]]:
-    """What the queue adds to rows. While SLURM does not answer they stay as the folders say."""
+def agreeing() -> Callable[[list[RunRow]], list[RunRow]]:
+    """A function that corrects rows by SLURM's queue. While SLURM does not answer, rows stay as the folders say."""
     queue = Queue()
 
-    def agreed(rows: list[Row]) -> list[Row]:
+    def agreed(rows: list[RunRow]) -> list[RunRow]:
         try:
             return queue.with_queue(rows)
         except LaunchError as error:

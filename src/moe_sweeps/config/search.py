@@ -9,31 +9,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 from moe_sweeps.config.registry import Component, component, knob
 from moe_sweeps.errors import ConfigError
+from moe_sweeps.records.numbers import PRIMARY, SEARCHABLE, Metric, metric_of
 
 if TYPE_CHECKING:
-    from moe_sweeps.config.schema import RunConfig
+    from moe_sweeps.config.run import Run
 
 
-class SearchMetric(Enum):
-    """What a trial is judged by: the mean over its seeds of this number of summary.json."""
-
-    val_loss = "val_loss"
-    val_perplexity = "val_perplexity"
-    val_accuracy = "val_accuracy"
-    val_maxvio_global = "val_maxvio_global"
-
-    @property
-    def lower_is_better(self) -> bool:
-        return self is not SearchMetric.val_accuracy
-
-    @property
-    def needs_router(self) -> bool:
-        return self is SearchMetric.val_maxvio_global
-
-    @property
-    def in_log(self) -> str:
-        """Its name in the `val` lines of metrics.jsonl."""
-        return self.value.removeprefix("val_")
+# What a trial is judged by: the mean over its seeds of one of these numbers of summary.json.
+SearchMetric = Enum("SearchMetric", {metric.column: metric.column for metric in SEARCHABLE})  # type: ignore[misc]
 
 
 @component("search", "none")
@@ -46,33 +29,45 @@ class SearchConfig(Component):
 
     @property
     def is_on(self) -> bool:
+        """Whether a sampler suggests runs."""
         return isinstance(self, SamplerConfig)
 
 
 @dataclass(slots=True)
 class SamplerConfig(SearchConfig):
-    """`trials` suggestions. With `min_steps` a trial is trained in rungs of min_steps * reduction^i steps, and of the
-    trials at a rung the best 1/reduction go on (asynchronous successive halving, arXiv 1810.05934)."""
+    """`trials` suggestions of a sampler.
 
-    trials: int = knob(20, ge=1)  # in all
-    metric: SearchMetric = SearchMetric.val_loss  # what is to be best
-    sampler_seed: int = knob(0, ge=0)  # of the suggestions; runs have `seed`
-    min_steps: int | None = knob(None, ge=1)  # null: every trial is trained to its end
-    reduction: int = knob(3, ge=2)  # of three trials one goes on at each rung
+    With `min_steps` a trial is trained in rungs of min_steps * reduction^i steps, and the best 1/reduction of the
+    trials at a rung continue (asynchronous successive halving, arXiv 1810.05934).
+    """
 
-    def check(self, run: RunConfig) -> Iterator[ConfigError]:
+    trials: int = knob(20, ge=1, doc="number of trials in all")
+    metric: SearchMetric = knob(SearchMetric[PRIMARY.column], doc="final number that the search optimises")
+    sampler_seed: int = knob(0, ge=0, doc="seed of the suggestions; `seed` is that of the runs")
+    min_steps: int | None = knob(None, ge=1, doc="steps of the first rung; null: every trial is trained to its end")
+    reduction: int = knob(3, ge=2, doc="the best 1/reduction of the trials at a rung continue")
+
+    @property
+    def number(self) -> Metric:
+        """The catalogue's entry of `metric`."""
+        return metric_of(self.metric.value)
+
+    def check(self, run: Run) -> Iterator[ConfigError]:
+        if run.fork.step is not None:
+            rule = "the trials of a search have no trunk in common"
+            yield ConfigError("fork.step", run.fork.step, rule, "Leave it out, or sweep a grid.")
         if self.min_steps is not None and self.min_steps >= run.trainer.steps:
             rule = f"the first rung must lie below trainer.steps={run.trainer.steps}"
             yield ConfigError("search.min_steps", self.min_steps, rule, "Lower it, or null trains trials to their end.")
-        if self.metric.needs_router and not run.experts.is_moe:
+        if self.number.needs_router and not run.experts.is_moe:
             rule = "experts=dense has no router that could be out of balance"
-            yield ConfigError("search.metric", self.metric.value, rule, "Use search.metric=val_loss.")
+            yield ConfigError("search.metric", self.metric.value, rule, f"Use search.metric={PRIMARY.column}.")
 
 
 @component("search", "random")
 @dataclass(slots=True)
 class RandomSearchConfig(SamplerConfig):
-    """Every trial is drawn at random, whatever the others found."""
+    """Every trial is drawn at random, independently of the others."""
 
     kind: str = "random"
 
@@ -80,7 +75,7 @@ class RandomSearchConfig(SamplerConfig):
 @component("search", "tpe")
 @dataclass(slots=True)
 class TpeSearchConfig(SamplerConfig):
-    """Tree-structured Parzen estimator: `startup_trials` at random, then near what was good so far."""
+    """Tree-structured Parzen estimator: `startup_trials` at random, then near the best trials so far."""
 
     kind: str = "tpe"
-    startup_trials: int = knob(10, ge=1)  # random ones before the sampler learns
+    startup_trials: int = knob(10, ge=1, doc="random trials before the sampler learns")

@@ -1,11 +1,11 @@
-"""Configs of the trackers that mirror run folders: never part of a run's identity, and no field takes a key."""
+"""Configs of the trackers that mirror run folders: never part of a run's identity, and no field takes an API key."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 from typing import ClassVar
 
+from moe_sweeps.config.choice import Choice
 from moe_sweeps.config.registry import Component, component, knob
 
 
@@ -18,31 +18,38 @@ class TrackingConfig(Component):
     kind: str = "none"
 
 
-class WandbMode(Enum):
+class WandbMode(Choice):
     """Where wandb's data go."""
 
     online = "online"
-    offline = "offline"  # files in the run folder, which `wandb sync` sends later
-    disabled = "disabled"  # nowhere, as with tracking=none
+    offline = "offline", "files in the run folder, which `wandb sync` sends later"
+    disabled = "disabled", "nowhere, as with tracking=none"
 
 
 @dataclass(slots=True)
 class MirrorConfig(TrackingConfig):
     """What every tracker has."""
 
-    # When training is over, a tracker that does not answer for so long is given up; `track sync` sends the rest.
-    finish_seconds: float = knob(15.0, gt=0)
+    finish_seconds: float = knob(
+        15.0,
+        gt=0,
+        le=1e9,
+        doc=(
+            "after training, a tracker that does not answer for so long is given up; `moe-sweeps track sync` "
+            "sends the rest"
+        ),
+    )
 
 
 @component("tracking", "wandb")
 @dataclass(slots=True)
 class WandbConfig(MirrorConfig):
-    """A wandb run a run: its id is the run id, its group the sweep. The API key is wandb's own business."""
+    """One wandb run per run: its id is the run id, its group the sweep. wandb finds the API key itself."""
 
     kind: str = "wandb"
-    mode: WandbMode = WandbMode.online
-    project: str = "moe_sweeps"  # where wandb shows the runs
-    entity: str | None = None  # null: wandb's default
+    mode: WandbMode = knob(WandbMode.online, doc="where wandb's data go")
+    project: str = knob("moe_sweeps", doc="wandb project")
+    entity: str | None = knob(None, doc="wandb user or team; null: wandb's default")
 
 
 @component("tracking", "tensorboard")

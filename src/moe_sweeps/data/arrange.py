@@ -20,7 +20,8 @@ import numpy.typing as npt
 from moe_sweeps.data.memmap import SplitName
 from moe_sweeps.data.tokenlog import TOKENS_FILE, Records
 from moe_sweeps.errors import DataError
-from moe_sweeps.files import read_json, write_atomic, write_json
+from moe_sweeps.host.files import write_atomic, write_json
+from moe_sweeps.host.reading import is_name, read_json
 
 SHARD_TOKENS = 2**27  # 256 MiB of uint16: what memory holds at a time
 DIGESTS_FILE = "digests.json"
@@ -38,10 +39,11 @@ class Arrangement:
 
     @property
     def tokens(self) -> int:
+        """Number of tokens of the split."""
         return int(self.records["tokens"].sum(dtype=np.int64))
 
     def shards(self) -> list[str]:
-        """File names."""
+        """Names of its shard files."""
         return [f"{self.split}-{i:05d}.bin" for i in range(math.ceil(self.tokens / SHARD_TOKENS))]
 
     def meta(self, domains: list[str]) -> dict[str, Any]:
@@ -88,7 +90,7 @@ def write_shards(
     `records` are those of the log in `folder`, in its order. `report` gets the number of tokens of each shard.
     """
     digests: dict[str, str] = _digests(folder)
-    starts = _starts(records["tokens"])
+    starts = starts_of(records["tokens"])
     with (folder / TOKENS_FILE).open("rb") as encoded:
         for arrangement in arrangements:
             ends = np.cumsum(arrangement.records["tokens"], dtype=np.int64)
@@ -104,11 +106,13 @@ def write_shards(
 
 
 def _digests(folder: Path) -> dict[str, str]:
+    """The shards that are complete, with their sha256; none where the file is missing or damaged."""
     try:
-        found: dict[str, str] = read_json(folder / DIGESTS_FILE)
-    except FileNotFoundError:
+        found = read_json(folder / DIGESTS_FILE, links=True)
+    except (OSError, ValueError):
         return {}
-    return {file: digest for file, digest in found.items() if (folder / file).is_file()}
+    digests = found if isinstance(found, dict) else {}
+    return {file: digest for file, digest in digests.items() if is_name(file) and (folder / file).is_file()}
 
 
 def _gather(
@@ -139,11 +143,14 @@ def _read_into(file: int, target: memoryview, offset: int) -> None:
     while target:
         count = os.preadv(file, [target], offset)
         if count == 0:
-            raise DataError(f"{TOKENS_FILE} ended early. Delete the folder that ends in .partial; it is begun again.")
+            raise DataError(
+                f"{TOKENS_FILE} ended early. Delete the folder that ends in .partial; preparation then restarts."
+            )
         target, offset = target[count:], offset + count
 
 
-def _starts(lengths: npt.NDArray[Any]) -> Order:
+def starts_of(lengths: npt.NDArray[Any]) -> Order:
+    """Offset of each document in the log, in tokens."""
     starts = np.zeros(len(lengths), dtype=np.int64)
     np.cumsum(lengths[:-1], dtype=np.int64, out=starts[1:])
     return starts

@@ -1,4 +1,4 @@
-"""What a model that only counts would reach: the marks that a trained model has to pass."""
+"""Losses of models that only count tokens: what a trained model has to beat."""
 
 from __future__ import annotations
 

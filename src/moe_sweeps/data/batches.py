@@ -19,6 +19,7 @@ from moe_sweeps.errors import DataError
 
 Batch = tuple[Tensor, Tensor]
 Ids = npt.NDArray[np.int64]
+DIGEST_STEPS = 100
 
 
 def window_count(tokens: Tokens, seq_len: int) -> int:
@@ -72,15 +73,15 @@ def window_order(n_windows: int, data_seed: int, epoch: int) -> Ids:
     return order_N
 
 
-def batch_order_digest(batches: TrainBatches, fingerprint: str, steps: int = 100) -> str:
+def batch_order_digest(batches: TrainBatches, fingerprint: str) -> str:
     """16 hex digits that agree for two runs when they train on the same batches in the same order, and else differ.
 
-    Covers the data (by its fingerprint), the batch's shape, the number of windows and the windows of the first `steps`
-    steps, from which those of all later steps follow. Compare digests over the same number of `steps` only.
+    Covers the data (by its fingerprint), the batch's shape, the number of windows and the windows of the first
+    DIGEST_STEPS steps, from which those of all later steps follow.
     """
     shape = (batches.seq_len, batches.batch_size, batches.n_windows)
     digest = hashlib.sha256(repr((fingerprint, *shape)).encode())
-    for step in range(steps):
+    for step in range(DIGEST_STEPS):
         digest.update(batches.window_ids(step).astype("<i8").tobytes())
     return digest.hexdigest()[:16]
 

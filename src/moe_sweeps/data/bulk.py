@@ -1,6 +1,6 @@
-"""Preparation of text of any size: encode in source order, then write both splits. It goes on wherever it was stopped.
+"""Preparation of text of any size: encode in source order, then write both splits. It resumes where it was stopped.
 
-Memory does not grow with the text, but for 30 to 60 bytes a document.
+Memory does not grow with the size of the text, only with the number of documents: 30 to 60 bytes for each.
 """
 
 from __future__ import annotations
@@ -19,25 +19,27 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from moe_sweeps.data import arrange, encoders, tokenizer
+from moe_sweeps.data.account import sentences
 from moe_sweeps.data.arrange import Arrangement
 from moe_sweeps.data.config import EncodedConfig, FineWebEduConfig, TextConfig
+from moe_sweeps.data.duplicates import count_duplicates
 from moe_sweeps.data.encoders import Encoder
 from moe_sweeps.data.encoding import encode
 from moe_sweeps.data.memmap import META_FILE
-from moe_sweeps.data.sources import Source, open_source
+from moe_sweeps.data.sources import Source
 from moe_sweeps.data.tokenlog import RECORD, TokenLog, read_progress
-from moe_sweeps.errors import ConfigError, DataError
-from moe_sweeps.files import write_atomic, write_json
+from moe_sweeps.errors import ConfigError, DataError, MoeSweepsError
+from moe_sweeps.host.files import write_atomic, write_json
 
-# Raise it with every change to what this writes: other versions then live in other folders.
+# Increase it with every change to the output: each version has folders of its own.
 BULK_VERSION = 1
 FINEWEB_SPLIT = (0.0005, 2357)  # test_size and seed of train_test_split
 UINT16_IDS = 2**16
-BYTES_PER_TOKEN = 3.0  # of text; a cautious guess that only the disk estimate uses
+BYTES_PER_TOKEN = 3.0  # of text; a low guess, so that the disk estimate is high
 
 
 def prepare_bulk(config: EncodedConfig, partial: Path, console: Console) -> None:
-    """Fill `partial` until it is complete; what an earlier call left there is used. The caller holds the lock.
+    """Fill the folder `partial`, resuming what an earlier call left there. The caller holds the lock.
 
     Raises `DataError` when text or tokenizer cannot be read, the disk is too small, or the counts are not the published
     ones.
@@ -56,34 +58,37 @@ def prepare_bulk(config: EncodedConfig, partial: Path, console: Console) -> None
             records = log.records()
             splits = arrange.arrange(records, *_split(config))
             _check_counts(config, splits, partial)
+            duplicates = count_duplicates(partial, splits, records, dtype)
             report = _shard_report(bar, sum(s.tokens for s in splits))
             digests = arrange.write_shards(partial, splits, records, dtype, report)
-        _finish(config, encoder, log, splits, digests, dtype)
+        _finish(config, encoder, log, splits, digests, dtype, {"files": source.account, "duplicates": duplicates})
     finally:
         log.close()
     _say_what_was_left_out(log, console)
+    for sentence in sentences({"duplicates": duplicates}):
+        console.print(sentence, highlight=False, markup=False)
 
 
 def how_far(partial: Path, config: EncodedConfig) -> str:
-    """One phrase on what a preparation that was interrupted has done."""
+    """How far an interrupted preparation came, as one phrase."""
     progress = read_progress(partial)
     if progress is None or not progress.tokens:
-        return "nothing of it is there"
+        return "nothing is encoded yet"
     if progress.complete:
-        return f"all {progress.tokens:,} tokens are encoded, and not yet in their final order"
+        return f"all {progress.tokens:,} tokens are encoded, but not yet in their final order"
     total = config.total_tokens if isinstance(config, FineWebEduConfig) else config.max_tokens
     if total is None:
-        return f"{progress.tokens:,} tokens of it are there"
-    return f"{progress.tokens / total:.1%} of it is there ({progress.tokens:,} of {total:,} tokens)"
+        return f"{progress.tokens:,} tokens are encoded"
+    return f"{progress.tokens / total:.1%} is encoded ({progress.tokens:,} of {total:,} tokens)"
 
 
 def source_stamps(config: EncodedConfig) -> list[str] | None:
-    """Stamps of local text as it is now; None where it is not here, or not local."""
+    """Current stamps of the local text files; None for text that is missing or not local."""
     if not isinstance(config, TextConfig) or not config.files:
         return None
     try:
         return [unit.stamp for unit in open_source(config).units]
-    except DataError:
+    except MoeSweepsError:
         return None
 
 
@@ -140,7 +145,7 @@ def _check_counts(config: EncodedConfig, splits: list[Arrangement], partial: Pat
         if expected is not None and arrangement.tokens != expected:
             field = f"data.{arrangement.split}_tokens"
             found = f"{arrangement.tokens:,} tokens of {len(arrangement.order):,} documents"
-            fix = f"A file is missing, or the Hub's sample changed. Delete {partial} and begin again, or set {field}="
+            fix = f"A file is missing, or the Hub's sample changed. Delete {partial} and restart, or set {field}="
             raise DataError(
                 f"{field}={expected:,} is not what came out: {found}. {fix}{arrangement.tokens} to accept it."
             )
@@ -153,12 +158,28 @@ def _finish(
     splits: list[Arrangement],
     digests: dict[str, str],
     dtype: np.dtype[Any],
+    found: dict[str, Any],
 ) -> None:
-    """Write the tokenizer, then meta.json: its presence means complete."""
-    folder, progress = log.folder, log.progress
+    """Write the tokenizer, then meta.json, whose presence means complete. `found`: more fields for meta.json."""
+    write_atomic(log.folder / encoder.file, encoder.content, durable=True)
     tokenizer_digest = hashlib.sha256(encoder.content).hexdigest()
-    write_atomic(folder / encoder.file, encoder.content, durable=True)
     meta = {
+        **_meta(config, encoder, log, dtype),
+        "tokenizer_sha256": tokenizer_digest,
+        **found,
+        "splits": {s.split: s.meta(log.progress.domains) for s in splits},
+        "sha256": digests,
+        "fingerprint": fingerprint(digests | {encoder.file: tokenizer_digest}),
+    }
+    write_json(log.folder / META_FILE, meta, durable=True)
+    log.delete()
+    (log.folder / arrange.DIGESTS_FILE).unlink(missing_ok=True)
+
+
+def _meta(config: EncodedConfig, encoder: Encoder, log: TokenLog, dtype: np.dtype[Any]) -> dict[str, Any]:
+    """What is known of the tokens before they are in their final order."""
+    progress = log.progress
+    return {
         "preparation_version": BULK_VERSION,
         "config": config.preparation(),
         "subset": {"max_tokens": config.max_tokens, "documents": progress.documents} if config.max_tokens else None,
@@ -168,16 +189,9 @@ def _finish(
         "vocab_size": config.vocab_size,
         "end_of_text_id": encoder.end_of_text_id,
         "tokenizer_file": encoder.file,
-        "tokenizer_sha256": tokenizer_digest,
         "domains": progress.domains,
         "empty_documents": progress.empty,
-        "splits": {s.split: s.meta(progress.domains) for s in splits},
-        "sha256": digests,
-        "fingerprint": fingerprint(digests | {encoder.file: tokenizer_digest}),
     }
-    write_json(folder / META_FILE, meta, durable=True)
-    log.delete()
-    (folder / arrange.DIGESTS_FILE).unlink(missing_ok=True)
 
 
 def fingerprint(digests: dict[str, str]) -> str:
@@ -188,7 +202,7 @@ def fingerprint(digests: dict[str, str]) -> str:
 def _announce_disk(
     config: EncodedConfig, source: Source, partial: Path, dtype: np.dtype[Any], console: Console
 ) -> None:
-    """Say what the disk needs, twice the tokens while they are brought in order, and refuse when it has less."""
+    """Print the disk space needed (twice the tokens, while they are put in order), and refuse when there is less."""
     total = config.total_tokens if isinstance(config, FineWebEduConfig) else config.max_tokens
     sizes = [unit.size for unit in source.units]
     if total is None and None in sizes:
@@ -216,7 +230,7 @@ def _say_what_was_left_out(log: TokenLog, console: Console) -> None:
 
 def _progress_bar(console: Console) -> Progress:
     columns = (
-        TextColumn("{task.description:<20}"),
+        TextColumn("{task.description:<20}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         TextColumn("{task.fields[tokens]:,} tokens"),
@@ -225,3 +239,21 @@ def _progress_bar(console: Console) -> Progress:
         TimeRemainingColumn(),
     )
     return Progress(*columns, console=console, transient=True, disable=console.quiet)
+
+
+def open_source(config: EncodedConfig) -> Source:
+    """The text of `config`. Raises `DataError` when it is not there or cannot be reached."""
+    # The libraries take a second to import, and only preparation needs them.
+    if isinstance(config, FineWebEduConfig):
+        from moe_sweeps.data.streamed import fineweb_edu
+
+        return fineweb_edu(config.source)
+    if isinstance(config, TextConfig) and config.files:
+        from moe_sweeps.data.localfiles import LocalFiles
+
+        return LocalFiles(config)
+    if isinstance(config, TextConfig) and config.hub:
+        from moe_sweeps.data.streamed import hub_dataset
+
+        return hub_dataset(config)
+    raise DataError(f"data={config.kind} names no text. Set data.files or data.hub.")

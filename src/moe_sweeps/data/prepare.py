@@ -1,4 +1,4 @@
-"""From text to tokens on disk, once: whoever comes first prepares, everyone else waits and reads."""
+"""From text to tokens on disk, once: the first process prepares, all others wait and read."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from tokenizers import Tokenizer
@@ -24,9 +23,12 @@ from moe_sweeps.data.config import CorpusConfig, DataConfig, EncodedConfig
 from moe_sweeps.data.corpus import Document
 from moe_sweeps.data.memmap import META_FILE, TOKENIZER_FILE, TokenData
 from moe_sweeps.data.split import Split, split_documents
-from moe_sweeps.errors import DataError
+from moe_sweeps.errors import DataError, NotWritable
+from moe_sweeps.host.consoles import make_console
+from moe_sweeps.host.files import make_folder, sync_folder
+from moe_sweeps.host.locks import Busy, locked
 
-# Raise it with every change to what preparation writes: other versions then live in other folders.
+# Increase it with every change to the output: each version has folders of its own.
 PREPARATION_VERSION = 1
 DTYPE = np.dtype("<u2")
 
@@ -42,7 +44,7 @@ def prepared(config: DataConfig, root: Path, progress: bool = True, *, asked_for
     if not _is_complete(folder):
         if not (config.ON_FIRST_USE or asked_for):
             _refuse_incomplete(config, folder)
-        console = Console(stderr=True, quiet=not progress)
+        console = make_console(stderr=True, quiet=not progress)
         with _only_process(folder, console):
             if not _is_complete(folder):
                 _prepare(config, folder, console)
@@ -52,7 +54,7 @@ def prepared(config: DataConfig, root: Path, progress: bool = True, *, asked_for
 
 
 def folder_name(config: DataConfig) -> str:
-    """The folder is the identity: the same name means the same config and the same version of this code."""
+    """The folder of `config`: equal names mean equal settings and the same version of the preparation."""
     version = PREPARATION_VERSION
     if isinstance(config, EncodedConfig):
         from moe_sweeps.data.bulk import BULK_VERSION as version  # noqa: N811
@@ -71,16 +73,16 @@ def prepare_command(config: DataConfig) -> str:
 
 
 def _refuse_incomplete(config: DataConfig, folder: Path) -> None:
+    assert isinstance(config, EncodedConfig)  # before the import, by which code versions know that others never need it
     from moe_sweeps.data.bulk import how_far
 
-    assert isinstance(config, EncodedConfig)
     state = how_far(_partial(folder), config)
-    fix = f"Run: {prepare_command(config)} (interrupt it when you like; it goes on where it stopped)"
+    fix = f"Run: {prepare_command(config)} (it can be interrupted, and resumes where it stopped)"
     raise DataError(f"data={config.kind} is not prepared in {folder}: {state}. {fix}.")
 
 
 def _require_same_text(config: DataConfig, data: TokenData) -> None:
-    """Local files that are here must be those that were prepared; prepared data whose files lie elsewhere are fine."""
+    """Refuse local files that changed since they were prepared. Files that are missing here are no reason to refuse."""
     if not isinstance(config, EncodedConfig) or "source" not in data.meta:
         return
     from moe_sweeps.data.bulk import source_stamps
@@ -98,20 +100,18 @@ def _is_complete(folder: Path) -> bool:
 @contextmanager
 def _only_process(folder: Path, console: Console) -> Iterator[None]:
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder.parent / f".{folder.name}.lock")
+        make_folder(folder.parent)
+        stack, path = ExitStack(), folder.parent / f".{folder.name}.lock"
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
+            stack.enter_context(locked(path))
+        except Busy:
             console.print(f"waiting for the process that prepares {folder}")
-            lock.acquire()
-    except OSError as error:
+            stack.enter_context(locked(path, wait=None))
+    except (OSError, NotWritable) as error:
         fix = "Set paths.data or MOE_SWEEPS_DATA to a folder that you can write to."
         raise DataError(f"paths.data={folder.parent} cannot be written to: {error}. {fix}") from error
-    try:
+    with stack:
         yield
-    finally:
-        lock.release()
 
 
 def _prepare(config: DataConfig, folder: Path, console: Console) -> None:
@@ -130,7 +130,9 @@ def _prepare(config: DataConfig, folder: Path, console: Console) -> None:
             _build(config, partial, bar)
     else:
         raise DataError(f"data={config.kind} has no preparation. Use data=corpus.")
+    sync_folder(partial)
     partial.replace(folder)
+    sync_folder(folder.parent)
 
 
 def _partial(folder: Path) -> Path:
@@ -205,5 +207,5 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _progress_bar(console: Console) -> Progress:
-    columns = (TextColumn("{task.description:<24}"), BarColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description:<24}", markup=False), BarColumn(), TimeElapsedColumn())
     return Progress(*columns, console=console, transient=True, disable=console.quiet)

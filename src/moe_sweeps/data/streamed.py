@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from moe_sweeps.data.columns import require_column, strings
 from moe_sweeps.data.config import TextConfig
 from moe_sweeps.data.corpus import Document
 from moe_sweeps.data.sources import Unit
@@ -29,14 +30,17 @@ class Streamed:
     column: str = "text"
     domain_column: str | None = None
     domain: str = "text"
+    account: dict[str, Any] | None = None  # nothing is passed over
 
     def rows(self, unit: int, skip: int) -> Iterator[Document]:
+        """The rows of shard `unit` after the first `skip`, as `Source.rows` says."""
         name, row = self.units[unit].name, skip
         try:
             dataset = self._with_columns(self.open(unit), name)
             for table in dataset.with_format("arrow").skip(skip).iter(batch_size=ROWS_AT_A_TIME):
-                texts = strings(table[self.column], name, row)
-                domains = strings(table[self.domain_column], name, row) if self.domain_column else None
+                texts, domains = strings(table[self.column], name, row, self.column), None
+                if self.domain_column:
+                    domains = strings(table[self.domain_column], name, row, self.domain_column, is_domain=True)
                 for i, text in enumerate(texts):
                     row += 1
                     yield Document(domains[i] if domains else self.domain, f"{name}:row {row}", text)
@@ -44,19 +48,19 @@ class Streamed:
             raise
         except Exception as error:  # whatever the network, the file format or a library in between raises
             problem = f"reading {name} failed after row {row:,} ({type(error).__name__}: {error})"
-            raise DataError(f"{problem}. What is encoded so far is kept: the same command goes on there.") from error
+            raise DataError(f"{problem}. What is encoded so far is kept: the same command resumes there.") from error
 
     def _with_columns(self, dataset: Any, name: str) -> Any:
-        wanted = [self.column, *([self.domain_column] if self.domain_column else [])]
-        features = dataset.features
-        for column in wanted if features is not None else []:
-            if column not in features:
-                raise missing_column(column, name, list(features), is_domain=column == self.domain_column)
-        return dataset.select_columns(wanted)
+        features = None if dataset.features is None else list(dataset.features)
+        if features is not None:
+            require_column(self.column, name, features)
+        if features is not None and self.domain_column:
+            require_column(self.domain_column, name, features, is_domain=True)
+        return dataset.select_columns(list(dict.fromkeys(filter(None, (self.column, self.domain_column)))))
 
 
 def fineweb_edu(source: str) -> Streamed:
-    """The parquet files of sample-10BT: in a folder, or on the Hub at the revision that is current now."""
+    """The parquet files of sample-10BT: in a folder, or on the Hub at its current revision."""
     folder = resolve(source)
     if folder.is_dir():
         return _parquet([(str(p), _file_stamp(p), p.stat().st_size) for p in _sample_files(folder)])
@@ -69,7 +73,7 @@ def fineweb_edu(source: str) -> Streamed:
 
 
 def hub_dataset(config: TextConfig) -> Streamed:
-    """Any dataset of the Hub, at the revision that is current now."""
+    """Any dataset of the Hub, at its current revision."""
     from datasets import load_dataset
 
     assert config.hub
@@ -84,37 +88,6 @@ def hub_dataset(config: TextConfig) -> Streamed:
     return Streamed(units, lambda i: whole.shard(count, i), config.column, config.domain_column)
 
 
-def strings(column: Any, name: str, row: int) -> list[str]:
-    """An Arrow column as strings, null as the empty one. Raises `DataError` with the row that is not UTF-8 or not text.
-
-    `row`: the rows of the file before this column.
-    """
-    try:
-        values = column.to_pylist()
-    except UnicodeDecodeError:
-        values = [_decoded(value, f"{name}:row {row + i}") for i, value in enumerate(column, start=1)]
-    for i, value in enumerate(values, start=1):
-        if not isinstance(value, str | None):
-            raise DataError(
-                f"{name}:row {row + i} holds {type(value).__name__} where text is expected. See data.column."
-            )
-    return [value or "" for value in values]
-
-
-def missing_column(column: str, place: str, columns: list[str], *, is_domain: bool) -> DataError:
-    """The error for a column that a file does not have."""
-    field = "data.domain_column" if is_domain else "data.column"
-    return DataError(f"{field}={column} is refused: {place} has no such column. It has {', '.join(columns) or 'none'}.")
-
-
-def _decoded(value: Any, place: str) -> str | None:
-    try:
-        text: str | None = value.as_py()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{place} is not UTF-8 ({error}). Repair or remove the row.") from error
-    return text
-
-
 def _parquet(files: list[tuple[str, str, int | None]]) -> Streamed:
     from datasets import load_dataset
 
@@ -126,7 +99,7 @@ def _parquet(files: list[tuple[str, str, int | None]]) -> Streamed:
 
 
 def _sample_files(folder: Path) -> list[Path]:
-    """Of a clone or download of the repository, or of a folder of its files; in the Hub's order."""
+    """The parquet files of a clone of the repository, or of a folder of its files; in the Hub's order."""
     found = sorted((folder / SAMPLE).glob("*.parquet")) or sorted(folder.glob("*.parquet"))
     if not found:
         raise DataError(f"data.source={folder} is refused: it holds neither {SAMPLE}/*.parquet nor *.parquet.")

@@ -63,7 +63,7 @@ def load(path: Path) -> Tokenizer:
 
 
 def _literal(tokenizer: Tokenizer) -> Tokenizer:
-    """Let a document that merely mentions `END_OF_TEXT` be text; the setting is not part of tokenizer.json."""
+    """Encode `END_OF_TEXT` inside a document as plain text; tokenizer.json does not store this setting."""
     tokenizer.encode_special_tokens = True
     return tokenizer
 

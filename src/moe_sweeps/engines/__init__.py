@@ -1,6 +1,6 @@
-"""Engines: what builds a model that the one trainer trains.
+"""Engines build the models that the trainer trains.
 
-Every engine's model has the parameters of `model.transformer.Transformer`, by its names and shapes, and returns its
-`ModelOutput`. So initial weights, optimizers, learning rates of single experts, checkpoints and measurements do not
-know which engine computes.
+The model of every engine has the parameters of `model.transformer.Transformer`, with the same names and shapes, and
+returns its `ModelOutput`. So initial weights, optimizers, learning rates of single experts, checkpoints and metrics do
+not depend on the engine.
 """

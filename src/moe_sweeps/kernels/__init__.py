@@ -7,11 +7,12 @@ import logging
 
 from moe_sweeps.config.groups import KernelChoice
 from moe_sweeps.errors import ConfigError
-from moe_sweeps.kernels.build import KernelsUnavailable, library
-from moe_sweeps.kernels.calls import Kernels
+from moe_sweeps.kernels.arithmetic import Arithmetic
+from moe_sweeps.kernels.build import KernelsUnavailable
+from moe_sweeps.kernels.calls import Kernels, load, use
 
 log = logging.getLogger(__name__)
-__all__ = ["Kernels", "KernelsUnavailable", "chosen_kernels", "load"]
+__all__ = ["Arithmetic", "Kernels", "KernelsUnavailable", "chosen_kernels", "load", "use"]
 
 
 def chosen_kernels(choice: KernelChoice) -> Kernels | None:
@@ -22,28 +23,16 @@ def chosen_kernels(choice: KernelChoice) -> Kernels | None:
     """
     if choice is KernelChoice.torch:
         return None
+    named = choice.value in list(Arithmetic)
+    use(Arithmetic(choice.value) if named else None)
     try:
         return load()
     except KernelsUnavailable as error:
-        if choice is KernelChoice.compiled:
-            fix = "Use engine.kernels=auto, which goes on without them, or install a C++ compiler."
+        if named or choice is KernelChoice.compiled:
+            fix = "Use engine.kernels=auto, which takes what there is, or install a C++ compiler."
             raise ConfigError("engine.kernels", choice.value, str(error), fix) from error
         _say_once(str(error))
         return None
-
-
-@functools.cache
-def load() -> Kernels:
-    """The kernels of this machine, compiled now if they were not before.
-
-    Raises:
-        KernelsUnavailable: they cannot be had here.
-    """
-    path = library()
-    try:
-        return Kernels(path)
-    except OSError as error:
-        raise KernelsUnavailable(f"{path} cannot be loaded: {error}") from error
 
 
 @functools.cache

@@ -11,21 +11,19 @@ import logging
 import os
 import platform
 import shutil
-import stat
 import subprocess
-import tempfile
 import time
 import uuid
 from pathlib import Path
 
 from moe_sweeps.errors import MoeSweepsError
+from moe_sweeps.kernels.arithmetic import Arithmetic
+from moe_sweeps.kernels.cache import folders, keep, problem_with
 
 log = logging.getLogger(__name__)
 SOURCE = Path(__file__).with_name("kernels.cpp")
 COMPILERS = ("g++", "c++", "clang++")
-# One instruction set for all x86 machines, so that what else they could do changes no bit. Another compiler may round
-# otherwise, as another build of torch may.
-X86 = ("-march=x86-64-v3",)
+# Another compiler may round otherwise, as another build of torch may.
 OPTIONS = ("-std=c++17", "-O3", "-shared", "-fPIC", "-fno-math-errno", "-fvisibility=hidden")
 THREADS = "-fopenmp"  # left out where a compiler lacks it: the kernels then run on one thread
 COMPILE_SECONDS = 120
@@ -35,56 +33,42 @@ class KernelsUnavailable(MoeSweepsError):
     """The kernels cannot be had on this machine; the message says why."""
 
 
-def library() -> Path:
-    """The compiled library, which is compiled now unless it was before.
+def library(arithmetic: Arithmetic) -> Path:
+    """The library compiled for `arithmetic`, which is compiled now unless it was before.
 
     Raises:
         KernelsUnavailable: the processor is too old, there is no compiler, or it fails.
     """
-    obstacle = processor_obstacle()
+    obstacle = arithmetic.obstacle()
     if obstacle:
         raise KernelsUnavailable(obstacle)
-    name = f"kernels-{_digest()}.so"
+    for folder in folders():
+        try:
+            return _found_or_compiled(folder / library_name(arithmetic), arithmetic)
+        except OSError as error:  # full, or read-only
+            log.debug("no kernels in %s: %s", folder, error)
+    raise KernelsUnavailable("no folder can be written to, neither the user's cache nor a temporary one")
+
+
+def library_name(arithmetic: Arithmetic) -> str:
+    """Follows from the sources, the options and the kind of machine."""
+    return f"kernels-{arithmetic}-{_digest(arithmetic)}.so"
+
+
+def sources() -> list[Path]:
+    """The files that are compiled: one, and those that it includes."""
+    return [SOURCE, *sorted(SOURCE.parent.glob("*.h"))]
+
+
+def _found_or_compiled(path: Path, arithmetic: Arithmetic) -> Path:
     try:
-        return _found_or_compiled(cache_folder() / name)
-    except (OSError, RuntimeError):  # a home that cannot be read or written, or none
-        return _found_or_compiled(_temporary_folder() / name)
-
-
-def cache_folder() -> Path:
-    """Where compiled libraries are kept.
-
-    Raises:
-        RuntimeError: the user has no home.
-    """
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "moe_sweeps"
-
-
-def _found_or_compiled(path: Path) -> Path:
-    if path.is_file():
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return _compile(path)
-
-
-def _temporary_folder() -> Path:
-    """One for all workers of this user, unless somebody else could put a library there."""
-    folder = Path(tempfile.gettempdir()) / f"moe_sweeps-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    private = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
-    return folder if private else Path(tempfile.mkdtemp(prefix="moe_sweeps-"))
-
-
-def processor_obstacle() -> str | None:
-    """Why this processor cannot run them, or None."""
-    if platform.machine() not in ("x86_64", "AMD64"):
-        return None
-    try:
-        flags = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
-    except OSError:
-        return None
-    return None if {"avx2", "fma"} <= set(flags.split()) else "the processor has no AVX2"
+        problem = problem_with(path)
+        if problem is None:
+            return path
+        log.warning("%s; it is compiled again", problem)
+    except FileNotFoundError:
+        pass
+    return _compile(path, arithmetic)
 
 
 def compiler() -> str | None:
@@ -93,31 +77,35 @@ def compiler() -> str | None:
     return next((found for name in wanted if name and (found := shutil.which(name))), None)
 
 
-def options() -> tuple[str, ...]:
-    """What the compiler is told on this kind of machine."""
-    return (*OPTIONS, *(X86 if platform.machine() in ("x86_64", "AMD64") else ()))
+def options(arithmetic: Arithmetic) -> tuple[str, ...]:
+    """What the compiler is told."""
+    return (*OPTIONS, *arithmetic.target.options, f"-DWIDTH={arithmetic.target.width}")
 
 
-def _digest() -> str:
-    told = " ".join((platform.system(), platform.machine(), *options()))
-    return hashlib.sha256(told.encode() + SOURCE.read_bytes()).hexdigest()[:16]
+def _digest(arithmetic: Arithmetic) -> str:
+    told = " ".join((platform.system(), platform.machine(), *options(arithmetic)))
+    texts = (f"{path.name} {path.stat().st_size}\n".encode() + path.read_bytes() for path in sources())
+    return hashlib.sha256(told.encode() + b"".join(texts)).hexdigest()[:16]
 
 
-def _compile(path: Path) -> Path:
+def _compile(path: Path, arithmetic: Arithmetic) -> Path:
     """Compile to `path`, which appears complete or not at all."""
     command = compiler()
     if command is None:
         raise KernelsUnavailable("there is no C++ compiler (g++ or clang++)")
     started = time.perf_counter()
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    told = [command, *options(arithmetic), str(SOURCE), "-o", str(draft)]
     try:
-        problem = _run([command, *options(), THREADS, str(SOURCE), "-o", str(draft)])
-        if problem is not None and _run([command, *options(), str(SOURCE), "-o", str(draft)]) is not None:
+        problem = _run([*told, THREADS])
+        if problem is not None and _run(told) is not None:
             raise KernelsUnavailable(f"{command} cannot compile them: {problem}")
-        draft.replace(path)
+        if path.is_dir() and not path.is_symlink():
+            raise KernelsUnavailable(f"{path} is a folder, in the place of a library. Remove it.")
+        keep(draft, path)
     finally:
         draft.unlink(missing_ok=True)
-    log.info("compiled the CPU kernels in %.1f s: %s", time.perf_counter() - started, path)
+    log.info("compiled the CPU kernels (%s) in %.1f s: %s", arithmetic, time.perf_counter() - started, path)
     return path
 
 

@@ -1,17 +1,25 @@
-"""The kernels as functions of tensors: contiguous, float32, on CPU. kernels.cpp says what each computes.
+"""The functions of the compiled library, called with tensors. The sources beside it say what each computes.
 
-Axes: B sequences, S positions, T tokens, D width, N heads, C head size, E experts, K picks per token, P = T*K picks
-sorted by expert, F hidden size of one expert, H = 2F, V vocabulary, R tokens of a block, Q = 3D.
+Nothing is checked here: tensors go by address. operators.py checks them first, and is what the model calls.
+
+Axes: X any axes before the last, B sequences, S positions, T tokens, D width, N heads, C head size, E experts, K picks
+per token, P = T*K picks sorted by expert, F hidden size of one expert, H = 2F, V vocabulary, R tokens of a block,
+Q = 3D, G rows of whole panels.
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from moe_sweeps.kernels.arithmetic import Arithmetic, preferred
+from moe_sweeps.kernels.build import KernelsUnavailable, library
 
 # The arguments of each function: n number of threads, i integer, f float, t tensor.
 _SIGNATURES = {
@@ -21,7 +29,7 @@ _SIGNATURES = {
     "swiglu_backward": "n ii tttt",
     "experts": "n iii tttttt",
     "experts_backward": "n iii ttttttttt",
-    "sort_picks": "iii tttt",
+    "sort_picks": "n iii tttt",
     "dispatch": "n iii ttt",
     "combine": "n iii tttt",
     "combine_backward": "n iii tttttt",
@@ -29,76 +37,87 @@ _SIGNATURES = {
     "attention": "n iiii ttttt",
     "attention_backward": "n iiii ttttttt",
 }
-PANEL = 16  # tokens of an expert that are worked on together
+_REFUSE = ("sort_picks", "cross_entropy")  # return 1 where an index is out of range, before they write anything
 _TYPES = {"n": ctypes.c_int, "i": ctypes.c_int64, "f": ctypes.c_float, "t": ctypes.c_void_p}
 
 
 class Kernels:
     """The functions of one compiled library."""
 
-    def __init__(self, path: Path) -> None:
-        self._library = ctypes.CDLL(str(path))
+    def __init__(self, path: Path, arithmetic: Arithmetic) -> None:
+        self.arithmetic = arithmetic
+        compiled = ctypes.CDLL(str(path))
+        self._functions = {name: getattr(compiled, name) for name in _SIGNATURES}
         for name, signature in _SIGNATURES.items():
-            function = getattr(self._library, name)
+            function = self._functions[name]
             function.argtypes = [_TYPES[letter] for letter in signature.replace(" ", "")]
-            function.restype = None
+            function.restype = ctypes.c_int if name in _REFUSE else None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Kernels:
         return self  # a copied model uses the same library
 
-    def _call(self, name: str, *arguments: Any) -> None:
-        """Tensors go by address, and have to be what the kernels take."""
-        plain = [_address(value) if isinstance(value, Tensor) else value for value in arguments]
-        getattr(self._library, name)(torch.get_num_threads(), *plain)
+    def _call(self, name: str, *arguments: Any) -> int | None:
+        """Tensors go by address; sizes and other numbers as they are."""
+        plain = [value.data_ptr() if isinstance(value, Tensor) else value for value in arguments]
+        status: int | None = self._functions[name](torch.get_num_threads(), *plain)
+        return status
 
-    def rms_norm(self, x_TD: Tensor, weight_D: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-        """x / sqrt(mean(x^2) + eps) * weight, and each row's factor (T,) for the backward pass."""
-        y_TD, scale_T = torch.empty_like(x_TD), x_TD.new_empty(len(x_TD))
-        self._call("rms_norm", *x_TD.shape, eps, x_TD, weight_D, y_TD, scale_T)
-        return y_TD, scale_T
+    def rms_norm(self, x_XD: Tensor, weight_D: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        """x / sqrt(mean(x^2) + eps) * weight, and each row's factor (X) for the backward pass."""
+        y_XD, scale_X = torch.empty_like(x_XD), x_XD.new_empty(x_XD.shape[:-1])
+        self._call("rms_norm", scale_X.numel(), len(weight_D), eps, x_XD, weight_D, y_XD, scale_X)
+        return y_XD, scale_X
 
     def rms_norm_backward(
-        self, x_TD: Tensor, weight_D: Tensor, scale_T: Tensor, dy_TD: Tensor
+        self, x_XD: Tensor, weight_D: Tensor, scale_X: Tensor, dy_XD: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Gradients of x and of the weight."""
-        dx_TD, dweight_D = torch.empty_like(x_TD), torch.empty_like(weight_D)
-        self._call("rms_norm_backward", *x_TD.shape, x_TD, weight_D, scale_T, dy_TD, dx_TD, dweight_D)
-        return dx_TD, dweight_D
+        dx_XD, dweight_D = torch.empty_like(x_XD), torch.empty_like(weight_D)
+        sizes = (scale_X.numel(), len(weight_D))
+        self._call("rms_norm_backward", *sizes, x_XD, weight_D, scale_X, dy_XD, dx_XD, dweight_D)
+        return dx_XD, dweight_D
 
-    def swiglu(self, h_PH: Tensor) -> Tensor:
-        """silu(gate) * up, (P, F)."""
-        y_PF = h_PH.new_empty(h_PH.shape[0], h_PH.shape[1] // 2)
-        self._call("swiglu", *y_PF.shape, h_PH, y_PF)
-        return y_PF
+    def swiglu(self, h_XH: Tensor) -> Tensor:
+        """silu(gate) * up, (X, F)."""
+        *rows, hidden = h_XH.shape
+        y_XF = h_XH.new_empty(*rows, hidden // 2)
+        self._call("swiglu", math.prod(rows), hidden // 2, h_XH, y_XF)
+        return y_XF
 
-    def swiglu_backward(self, h_PH: Tensor, dy_PF: Tensor) -> Tensor:
+    def swiglu_backward(self, h_XH: Tensor, dy_XF: Tensor) -> Tensor:
         """The gradient of h."""
-        dh_PH = torch.empty_like(h_PH)
-        self._call("swiglu_backward", *dy_PF.shape, h_PH, dy_PF, dh_PH, None)
-        return dh_PH
+        dh_XH = torch.empty_like(h_XH)
+        *rows, hidden = dy_XF.shape
+        self._call("swiglu_backward", math.prod(rows), hidden, h_XH, dy_XF, dh_XH, None)
+        return dh_XH
 
     def experts(self, x_PD: Tensor, up_EHD: Tensor, down_EDF: Tensor, ends_E: Tensor) -> tuple[Tensor, Tensor]:
         """Rows through their experts' SwiGLU networks, and what the backward pass needs to know again."""
-        num_experts, hidden = up_EHD.shape[:2]
-        h, y_PD = x_PD.new_empty((len(x_PD) // PANEL + num_experts) * PANEL, hidden), torch.empty_like(x_PD)
-        self._call("experts", *_sizes(down_EDF), ends_E, x_PD, up_EHD, down_EDF, h, y_PD)
-        return y_PD, h
+        num_experts, hidden, _ = up_EHD.shape
+        rows = kept_rows(len(x_PD), num_experts, self.arithmetic)
+        h_GH, y_PD = x_PD.new_empty(rows, hidden), torch.empty_like(x_PD)
+        self._call("experts", *_sizes(down_EDF), ends_E, x_PD, up_EHD, down_EDF, h_GH, y_PD)
+        return y_PD, h_GH
 
     def experts_backward(
-        self, x_PD: Tensor, up_EHD: Tensor, down_EDF: Tensor, ends_E: Tensor, h: Tensor, dy_PD: Tensor
+        self, x_PD: Tensor, up_EHD: Tensor, down_EDF: Tensor, ends_E: Tensor, h_GH: Tensor, dy_PD: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients of x, of the gate and up projections, and of the down projections."""
         grads = tuple(torch.empty_like(tensor) for tensor in (x_PD, up_EHD, down_EDF))
         sizes = _sizes(down_EDF)
-        self._call("experts_backward", *sizes, ends_E, x_PD, up_EHD, down_EDF, h, dy_PD, *grads)
+        self._call("experts_backward", *sizes, ends_E, x_PD, up_EHD, down_EDF, h_GH, dy_PD, *grads)
         return grads[0], grads[1], grads[2]
 
     def sort_picks(self, ids_TK: Tensor, num_experts: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Sorted place -> pick (P,), pick -> sorted place (T, K), and where each expert's rows end, int32 (E,)."""
+        """Sorted place -> pick (P,), pick -> sorted place (T, K), and where each expert's rows end, int32 (E,).
+
+        Raises:
+            IndexError: an id that no expert has.
+        """
         order_P, place_TK = ids_TK.new_empty(ids_TK.numel()), torch.empty_like(ids_TK)
         ends_E = torch.empty(num_experts, dtype=torch.int32)
-        tensors = [_address(t) for t in (ids_TK, order_P, place_TK, ends_E)]
-        self._library.sort_picks(*ids_TK.shape, num_experts, *tensors)
+        if self._call("sort_picks", *ids_TK.shape, num_experts, ids_TK, order_P, place_TK, ends_E):
+            raise IndexError(f"moe_sweeps::moe: ids_TK has to hold ids of experts, 0 to {num_experts - 1}")
         return order_P, place_TK, ends_E
 
     def dispatch(self, x_TD: Tensor, place_TK: Tensor) -> Tensor:
@@ -123,9 +142,15 @@ class Kernels:
         return dy_PD, dweights_TK
 
     def cross_entropy_(self, logits_RV: Tensor, targets_R: Tensor, share: float) -> tuple[Tensor, Tensor]:
-        """Turn logits into share * (softmax - one-hot); each row's loss, and whether no logit exceeds the target's."""
+        """Turn logits into share * (softmax - one-hot); each row's loss, and whether no logit exceeds the target's.
+
+        Raises:
+            IndexError: a target that is no column of the logits.
+        """
         loss_R, correct_R = logits_RV.new_empty(len(logits_RV)), torch.empty(len(logits_RV), dtype=torch.bool)
-        self._call("cross_entropy", *logits_RV.shape, share, logits_RV, targets_R, loss_R, correct_R)
+        if self._call("cross_entropy", *logits_RV.shape, share, logits_RV, targets_R, loss_R, correct_R):
+            last = logits_RV.shape[1] - 1
+            raise IndexError(f"moe_sweeps::cross_entropy_: targets_R has to hold columns of logits_RV, 0 to {last}")
         return loss_R, correct_R
 
     def attention(self, qkv_BSQ: Tensor, cos_SC: Tensor, sin_SC: Tensor) -> tuple[Tensor, Tensor]:
@@ -146,11 +171,44 @@ class Kernels:
         return dqkv_BSQ
 
 
-def _address(tensor: Tensor) -> int:
-    assert tensor.is_contiguous()
-    assert tensor.device.type == "cpu"
-    assert tensor.dtype in (torch.float32, torch.int64, torch.int32, torch.bool)
-    return tensor.data_ptr()
+class _InUse:
+    """The arithmetic of this process. It is one, since operators are known to torch by name alone."""
+
+    chosen: Arithmetic | None = None
+
+
+def use(arithmetic: Arithmetic | None) -> None:
+    """Let this process's operators compute with `arithmetic`; None: with the preferred one."""
+    _InUse.chosen = arithmetic
+
+
+def in_use() -> Arithmetic:
+    """The arithmetic with which this process's operators compute."""
+    return _InUse.chosen or preferred()
+
+
+def load(arithmetic: Arithmetic | None = None) -> Kernels:
+    """The kernels of `arithmetic`, or of the one in use, compiled now if they were not before.
+
+    Raises:
+        KernelsUnavailable: they cannot be had here.
+    """
+    return _loaded(arithmetic or in_use())
+
+
+@functools.cache
+def _loaded(arithmetic: Arithmetic) -> Kernels:
+    path = library(arithmetic)
+    try:
+        return Kernels(path, arithmetic)
+    except OSError as error:
+        raise KernelsUnavailable(f"{path} cannot be loaded: {error}") from error
+
+
+def kept_rows(num_picks: Any, num_experts: Any, arithmetic: Arithmetic) -> Any:
+    """Rows G of what the experts' forward pass keeps: whole panels, enough for each expert's last to be incomplete."""
+    panel = arithmetic.target.panel
+    return (num_picks // panel + num_experts) * panel
 
 
 def _sizes(down_EDF: Tensor) -> tuple[int, int, int]:

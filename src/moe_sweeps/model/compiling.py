@@ -1,6 +1,6 @@
-"""Whether a run's training passes go through `torch.compile`: where that pays within the run's length.
+"""Whether a run's training passes go through `torch.compile`: where it saves more time than it costs.
 
-The decision follows from the config and the device alone, so that a run which goes on decides as it began.
+The decision follows from the config and the device alone, so that a resumed run decides as it did at its start.
 """
 
 from __future__ import annotations
@@ -11,28 +11,43 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from moe_sweeps.config.groups import RouterNoise
 from moe_sweeps.errors import ConfigError
-from moe_sweeps.model.router import RouterNoise
 from moe_sweeps.model.sizes import sizes
 
 if TYPE_CHECKING:
-    from moe_sweeps.config.schema import RunConfig
+    from moe_sweeps.config.run import Run
 
-# What a GPU is taken to do in a second, the share of a step that compiling saves, and what it costs. Not yet measured:
-# guesses on the careful side, which leave short runs uncompiled.
+# The assumed speed of a GPU, the share of a step that compiling saves, and what compiling costs. Not measured yet:
+# cautious guesses, which leave short runs uncompiled.
 _GPU_FLOPS, _SAVED_SHARE, _COMPILE_SECONDS = 150e12, 0.1, 120.0
 
 
 @dataclass(frozen=True, slots=True)
 class Compiling:
-    """Whether, and why: for the log."""
+    """Whether the model is compiled, and why, for the log."""
 
     on: bool
     why: str
 
+    def state_dict(self) -> bool:
+        """What a checkpoint keeps: whether the model is compiled."""
+        return self.on
 
-def compiling(run: RunConfig, vocab_size: int, device: torch.device, processes: int = 1) -> Compiling:
-    """The decision for a run: `engine.compile` where it is set, else what its device and length say."""
+    def load_state_dict(self, on: bool) -> None:
+        """Check that a run is resumed as it was started, or its numbers would differ in the last digits.
+
+        Raises:
+            ConfigError: it was started compiled and would resume uncompiled, or the other way round.
+        """
+        if on != self.on:
+            words = {True: "compiled", False: "not compiled"}
+            rule = f"the run was started {words[on]}, and here it would resume {words[self.on]} ({self.why})"
+            raise ConfigError("engine.compile", self.on, rule, "Resume on the kind of device where it was started.")
+
+
+def compiling(run: Run, vocab_size: int, device: torch.device, processes: int = 1) -> Compiling:
+    """The decision for a run: `engine.compile` where it is set, otherwise by its device and its length."""
     if run.engine.compile is not None:
         return Compiling(run.engine.compile, f"engine.compile={str(run.engine.compile).lower()}")
     if run.engine.kind != "native":
@@ -42,7 +57,7 @@ def compiling(run: RunConfig, vocab_size: int, device: torch.device, processes: 
     if processes > 1:
         return Compiling(False, "several processes")
     if draws_random_numbers(run):
-        return Compiling(False, "the router draws random numbers, and compiled code would draw others")
+        return Compiling(False, "the router draws random numbers, and compiled code would draw different ones")
     flops = sizes(run, vocab_size).flops_per_token * run.trainer.tokens_per_step * run.trainer.steps
     saved = _SAVED_SHARE * flops / _GPU_FLOPS
     verdict = "pays" if saved > _COMPILE_SECONDS else "does not pay"
@@ -52,25 +67,13 @@ def compiling(run: RunConfig, vocab_size: int, device: torch.device, processes: 
     )
 
 
-def draws_random_numbers(run: RunConfig) -> bool:
-    """Whether the router is noisy in training."""
+def draws_random_numbers(run: Run) -> bool:
+    """Whether the router draws random numbers in training."""
     router = run.router
     return bool(router.input_jitter or router.input_dropout) or router.noise is not RouterNoise.none
 
 
 def compiled(model: nn.Module) -> nn.Module:
-    """A callable that shares everything with `model` and is compiled at its first call. Shapes are those of one run."""
+    """`model`, sharing its parameters, compiled at its first call for the shapes of that call."""
     module: nn.Module = torch.compile(model, dynamic=False)  # type: ignore[assignment]
     return module
-
-
-def require_same_choice(began: bool, now: Compiling) -> None:
-    """A run goes on as it began, or its numbers would differ in the last digits.
-
-    Raises:
-        ConfigError: it began compiled and would go on otherwise, or the other way round.
-    """
-    if began != now.on:
-        words = {True: "compiled", False: "not compiled"}
-        rule = f"the run began {words[began]}, and here it would go on {words[now.on]} ({now.why})"
-        raise ConfigError("engine.compile", now.on, rule, "Go on where it began.")

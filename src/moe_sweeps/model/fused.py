@@ -1,29 +1,38 @@
-"""The model's parts on compiled kernels, with gradients written by hand: float32 on CPU.
+"""The model's parts on compiled kernels, in float32 on CPU, and the one place that chooses between them and torch's
+operations.
 
-Each has a counterpart of torch operations beside it in the module that uses it, with which it agrees to rounding.
+Each has a counterpart of torch operations in the module that uses it, with which it agrees to rounding.
 
-Axes: B sequences, S positions, T tokens, D width, C head size, E experts, K picks per token, P = T*K picks sorted by
-expert, F hidden size of one expert, H = 2F, Q = 3D query, key and value rows.
+Axes: B sequences, S positions, T tokens, D width, C head size, E experts, K picks per token, F hidden size of one
+expert, H = 2F, Q = 3D query, key and value rows, V vocabulary, R tokens of a block.
 """
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from moe_sweeps.errors import ConfigError
-from moe_sweeps.kernels import Kernels
+from moe_sweeps.kernels import Arithmetic, Kernels, KernelsUnavailable, load, operators, use
+from moe_sweeps.kernels.arithmetic import before_there_were_several
 from moe_sweeps.model.precision import Compute
 
+P = ParamSpec("P")
+T = TypeVar("T")
 
-def kernels_for(x: Tensor, kernels: Kernels | None) -> Kernels | None:
-    """`kernels` where they can compute with `x`: float32 on CPU, not under autocast or `torch.compile`."""
+
+def either(x: Tensor, kernels: object | None, compiled: Callable[P, T], plain: Callable[P, T]) -> Callable[P, T]:
+    """`compiled` where kernels can compute with `x`: float32 on CPU, not under autocast or `torch.compile`.
+
+    Otherwise `plain`. Nothing else in the model asks whether it has kernels, or products by oneDNN.
+    """
     if kernels is None or x.dtype is not torch.float32 or x.device.type != "cpu":
-        return None
-    return None if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") else kernels
+        return plain
+    return plain if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") else compiled
 
 
 def use_kernels(model: nn.Module, kernels: Kernels | None) -> None:
@@ -33,122 +42,78 @@ def use_kernels(model: nn.Module, kernels: Kernels | None) -> None:
             cast(Any, module).kernels = kernels
 
 
-def uses_kernels(model: nn.Module, compute: Compute) -> bool:
-    """Whether a model that computes so does it with kernels: a run ends with the bits of the choice it began with."""
-    has = getattr(model, "kernels", None) is not None
-    return has and compute.device.type == "cpu" and not compute.autocast
+@dataclass(frozen=True, slots=True)
+class KernelUse:
+    """Which kernels a model computes with: their arithmetic decides last bits. A resumed run keeps its own."""
+
+    model: nn.Module
+    compute: Compute
+
+    def state_dict(self) -> str | bool:
+        """What a checkpoint keeps: the arithmetic of the kernels; False: the model computes with torch's operations."""
+        kernels: Kernels | None = getattr(self.model, "kernels", None)
+        uses = kernels is not None and self.compute.device.type == "cpu" and not self.compute.autocast
+        return kernels.arithmetic.value if kernels is not None and uses else False
+
+    def load_state_dict(self, began_with: str | bool) -> None:
+        """Let the model compute as its run began. True: the only arithmetic that there was when it was saved.
+
+        Raises:
+            ConfigError: the run began with kernels that this machine cannot have, or that its device does not use.
+        """
+        if began_with is False:
+            use_kernels(self.model, None)
+            return
+        try:
+            arithmetic = before_there_were_several() if began_with is True else Arithmetic(began_with)
+            kernels = load(arithmetic)
+        except (KernelsUnavailable, ValueError) as error:
+            raise _cannot_go_on(began_with, str(error)) from error
+        use(arithmetic)
+        use_kernels(self.model, kernels)
+        if self.state_dict() is False:
+            raise _cannot_go_on(arithmetic, "the model now computes without kernels: on a GPU, or under autocast")
+
+    def record(self) -> str:
+        """What provenance.json says of it."""
+        return str(self.state_dict() or "torch")
 
 
-def go_on(model: nn.Module, compute: Compute, *, began_with_kernels: bool) -> None:
-    """Let `model` go on as its run began.
-
-    Raises:
-        ConfigError: it began with kernels, and has none here.
-    """
-    if not began_with_kernels:
-        use_kernels(model, None)
-    elif not uses_kernels(model, compute):
-        rule = "the run began with compiled kernels, and without them its numbers would differ in the last digits"
-        fix = "Install a C++ compiler (g++ or clang++), or go on where the run began."
-        raise ConfigError("engine.kernels", "auto", f"{rule}; this machine cannot have them", fix)
+def _cannot_go_on(began_with: str | bool, why: str) -> ConfigError:
+    rule = f"the run began with kernels for {began_with}, and without them its numbers would differ in the last digits"
+    fix = "Resume on a machine like the one where the run began, with a C++ compiler (g++ or clang++), and its device."
+    return ConfigError("engine.kernels", "auto", f"{rule}; {why}", fix)
 
 
-def rms_norm(x: Tensor, weight_D: Tensor, eps: float, kernels: Kernels) -> Tensor:
-    """x / sqrt(mean(x^2) + eps) * weight over the last axis."""
-    y: Tensor = _RMSNorm.apply(x, weight_D, eps, kernels)  # type: ignore[no-untyped-call]
-    return y
-
-
-class _RMSNorm(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight_D: Tensor, eps: float, kernels: Kernels) -> Tensor:
-        x_TD = x.contiguous().view(-1, x.shape[-1])
-        y_TD, scale_T = kernels.rms_norm(x_TD, weight_D, eps)
-        ctx.save_for_backward(x_TD, weight_D, scale_T)
-        ctx.kernels = kernels
-        return y_TD.view_as(x)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        x_TD, weight_D, scale_T = ctx.saved_tensors
-        dx_TD, dweight_D = ctx.kernels.rms_norm_backward(x_TD, weight_D, scale_T, grad.contiguous().view_as(x_TD))
-        return dx_TD.view_as(grad), dweight_D, None, None
-
-
-def swiglu(h: Tensor, kernels: Kernels) -> Tensor:
-    """silu(gate) * up for h (..., 2F) = [gate, up]: (..., F)."""
-    y: Tensor = _SwiGLU.apply(h, kernels)  # type: ignore[no-untyped-call]
-    return y
-
-
-class _SwiGLU(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, h: Tensor, kernels: Kernels) -> Tensor:
-        h_TH = h.contiguous().view(-1, h.shape[-1])
-        ctx.save_for_backward(h_TH)
-        ctx.kernels = kernels
-        return kernels.swiglu(h_TH).view(*h.shape[:-1], -1)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (h_TH,) = ctx.saved_tensors
-        dh_TH = ctx.kernels.swiglu_backward(h_TH, grad.contiguous().view(len(h_TH), -1))
-        return dh_TH.view(*grad.shape[:-1], -1), None
-
-
-def rotary_attention(qkv_BSQ: Tensor, rotary: tuple[Tensor, Tensor], kernels: Kernels) -> Tensor:
-    """Causal attention (B, S, D) of rotated queries and keys; `rotary` is cos and sin (S, C)."""
-    y_BSD: Tensor = _RotaryAttention.apply(qkv_BSQ, *rotary, kernels)  # type: ignore[no-untyped-call]
+def rms_norm(x_BSD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) * weight over the last axis, whatever axes come before it."""
+    y_BSD: Tensor = operators.rms_norm(x_BSD.contiguous(), weight_D, eps)[0]
     return y_BSD
 
 
-class _RotaryAttention(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, qkv_BSQ: Tensor, cos_SC: Tensor, sin_SC: Tensor, kernels: Kernels) -> Tensor:
-        qkv_BSQ = qkv_BSQ.contiguous()
-        y_BSD, lse_BNS = kernels.attention(qkv_BSQ, cos_SC, sin_SC)
-        ctx.save_for_backward(qkv_BSQ, cos_SC, sin_SC, y_BSD, lse_BNS)
-        ctx.kernels = kernels
-        return y_BSD
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_BSD: Tensor) -> tuple[Tensor, None, None, None]:
-        return ctx.kernels.attention_backward(*ctx.saved_tensors, grad_BSD.contiguous()), None, None, None
+def swiglu(h_BSH: Tensor) -> Tensor:
+    """silu(gate) * up for h = [gate, up] along the last axis, whatever axes come before it: (B, S, F)."""
+    y_BSF: Tensor = operators.swiglu(h_BSH.contiguous())
+    return y_BSF
 
 
-def moe(x_TD: Tensor, weights_TK: Tensor, up_EHD: Tensor, down_EDF: Tensor, ids_TK: Tensor, kernels: Kernels) -> Tensor:
+def rotary_attention(qkv_BSQ: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    """Causal attention (B, S, D) of rotated queries and keys; `rotary` is cos and sin (S, C)."""
+    y_BSD: Tensor = operators.rotary_attention(qkv_BSQ.contiguous(), *rotary)[0]
+    return y_BSD
+
+
+def moe(x_TD: Tensor, weights_TK: Tensor, up_EHD: Tensor, down_EDF: Tensor, ids_TK: Tensor) -> Tensor:
     """y_t = sum_k w_tk expert_{i_tk}(x_t), (T, D): dispatch, experts and combination."""
-    y_TD: Tensor = _MoE.apply(x_TD, weights_TK, up_EHD, down_EDF, ids_TK, kernels)  # type: ignore[no-untyped-call]
+    weights = (weights_TK.contiguous(), up_EHD, down_EDF)
+    y_TD: Tensor = operators.moe(x_TD.contiguous(), *weights, ids_TK.contiguous())[0]
     return y_TD
 
 
-class _MoE(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x_TD: Tensor,
-        weights_TK: Tensor,
-        up_EHD: Tensor,
-        down_EDF: Tensor,
-        ids_TK: Tensor,
-        kernels: Kernels,
-    ) -> Tensor:
-        _, place_TK, ends_E = kernels.sort_picks(ids_TK.contiguous(), len(up_EHD))
-        weights_TK = weights_TK.contiguous()
-        x_PD = kernels.dispatch(x_TD.contiguous(), place_TK)
-        y_PD, h = kernels.experts(x_PD, up_EHD, down_EDF, ends_E)
-        ctx.save_for_backward(x_PD, weights_TK, up_EHD, down_EDF, place_TK, ends_E, h, y_PD)
-        ctx.kernels = kernels
-        return kernels.combine(y_PD, weights_TK, place_TK)
+def into_gradient_(logits_RV: Tensor, targets_R: Tensor, _ties: bool) -> tuple[Tensor, Tensor]:
+    """Turn logits into softmax - one-hot in place; each row's loss, and whether no logit exceeds the target's.
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_TD: Tensor) -> tuple[Tensor | None, ...]:
-        kernels: Kernels = ctx.kernels
-        x_PD, weights_TK, up_EHD, down_EDF, place_TK, ends_E, h, y_PD = ctx.saved_tensors
-        dy_PD, dweights_TK = kernels.combine_backward(y_PD, weights_TK, place_TK, grad_TD.contiguous())
-        dx_PD, dup_EHD, ddown_EDF = kernels.experts_backward(x_PD, up_EHD, down_EDF, ends_E, h, dy_PD)
-        return kernels.combine(dx_PD, None, place_TK), dweights_TK, dup_EHD, ddown_EDF, None, None
+    Ties, which float32 hardly has, count as correct.
+    """
+    losses: tuple[Tensor, Tensor] = operators.cross_entropy_(logits_RV, targets_R, 1.0)
+    return losses

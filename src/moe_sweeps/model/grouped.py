@@ -1,4 +1,4 @@
-"""Grouped GEMM as an operator that `torch.compile` takes as it is, with its shapes and its gradient.
+"""Grouped GEMM as a custom operator, which `torch.compile` does not trace into, with its shapes and its gradient.
 
 Axes: P rows sorted by expert, E experts, I inputs and O outputs of a matrix.
 """
@@ -14,7 +14,7 @@ from torch import Tensor
 
 @torch.library.custom_op("moe_sweeps::grouped_linear", mutates_args=())
 def grouped_linear(x_PI: Tensor, weight_EOI: Tensor, ends_E: Tensor) -> Tensor:
-    """Each expert's rows times its matrix, (P, O); those of expert e end before ends_E[e] (int32)."""
+    """Each expert's rows times its matrix, (P, O). The rows of expert e end before ends_E[e] (int32)."""
     return F.grouped_mm(x_PI.contiguous(), weight_EOI.contiguous().mT, offs=ends_E)
 
 

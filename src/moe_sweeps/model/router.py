@@ -1,4 +1,4 @@
-"""The router: from token representations to picks, weights and counts. It decides and reports; it changes no state.
+"""The router: from token representations to picks, weights and counts. It changes no state.
 
 Axes: T tokens, D width, E experts, K picks per token; under expert choice C tokens per expert.
 """
@@ -7,62 +7,72 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from enum import Enum
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from moe_sweeps.config.choice import Choice
+from moe_sweeps.config.groups import RouterNoise
 from moe_sweeps.config.registry import DENSE_HAS_NO_ROUTER, Component, Unread, component, knob
 
 if TYPE_CHECKING:
-    from moe_sweeps.config.schema import RunConfig
+    from moe_sweeps.config.run import Run
 
-# What top-k ranks, from (logits_TE, scores_TE). A balancer that steers the selection supplies it.
+# The values that top-k ranks, from (logits_TE, scores_TE). A balancer that steers the selection supplies it.
 Ranking = Callable[[Tensor, Tensor], Tensor]
 
 
-class RouterInit(Enum):
+class RouterInit(Choice):
     """Initialisation of the router's weights."""
 
-    normal = "normal"  # N(0, init_std), as every other matrix
-    small = "small"  # N(0, init_std / 10): probabilities start near 1/E
-    zero = "zero"  # all logits tie, so every token picks the same experts until noise or gradients part them
-    talk = "talk"  # rows divided by their own sums, then rescaled to the old spread
-
-
-class RouterNoise(Enum):
-    """Noise on the logits in training; evaluation has none."""
-
-    none = "none"
-    fixed = "fixed"  # z + noise_std * N(0, 1)
-    learned = "learned"  # z + softplus(x W_noise) * N(0, 1), W_noise learned from 0 (arXiv 1701.06538)
+    normal = "normal", "N(0, init_std), as every other matrix"
+    small = "small", "N(0, init_std / 10): probabilities start near 1/E"
+    zero = "zero", "all logits tie, so every token picks the same experts until noise or gradients part them"
+    talk = "talk", "rows divided by their own sums, then rescaled to the old spread"
 
 
 @dataclass(slots=True)
 class RouterConfig(Component):
     """Base of the gates. A gate maps logits to scores, to a distribution, and to the weights of the picked experts.
 
-    What helps a router learn is one knob each, off by default. The router's own learning rate is `lr_split.router`.
+    Each technique for training the router is one knob, off by default. The router's learning rate is `lr_split.router`.
     """
 
-    init: RouterInit = RouterInit.normal
-    z_loss: float = knob(0.01, ge=0)  # coefficient of the router z-loss, independent of the balancer
-    temperature: float = knob(1.0, gt=0, neutral=1.0)  # logits are divided by it, in training and evaluation
-    input_jitter: float = knob(0.0, ge=0, lt=1, neutral=0.0)  # input times U(1 - j, 1 + j) in training (2101.03961)
-    input_dropout: float = knob(0.0, ge=0, lt=1, neutral=0.0)  # on the router's input alone, in training
-    noise: RouterNoise = knob(RouterNoise.none, neutral=RouterNoise.none)
-    noise_std: float = knob(0.1, gt=0, neutral=0.1)  # read by noise=fixed
-    clip_norm: float = knob(0.0, ge=0, neutral=0.0)  # of the router's gradients alone, before the global clip; 0: off
-    clip_value: float = knob(0.0, ge=0, neutral=0.0)  # the same by absolute value; 0: off
-    weight_decay: float | None = knob(None, ge=0, neutral=None)  # null: optimizer.weight_decay
+    init: RouterInit = knob(RouterInit.normal, doc="initialisation of the router's weights")
+    z_loss: float = knob(0.01, ge=0, doc="coefficient of the router z-loss, independent of the balancer")
+    temperature: float = knob(1.0, gt=0, neutral=1.0, doc="logits are divided by it, in training and evaluation")
+    input_jitter: float = knob(
+        0.0,
+        ge=0,
+        lt=1,
+        neutral=0.0,
+        doc="the router's input is multiplied by U(1 - j, 1 + j) in training (arXiv 2101.03961)",
+    )
+    input_dropout: float = knob(0.0, ge=0, lt=1, neutral=0.0, doc="dropout on the router's input alone, in training")
+    noise: RouterNoise = knob(
+        RouterNoise.none, neutral=RouterNoise.none, doc="noise on the logits in training; evaluation has none"
+    )
+    noise_std: float = knob(0.1, gt=0, neutral=0.1, doc="standard deviation of the noise; read by noise=fixed")
+    clip_norm: float = knob(
+        0.0, ge=0, neutral=0.0, doc="maximum norm of the router's gradients, applied before the global clip; 0: off"
+    )
+    clip_value: float = knob(
+        0.0,
+        ge=0,
+        neutral=0.0,
+        doc="maximum absolute value of the router's gradients, applied before the global clip; 0: off",
+    )
+    weight_decay: float | None = knob(
+        None, ge=0, neutral=None, doc="weight decay of the router; null: optimizer.weight_decay"
+    )
 
-    def canonical(self, run: RunConfig) -> RouterConfig:
-        """The decay that the optimizer has anyway need not be spelt out."""
+    def canonical(self, run: Run) -> RouterConfig:
+        """A weight decay equal to the optimizer's is the same as none given."""
         return replace(self, weight_decay=None) if self.weight_decay == run.optimizer.weight_decay else self
 
-    def unread(self, run: RunConfig) -> dict[str, Unread]:
+    def unread(self, run: Run) -> dict[str, Unread]:
         if not run.experts.is_moe:
             return {"": DENSE_HAS_NO_ROUTER}
         if self.noise is RouterNoise.fixed:
@@ -99,7 +109,7 @@ class SoftmaxTopkConfig(RouterConfig):
     """Softmax over all experts, of which the k largest are kept; their sum is below 1 (Switch, arXiv 2101.03961)."""
 
     kind: str = "softmax_topk"
-    renormalize: bool = False  # divide the weights of the picks by their sum
+    renormalize: bool = knob(False, doc="divide the weights of the picked experts by their sum")
 
     def weights_TK(self, logits_TE: Tensor, scores_TE: Tensor, ids_TK: Tensor) -> Tensor:
         picked_TK = scores_TE.gather(-1, ids_TK)
@@ -112,7 +122,7 @@ class SigmoidConfig(RouterConfig):
     """Independent sigmoids, normalised over the picked ones, times `weight_scale` (DeepSeek-V3, arXiv 2412.19437)."""
 
     kind: str = "sigmoid"
-    weight_scale: float = knob(1.0, gt=0)  # the weights of the picks sum to it
+    weight_scale: float = knob(1.0, gt=0, doc="the weights of the picked experts sum to this")
 
     def scores_TE(self, logits_TE: Tensor) -> Tensor:
         return logits_TE.sigmoid()
@@ -129,7 +139,7 @@ class SigmoidConfig(RouterConfig):
 
 @dataclass(frozen=True, slots=True)
 class ExpertPicks:
-    """What expert choice decides: every expert has C tokens, and tokens have differing numbers of experts."""
+    """The picks of expert choice: every expert has C tokens, and tokens have different numbers of experts."""
 
     token_EC: Tensor  # int64
     weights_EC: Tensor  # float32, differentiable
@@ -137,7 +147,7 @@ class ExpertPicks:
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """One MoE layer's decision for T tokens. Balancers, load accounting and metrics read it; nobody writes it.
+    """One MoE layer's routing of T tokens. Balancers, load counters and metrics read it; nothing writes to it.
 
     Under expert choice `expert_picks` has the picks, and `weights_TK` and `ids_TK` are empty, (0, K).
     """
@@ -151,6 +161,7 @@ class Routing:
 
     @property
     def top_k(self) -> int:
+        """K, picks per token."""
         return self.ids_TK.shape[-1]
 
 
@@ -167,7 +178,7 @@ class Router(nn.Module):
         self.top_k, self.config, self.experts_choose = top_k, config, experts_choose
 
     def forward(self, x_TD: Tensor, ranking: Ranking | None = None) -> Routing:
-        """Route `x_TD` (T, D). `ranking` replaces what top-k ranks; the weights always come from unbiased scores.
+        """Route `x_TD` (T, D). `ranking` replaces the values that top-k ranks; weights always use unbiased scores.
 
         With `experts_choose`, experts rank tokens in training, by score, and tokens rank experts in evaluation.
         """
@@ -177,7 +188,7 @@ class Router(nn.Module):
             if self.experts_choose and self.training:
                 return self._expert_choice(logits_TE, scores_TE)
             with torch.no_grad():
-                # Logits rank as scores do, and cannot tie where a softmax or sigmoid saturates.
+                # Logits rank as scores do, but do not tie where a softmax or sigmoid saturates.
                 ranked_TE = logits_TE if ranking is None else ranking(logits_TE, scores_TE)
                 ids_TK = ranked_TE.topk(self.top_k, dim=-1).indices
             weights_TK = self.config.weights_TK(logits_TE, scores_TE, ids_TK)
@@ -185,7 +196,7 @@ class Router(nn.Module):
         return Routing(weights_TK, ids_TK, logits_TE, probs_TE, count_picks(ids_TK, self.weight_ED.shape[0]))
 
     def _logits(self, x_TD: Tensor) -> Tensor:
-        """Logits (T, E) in float32 or wider. In training they hold the noise, and all that follows sees it."""
+        """Logits (T, E) in float32 or wider. In training they include the noise, as does all that follows from them."""
         config, dtype = self.config, torch.promote_types(self.weight_ED.dtype, torch.float32)
         x_TD = x_TD.to(dtype)
         if self.training and config.input_jitter:
@@ -201,14 +212,16 @@ class Router(nn.Module):
     def _expert_choice(self, logits_TE: Tensor, scores_TE: Tensor) -> Routing:
         """Each expert takes the C = K*T/E tokens that score highest for it (arXiv 2202.09368).
 
-        A weight is what the gate would give if the token had picked the experts that picked it.
+        A weight is what the gate gives if the token had picked the experts that picked it.
         """
         num_tokens, num_experts = scores_TE.shape
         capacity = self.top_k * num_tokens // num_experts
         with torch.no_grad():
             token_EC = scores_TE.topk(capacity, dim=0).indices.T.contiguous()
             kept_TE = torch.zeros_like(scores_TE, dtype=torch.bool).scatter_(0, token_EC.T, True)
-            kept_TE |= ~kept_TE.any(dim=1, keepdim=True)  # a token without experts: any finite weights, never read
+            kept_TE |= ~kept_TE.any(
+                dim=1, keepdim=True
+            )  # a token without experts gets finite weights, which are never used
             all_TE = torch.arange(num_experts, device=scores_TE.device).expand_as(scores_TE)
         lowest = torch.finfo(logits_TE.dtype).min
         weights_TE = self.config.weights_TK(
@@ -222,7 +235,7 @@ class Router(nn.Module):
         )
 
     def init_weights(self, std: float, generator: torch.Generator) -> None:
-        """Fill the weights by `config.init`, reproducibly from `generator`; a learned noise scale begins even."""
+        """Fill the weights as `config.init` says, from `generator` alone; a learned noise scale starts at zero."""
         scale = {RouterInit.small: std / 10, RouterInit.zero: 0.0}.get(self.config.init, std)
         nn.init.normal_(self.weight_ED, std=scale, generator=generator)
         if self.config.init is RouterInit.talk:
@@ -232,14 +245,14 @@ class Router(nn.Module):
 
 
 def count_picks(ids_TK: Tensor, num_experts: int) -> Tensor:
-    """Picks of each expert, int64 (E,). A scatter, because bincount waits for the GPU."""
+    """Picks of each expert, int64 (E,). A scatter, because bincount synchronises the GPU."""
     ids_P = ids_TK.flatten()
     return ids_P.new_zeros(num_experts).scatter_add_(0, ids_P, torch.ones_like(ids_P))
 
 
 @torch.no_grad()
 def _divide_rows_by_their_sums(weight_ED: Tensor) -> None:
-    """A row's sum is near 0, so row norms come to differ by an order of magnitude: what the talk trained with."""
+    """RouterInit.talk. Row sums are near 0, so the norms of rows then differ by an order of magnitude."""
     spread = weight_ED.std()
     weight_ED.div_(weight_ED.sum(dim=1, keepdim=True))
     weight_ED.mul_(spread / weight_ED.std())

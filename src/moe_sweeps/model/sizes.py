@@ -1,4 +1,4 @@
-"""Parameter counts and FLOPs of a model from its config alone: arithmetic, for plans and summaries.
+"""Parameter counts and FLOPs of a model, computed from its config alone, for plans and summaries.
 
 L layers, D width, S sequence length, E experts, k picks per token.
 """
@@ -8,34 +8,34 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from moe_sweeps.config.groups import DenseFFNConfig, MoEExpertsConfig
-from moe_sweeps.model.router import RouterNoise
+from moe_sweeps.config.groups import DenseFFNConfig, MoEExpertsConfig, RouterNoise
 
 if TYPE_CHECKING:
-    from moe_sweeps.config.schema import RunConfig
+    from moe_sweeps.config.run import Run
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """The size of one model."""
+    """Parameters and FLOPs of one model."""
 
     params_total: int
-    params_active: int  # of these, used by one token: k of E experts; the tied embedding counts once
-    matmul_params_active: int  # of these, used in a matrix product: no norms; the embedding counts as the head
+    params_active: int  # those that one token uses: k of E experts, and the tied embedding once
+    matmul_params_active: int  # of the active ones those in matrix products: no norms; the embedding as the head
     flops_per_token: int  # training: forward and backward
 
 
-def sizes(run: RunConfig, vocab_size: int) -> Sizes:
+def sizes(run: Run, vocab_size: int) -> Sizes:
     """Sizes of the model that `run` describes, with a vocabulary of `vocab_size`.
 
-    flops_per_token = 6 * matmul_params_active + 12 L S D: two operations a parameter forward and four backward, and the
-    same for attention's two products of S x S per head, causality not deducted (PaLM, arXiv 2204.02311, appendix B).
+    flops_per_token = 6 * matmul_params_active + 12 L S D (PaLM, arXiv 2204.02311, appendix B): two operations for each
+    parameter in the forward pass and four in the backward pass, and the same for attention's two S x S products per
+    head, without a discount for causality.
     """
     layers, width = run.model.layers, run.model.width
     experts_held, experts_used, hidden, router = _feed_forward(run)
     expert = 3 * width * hidden  # gate, up and down
     dense = vocab_size * width + layers * (4 * width**2 + router)
-    norms = (2 * layers + 1) * width
+    norms = (2 * layers + 1) * width + (2 * layers * run.model.head_dim if run.model.qk_norm else 0)
     matmul = dense + layers * experts_used * expert
     return Sizes(
         params_total=dense + layers * experts_held * expert + norms,
@@ -45,7 +45,7 @@ def sizes(run: RunConfig, vocab_size: int) -> Sizes:
     )
 
 
-def _feed_forward(run: RunConfig) -> tuple[int, int, int, int]:
+def _feed_forward(run: Run) -> tuple[int, int, int, int]:
     """(experts held, experts used by a token, hidden size of one, router parameters) of one layer."""
     experts = run.experts
     if isinstance(experts, MoEExpertsConfig):

@@ -1,4 +1,4 @@
-"""An optimizer over stacks of blocks: it gathers gradients, asks each stack's rule for a direction, and descends.
+"""An optimizer over stacks of blocks: each stack's rule turns gradients into a direction, along which it descends.
 
 Axes: N blocks of one stack.
 """
@@ -13,42 +13,47 @@ from torch import Tensor, nn
 
 from moe_sweeps.errors import MoeSweepsError
 from moe_sweeps.optim.blocks import Cut, Stacks
+from moe_sweeps.optim.findings import Findings
 from moe_sweeps.optim.groups import ParamGroup
 
 
 class Rule(Protocol):
-    """How one stack of equally shaped blocks moves. Keeps the stack's state."""
+    """The update rule of one stack of equally shaped blocks, with its state."""
 
     def direction(self, grad_N: Tensor, step: int) -> Tensor | None:
-        """What to descend along, (N, ...), in step `step`, counted from 1; None: not at all."""
+        """The direction to descend along in step `step`, counted from 1: (N, ...), or None for no update."""
 
     def state(self) -> dict[str, Tensor]:
-        """The tensors that the next step depends on."""
+        """The tensors that the next step depends on, by name. They are updated in place."""
 
 
 class Stack:
-    """What a rule is told about its stack: (N, ...), an empty tensor of its dtype and device, and whose block n is."""
+    """What a rule knows of its stack: role, shape (N, ...), dtype and device, and the owner of each block.
 
-    def __init__(self, group: ParamGroup, stacks: Stacks, index: int) -> None:
-        self.role, self.index = group.role, index
+    What it finds out about its numbers goes to `findings`.
+    """
+
+    def __init__(self, group: ParamGroup, stacks: Stacks, index: int, findings: Findings) -> None:
+        self.role, self.index, self.findings = group.role, index, findings
         self.shape = stacks.shapes[index]
         first = group.params[0]
         self.like = first.new_empty(0, dtype=torch.promote_types(first.dtype, torch.float32))
         self._stacks = stacks
 
     def zeros(self, *shape: int) -> Tensor:
+        """Zeros of the stack's dtype on its device, by default of its shape."""
         return self.like.new_zeros(shape or self.shape)
 
     def owner(self, block: int) -> str:
-        """The parameter that block number `block` is part of."""
+        """The name of the parameter that block number `block` is part of."""
         return self._stacks.owner(self.index, block)
 
 
 class BlockedOptimizer(torch.optim.Optimizer):
     """p <- p - lr * (decay * p + direction), block by block.
 
-    `cut` says how a group's parameters become blocks, `rule` how a stack of them moves. `state_dict` holds the stacks'
-    state instead of each parameter's.
+    `cut` gives the function that cuts a group's parameters into blocks, and `rule` the update rule of a stack of them.
+    `state_dict` holds the state of each stack, not of each parameter.
     """
 
     def __init__(
@@ -60,9 +65,10 @@ class BlockedOptimizer(torch.optim.Optimizer):
     ) -> None:
         super().__init__(list(torch_groups), {})
         self.steps = 0
+        self._findings = Findings()
         self.stacks = [Stacks(group.names, group.params, cut(group)) for group in groups]
         self.rules = [
-            [rule(Stack(group, stacks, i)) for i in range(len(stacks.shapes))]
+            [rule(Stack(group, stacks, i, self._findings)) for i in range(len(stacks.shapes))]
             for group, stacks in zip(groups, self.stacks, strict=True)
         ]
 
@@ -72,6 +78,7 @@ class BlockedOptimizer(torch.optim.Optimizer):
 
         Raises:
             MoeSweepsError: a parameter has no gradient.
+            Diverged, MoeSweepsError: a rule refuses its numbers. On a GPU it does at the end of the step.
         """
         if closure is not None:
             raise NotImplementedError("a step takes no closure")
@@ -83,10 +90,11 @@ class BlockedOptimizer(torch.optim.Optimizer):
                 direction_N = rule.direction(torch.cat(grad_views), self.steps)
                 if direction_N is not None:
                     _descend(param_views, direction_N, group["lr"], group["weight_decay"])
+        self._findings.read()
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        """torch's own, with the number of steps and each stack's tensors, by group."""
+        """torch's state, with the number of steps and the tensors of each stack by group."""
         stacks = [[rule.state() for rule in rules] for rules in self.rules]
         return super().state_dict() | {"steps": self.steps, "stacks": stacks}
 
@@ -94,7 +102,7 @@ class BlockedOptimizer(torch.optim.Optimizer):
         """The inverse of `state_dict`.
 
         Raises:
-            MoeSweepsError: the state is of other blocks.
+            MoeSweepsError: the state belongs to other blocks.
         """
         super().load_state_dict({"state": {}, "param_groups": state_dict["param_groups"]})
         self.steps = state_dict["steps"]
@@ -105,7 +113,7 @@ class BlockedOptimizer(torch.optim.Optimizer):
 
 def _gradient(name: str, param: nn.Parameter) -> Tensor:
     if param.grad is None:
-        raise MoeSweepsError(f"parameter {name} has no gradient, and its block would stand still unnoticed")
+        raise MoeSweepsError(f"parameter {name} has no gradient, so its block would silently not be trained")
     return param.grad
 
 

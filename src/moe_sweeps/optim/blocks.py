@@ -1,4 +1,4 @@
-"""How parameters are cut into blocks, and how blocks of one shape are stacked, so that one call serves all of them.
+"""Cuts parameters into blocks, and stacks blocks of one shape, so that one call updates all of them.
 
 Axes: N blocks of one stack.
 """
@@ -11,20 +11,20 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-# (name, parameter or its gradient) -> views (N, ...) of blocks.
+# (name, parameter or its gradient) -> views (N, ...) of its blocks.
 Cut = Callable[[str, Tensor], list[Tensor]]
 
-# Numbers in one stack: 64 MB of float32. More is no faster, and every stack needs a few temporaries of its size.
+# Numbers in one stack: 64 MB of float32. Larger stacks are no faster, and need larger temporary tensors.
 STACK_LIMIT = 2**24
 
 
 def flat(name: str, tensor: Tensor) -> list[Tensor]:
-    """Every number a block of its own, for optimizers that treat them one by one."""
+    """One block for each number, for elementwise optimizers."""
     return [tensor.reshape(-1)]
 
 
 def merged(shape: Sequence[int], limit: int) -> tuple[int, ...]:
-    """Adjacent dimensions merged, left to right, while their product stays within `limit`; those of 1 are dropped."""
+    """`shape` with adjacent dimensions merged from the left while their product is at most `limit`, without ones."""
     sizes: list[int] = []
     for size in shape:
         if sizes and sizes[-1] * size <= limit:
@@ -35,7 +35,7 @@ def merged(shape: Sequence[int], limit: int) -> tuple[int, ...]:
 
 
 def cut_blocks(stack: Tensor, limit: int) -> list[Tensor]:
-    """Blocks of N equally shaped tensors (N, ...): dimensions merged, then each cut into pieces of at most `limit`."""
+    """Blocks of N equally shaped tensors (N, ...): dimensions are merged, then cut into pieces of at most `limit`."""
     blocks = [stack.reshape(len(stack), *merged(stack.shape[1:], limit))]
     for dim in range(1, blocks[0].dim()):
         blocks = [piece for block in blocks for piece in block.split(limit, dim)]
@@ -43,7 +43,7 @@ def cut_blocks(stack: Tensor, limit: int) -> list[Tensor]:
 
 
 class Stacks:
-    """The blocks of some parameters, sorted by shape into stacks. Holds no tensors, only the plan."""
+    """The blocks of some parameters, sorted by shape into stacks. It holds no tensors."""
 
     def __init__(self, names: Sequence[str], params: Sequence[Tensor], cut: Cut) -> None:
         self.names, self.cut = tuple(names), cut
@@ -58,20 +58,20 @@ class Stacks:
         self._owners = [[(owners[i], len(pieces[i])) for i in plan] for plan in self.plan]
 
     def views(self, tensors: Sequence[Tensor]) -> list[list[Tensor]]:
-        """For each stack the views (N_i, ...) of `tensors`, the parameters or their gradients, whose N_i sum to N."""
+        """For each stack of N blocks the views (N_i, ...) of `tensors`, the parameters or their gradients."""
         named = zip(self.names, tensors, strict=True)
         pieces = [piece for name, tensor in named for piece in self.cut(name, tensor.detach())]
         return [[pieces[i] for i in plan] for plan in self.plan]
 
     def owner(self, stack: int, block: int) -> str:
-        """The parameter that a block is part of."""
+        """The name of the parameter that a block is part of."""
         owners = self._owners[stack]
         ends = accumulate(count for _, count in owners)
         return next(name for (name, _), end in zip(owners, ends, strict=True) if block < end)
 
 
 def _group(pieces: Sequence[Tensor]) -> list[list[int]]:
-    """Numbers of the pieces of each stack: of one block shape, in order, up to STACK_LIMIT."""
+    """Indices of the pieces of each stack: of one block shape, in order, up to STACK_LIMIT numbers."""
     plans: list[list[int]] = []
     open_plan: dict[torch.Size, int] = {}
     filled: list[int] = []

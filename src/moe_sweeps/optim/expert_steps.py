@@ -1,4 +1,4 @@
-"""Learning rates of single experts on stacked parameters, from one optimizer step at their role's rate.
+"""Learning rates of single experts in stacked parameters, by scaling an optimizer step made at their role's rate.
 
 Axes: L MoE layers, E experts; an expert parameter is a stack (E, ...).
 """
@@ -12,20 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from moe_sweeps.distributed.sharding import own_part, own_rows
 from moe_sweeps.errors import MoeSweepsError
 from moe_sweeps.optim.groups import ParamGroup
 from moe_sweeps.optim.lr_split import Role
-from moe_sweeps.sharding import own_part, own_rows
 
 _LAYER = re.compile(r"(.*)\.experts\.")
 
 
 class ExpertSteps:
-    """Around an optimizer step: moves each expert by its ratio of it, old + r_i (new - old).
+    """Scales the optimizer step of each expert i by its ratio: old + r_i (new - old).
 
-    Exactly a learning rate of r_i times the role's for an optimizer whose step is linear in its learning rate. A
-    decoupled decay, p <- p - lr * decay * p, is part of that step; with `scale_decay=False` it keeps the role's rate:
-    (1 - lr * decay) old + r_i (new - (1 - lr * decay) old). Costs one copy of the experts for the time of the step.
+    If the optimizer's step is linear in its learning rate, this is exactly a learning rate of r_i times the role's.
+    Decoupled decay, p <- p - lr * decay * p, is part of that step. With `scale_decay=False` decay keeps the role's
+    rate: (1 - lr * decay) old + r_i (new - (1 - lr * decay) old). During the step it needs a copy of the experts.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, experts: ParamGroup, *, scale_decay: bool) -> None:
@@ -40,12 +40,12 @@ class ExpertSteps:
 
     @torch.no_grad()
     def before(self) -> None:
-        """Note the parameters; the groups have the learning rates of the step."""
+        """Copy the parameters before the step. The groups must have the learning rates of the step."""
         self._before = [own_part(p.detach()) * self._undecayed(group) for group, p in self._params()]
 
     @torch.no_grad()
     def after(self, ratio_LE: Tensor) -> None:
-        """Replace the step that the optimizer took by its share `ratio_LE` (L, E)."""
+        """Scale the step that the optimizer made by `ratio_LE` (L, E)."""
         for (_, p), old in zip(self._params(), self._before, strict=True):
             ratio_E = own_rows(ratio_LE[self._layer_of[id(p)]].to(p.dtype), like=p)
             own = own_part(p.detach())
@@ -53,7 +53,7 @@ class ExpertSteps:
         self._before = []
 
     def _undecayed(self, group: dict[str, Any]) -> float:
-        """What the decay that follows no ratio leaves of a parameter; times 1 is a copy."""
+        """The factor by which decay at the role's rate shrinks a parameter; 1 where decay is scaled with the step."""
         return 1.0 if self.scale_decay else 1.0 - group["lr"] * group["weight_decay"]
 
     def _params(self) -> Iterator[tuple[dict[str, Any], nn.Parameter]]:
@@ -63,7 +63,7 @@ class ExpertSteps:
 
 
 def _layer_of(name: str) -> str:
-    """What stands before the experts in a parameter's name, one for each MoE layer."""
+    """The part of a parameter's name before `.experts.`, which identifies the MoE layer."""
     found = _LAYER.match(name)
     assert found is not None  # the name has the role of an expert
     return found.group(1)

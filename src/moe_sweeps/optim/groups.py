@@ -1,4 +1,4 @@
-"""Parameter groups by role: one function assigns every trainable parameter to exactly one role, and proves it."""
+"""Parameter groups by role: one function assigns every trainable parameter to exactly one role, and checks that."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from torch import Tensor, nn
 from moe_sweeps.errors import MoeSweepsError
 from moe_sweeps.optim.lr_split import LrSplitConfig, Role
 
-# A parameter's role is read off its name. Exactly one pattern must match.
+# A parameter's name determines its role. Exactly one pattern must match.
 ROLE_PATTERNS: dict[Role, str] = {
     Role.expert: r"\.experts\.",
     Role.router: r"\.router\.",
-    Role.dense: r"\.(attention|ffn)\.",
+    Role.dense: r"\.(attention|ffn)\.(?!\w+_norm\.)",
     Role.embedding: r"^embedding\.",
     Role.norm: r"norm\.weight$",
 }
 DECAYED_ROLES = frozenset({Role.expert, Role.router, Role.dense})
-# A parameter's name ends in its axes. Rows of several matrices that are stored as one: gate and up; query, key, value.
+# A parameter's name ends in its axes. These have rows of several matrices: gate and up; query, key and value.
 FUSED_ROWS = {"H": 2, "Q": 3}
 STACK_AXIS = "E"
 
 
 @dataclass(frozen=True, slots=True)
 class ParamGroup:
-    """All parameters of one role. Between two learning-rate arms only `lr_multiplier` differs.
+    """All parameters of one role. Two learning-rate splits differ in `lr_multiplier` alone.
 
-    `weight_decay` replaces the optimizer's where it is given.
+    `weight_decay` replaces the optimizer's where it is given. `decay_all` decays roles that usually have no decay, too.
     """
 
     role: Role
@@ -38,12 +38,13 @@ class ParamGroup:
     params: tuple[nn.Parameter, ...]
     lr_multiplier: float
     weight_decay: float | None = None
+    decay_all: bool = False
 
     def as_torch(self, base_lr: float, weight_decay: float) -> dict[str, Any]:
-        """The group in the form that torch optimizers take; `peak_lr` is what the schedule scales."""
+        """The group as torch optimizers take it. `peak_lr` is the rate that the schedule scales."""
         peak_lr = base_lr * self.lr_multiplier
         own = weight_decay if self.weight_decay is None else self.weight_decay
-        decay = own if self.role in DECAYED_ROLES else 0.0
+        decay = own if self.decay_all or self.role in DECAYED_ROLES else 0.0
         return {
             "params": list(self.params),
             "role": self.role.value,
@@ -67,13 +68,13 @@ def role_of(name: str) -> Role:
 
 
 def matrices(name: str, tensor: Tensor) -> list[Tensor]:
-    """Views of the matrices in a parameter (or in its gradient), each (N, out, in), or (1, dim) of a vector.
+    """Views of the matrices in a parameter (or in its gradient), each (N, out, in); (1, dim) of a vector.
 
-    A stack of experts is E matrices, and projections that are stored as one are cut at their seams: what an optimizer
-    of matrices must see. `layers.0.moe.experts.up_EHD` (E, 2F, D) gives gates (E, F, D) and ups (E, F, D).
+    An optimizer of matrices must see a stack of experts as E matrices, and projections that are stored as one matrix
+    separately. `layers.0.moe.experts.up_EHD` (E, 2F, D) gives gates (E, F, D) and ups (E, F, D).
 
     Raises:
-        MoeSweepsError: three dimensions that are no stack of experts, or more.
+        MoeSweepsError: it has three dimensions and is no stack of experts, or has more than three.
     """
     found = re.search(r"_([A-Z]+)$", name)
     axes = found.group(1) if found else ""
@@ -88,10 +89,13 @@ def parameter_groups(
     lr_split: LrSplitConfig,
     expected: frozenset[Role],
     own_decay: Mapping[Role, float | None] | None = None,
+    *,
+    decay_all: bool = False,
 ) -> list[ParamGroup]:
     """One group for each role of `expected`, holding every trainable parameter of `model` exactly once.
 
-    `own_decay` gives roles a weight decay of their own.
+    `own_decay` has the weight decay of roles with one of their own. With `decay_all` embedding and norms are decayed,
+    too.
 
     Raises:
         MoeSweepsError: a parameter has no single role, an expected role is empty, or an unexpected one is not.
@@ -106,7 +110,7 @@ def parameter_groups(
             raise MoeSweepsError(f"the role {role.value} {problem}")
     decay = own_decay or {}
     return [
-        ParamGroup(role, *_columns(members), lr_multiplier=lr_split.multiplier(role), weight_decay=decay.get(role))
+        ParamGroup(role, *_columns(members), lr_split.multiplier(role), decay.get(role), decay_all)
         for role, members in by_role.items()
         if members
     ]
@@ -117,5 +121,5 @@ def _columns(members: list[tuple[str, nn.Parameter]]) -> tuple[tuple[str, ...], 
 
 
 def expected_roles(is_moe: bool) -> frozenset[Role]:
-    """The roles that a model of ours has."""
+    """The roles that the parameters of our models have."""
     return frozenset(Role) if is_moe else frozenset({Role.dense, Role.embedding, Role.norm})

@@ -1,4 +1,4 @@
-"""Adam's moments over one stack: the rule for vectors and tables, and what Shampoo's step sizes are grafted from."""
+"""Adam's moments over one stack: the update rule of vectors and tables, and the source of Shampoo's step sizes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Moments:
         self.exp_avg, self.exp_avg_sq = stack.zeros(), stack.zeros()
 
     def add(self, grad_N: Tensor) -> None:
-        """Take in one step's gradient."""
+        """Update both moments with one step's gradient."""
         self.exp_avg.lerp_(grad_N, 1 - self.beta1)
         self.exp_avg_sq.mul_(self.beta2).addcmul_(grad_N, grad_N, value=1 - self.beta2)
 

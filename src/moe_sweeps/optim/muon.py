@@ -8,21 +8,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from moe_sweeps.config.choice import Choice
 from moe_sweeps.config.registry import component, knob
+from moe_sweeps.distributed.ranks import ALONE, Ranks
 from moe_sweeps.optim.blocked import BlockedOptimizer, Rule, Stack
 from moe_sweeps.optim.blocks import Cut, flat
 from moe_sweeps.optim.build import OptimizerConfig
 from moe_sweeps.optim.groups import ParamGroup, matrices
 from moe_sweeps.optim.lr_split import Role
 from moe_sweeps.optim.moments import Moments
-from moe_sweeps.optim.ranks import ALONE, Ranks
 
-# The hidden matrices. Embedding, which is the head too, router and norms are AdamW's.
+# The hidden matrices. AdamW trains the rest: embedding (which is the head, too), router and norms.
 ORTHOGONALIZED_ROLES = frozenset({Role.expert, Role.dense})
 
 # a x + b x^3 + c x^5 drives singular values into about [0.7, 1.2], fast rather than all the way to 1 (Jordan 2024).
@@ -30,11 +31,11 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 SMALLEST_NORM = 1e-7
 
 
-class MuonScaling(Enum):
+class MuonScaling(Choice):
     """What an orthogonalised (O, I) matrix is multiplied by."""
 
-    match_rms_adamw = "match_rms_adamw"  # 0.2 sqrt(max(O, I)): the size of AdamW's steps (arXiv 2502.16982, eq. 4)
-    original = "original"  # sqrt(max(1, O/I)) (Jordan 2024): wants learning rates near 0.02
+    match_rms_adamw = "match_rms_adamw", "0.2 sqrt(max(O, I)): the size of AdamW's steps (arXiv 2502.16982, eq. 4)"
+    original = "original", "sqrt(max(1, O/I)) (Jordan 2024): wants learning rates near 0.02"
 
 
 @component("optimizer", "muon")
@@ -45,14 +46,20 @@ class MuonConfig(OptimizerConfig):
     With the default scaling its steps have the root mean square of AdamW's, so that both share `base_lr` and decay.
     """
 
+    WORKING_COPIES: ClassVar[int] = 8
+
     kind: str = "muon"
-    momentum: float = knob(0.95, ge=0, lt=1)  # of the hidden matrices
-    nesterov: bool = True  # look ahead by the momentum
-    iterations: int = knob(5, ge=1)  # of Newton-Schulz
-    scaling: MuonScaling = MuonScaling.match_rms_adamw
-    beta1: float = knob(0.9, ge=0, lt=1)  # of AdamW, as the two below
-    beta2: float = knob(0.95, ge=0, lt=1)
-    eps: float = knob(1e-8, gt=0)
+    momentum: float = knob(0.95, ge=0, lt=1, doc="momentum of the hidden matrices")
+    nesterov: bool = knob(True, doc="Nesterov momentum")
+    iterations: int = knob(5, ge=1, doc="Newton-Schulz iterations")
+    scaling: MuonScaling = knob(
+        MuonScaling.match_rms_adamw, doc="what an orthogonalised (O, I) matrix is multiplied by"
+    )
+    beta1: float = knob(
+        0.9, ge=0, lt=1, doc="decay of the first moment of AdamW, which updates all but the hidden matrices"
+    )
+    beta2: float = knob(0.95, ge=0, lt=1, doc="decay of AdamW's second moment")
+    eps: float = knob(1e-8, gt=0, doc="added to the root of AdamW's second moment")
 
     def build(self, groups: Sequence[ParamGroup], ranks: Ranks = ALONE) -> torch.optim.Optimizer:
         torch_groups = [group.as_torch(self.base_lr, self.weight_decay) for group in groups]
@@ -95,7 +102,7 @@ class MuonStack:
 def orthogonalized(matrix_NOI: Tensor, iterations: int, dtype: torch.dtype | None = None) -> Tensor:
     """Newton-Schulz iterations towards U V^T of every matrix U S V^T, in `dtype`.
 
-    By default in bfloat16 on a GPU, as published, and as it comes on a CPU, where bfloat16 is slow.
+    By default that is bfloat16 on a GPU, as published, and the matrix's own on a CPU, where bfloat16 is slow.
     """
     a, b, c = COEFFICIENTS
     x_NOI = matrix_NOI.to(dtype or (torch.bfloat16 if matrix_NOI.is_cuda else matrix_NOI.dtype))

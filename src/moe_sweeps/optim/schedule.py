@@ -1,4 +1,4 @@
-"""Learning-rate schedules: pure functions of the step that give a factor of the peak learning rate.
+"""Learning-rate schedules: pure functions from the step to a factor of the peak learning rate.
 
 Steps count from 0 to total_steps - 1. A warm-up of W steps reaches the peak at step W - 1.
 """
@@ -9,15 +9,15 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from moe_sweeps.config.choice import Choice
 from moe_sweeps.config.registry import DENSE_HAS_NO_ROUTER, REGISTRY, Component, Unread, broken_bounds, component, knob
 from moe_sweeps.errors import ConfigError, nearest
 from moe_sweeps.optim.lr_split import Role
 
 if TYPE_CHECKING:
-    from moe_sweeps.config.schema import RunConfig
+    from moe_sweeps.config.run import Run
 
 
 @dataclass(slots=True)
@@ -27,19 +27,19 @@ class ScheduleConfig(Component):
     The role's schedule has the run's `warmup_steps` and whatever else the two kinds share; the rest are its defaults.
     """
 
-    warmup_steps: int = knob(100, ge=1)  # updates of linear growth
-    expert: str | None = knob(None, neutral=None)  # another schedule for the experts, by its name
-    router: str | None = knob(None, neutral=None)  # the same for the router
-    dense: str | None = knob(None, neutral=None)  # for attention
-    embedding: str | None = knob(None, neutral=None)  # for the embedding
-    norm: str | None = knob(None, neutral=None)  # for norms
+    warmup_steps: int = knob(100, ge=1, doc="updates of linear warm-up")
+    expert: str | None = knob(None, neutral=None, doc="name of another schedule for the experts")
+    router: str | None = knob(None, neutral=None, doc="name of another schedule for the router")
+    dense: str | None = knob(None, neutral=None, doc="name of another schedule for attention")
+    embedding: str | None = knob(None, neutral=None, doc="name of another schedule for the embedding")
+    norm: str | None = knob(None, neutral=None, doc="name of another schedule for the norms")
 
     def factor(self, step: int, total_steps: int) -> float:
         """Factor of the peak learning rate for update `step`."""
         raise NotImplementedError
 
     def of(self, role: Role) -> ScheduleConfig:
-        """The schedule of a role."""
+        """The schedule of `role`: this one, unless the role has another kind."""
         kind = getattr(self, role.value)
         if kind in (None, self.kind):
             return self
@@ -49,8 +49,8 @@ class ScheduleConfig(Component):
         assert isinstance(found, ScheduleConfig)
         return found
 
-    def check(self, run: RunConfig) -> Iterator[ConfigError]:
-        """The rules of this kind, and those of the kinds that roles have."""
+    def check(self, run: Run) -> Iterator[ConfigError]:
+        """Errors by the rules of this kind, and of the kinds that single roles have."""
         yield from self.check_steps(run.trainer.steps)
         for role in Role:
             if role.value not in self.unread(run):
@@ -74,17 +74,17 @@ class ScheduleConfig(Component):
                 rule = f"{error.field}={error.value} breaks its rule: {error.rule}"
                 yield ConfigError(key, kind, rule, error.fix)
 
-    def unread(self, run: RunConfig) -> dict[str, Unread]:
+    def unread(self, run: Run) -> dict[str, Unread]:
         moe_only = [] if run.experts.is_moe else [Role.expert.value, Role.router.value]
         return dict.fromkeys(moe_only, DENSE_HAS_NO_ROUTER)
 
-    def canonical(self, run: RunConfig) -> ScheduleConfig:
-        """A role that names the run's own kind has no schedule of its own."""
+    def canonical(self, run: Run) -> ScheduleConfig:
+        """A role with the run's own kind is the same as a role without one."""
         same: dict[str, Any] = {role.value: None for role in Role if getattr(self, role.value) == self.kind}
         return dataclasses.replace(self, **same)
 
     def _warmup(self, step: int) -> float:
-        """Linear: 1/W in the first step, 1 at step W - 1 and ever after."""
+        """Linear: 1/W in the first step, 1 from step W - 1 on."""
         return min((step + 1) / self.warmup_steps, 1.0)
 
 
@@ -97,8 +97,8 @@ class OneCycleCosineConfig(ScheduleConfig):
     """
 
     kind: str = "onecycle_cosine"
-    start_fraction: float = knob(0.01, gt=0, le=1)  # of the peak, at the first update
-    end_fraction: float = knob(0.1, ge=0, le=1)  # of the peak, at the last update
+    start_fraction: float = knob(0.01, gt=0, le=1, doc="share of the peak at the first update")
+    end_fraction: float = knob(0.1, ge=0, le=1, doc="share of the peak at the last update")
 
     def factor(self, step: int, total_steps: int) -> float:
         peak_step = self.warmup_steps - 1
@@ -113,7 +113,7 @@ class CosineConfig(ScheduleConfig):
     """Linear warm-up, then cosine down to `end_fraction` of the peak in the last step (arXiv 1608.03983)."""
 
     kind: str = "cosine"
-    end_fraction: float = knob(0.1, ge=0, le=1)  # of the peak, at the last update
+    end_fraction: float = knob(0.1, ge=0, le=1, doc="share of the peak at the last update")
 
     def factor(self, step: int, total_steps: int) -> float:
         peak_step = self.warmup_steps - 1
@@ -122,12 +122,12 @@ class CosineConfig(ScheduleConfig):
         return _cosine(1.0, self.end_fraction, (step - peak_step) / (total_steps - 1 - peak_step))
 
 
-class DecayShape(Enum):
+class DecayShape(Choice):
     """How a warm-up-stable-decay schedule goes from 1 to `end_fraction`; x runs from 0 to 1 over the decay."""
 
-    exponential = "exponential"  # end^x (arXiv 2404.06395)
-    linear = "linear"  # 1 - (1 - end) x
-    sqrt = "sqrt"  # 1 - (1 - end) sqrt(x) (arXiv 2405.18392)
+    exponential = "exponential", "end^x (arXiv 2404.06395)"
+    linear = "linear", "1 - (1 - end) x"
+    sqrt = "sqrt", "1 - (1 - end) sqrt(x) (arXiv 2405.18392)"
 
 
 @component("schedule", "wsd")
@@ -136,9 +136,9 @@ class WarmupStableDecayConfig(ScheduleConfig):
     """Linear warm-up, then the peak, then a decay in the last `decay_fraction` of the steps (arXiv 2404.06395)."""
 
     kind: str = "wsd"
-    decay_fraction: float = knob(0.1, gt=0, lt=1)  # of the updates, at the end
-    decay_shape: DecayShape = knob(DecayShape.exponential)  # how the rate falls there
-    end_fraction: float = knob(0.1, ge=0, le=1)  # of the peak, at the last update
+    decay_fraction: float = knob(0.1, gt=0, lt=1, doc="share of the updates, at the end, over which the rate decays")
+    decay_shape: DecayShape = knob(DecayShape.exponential, doc="shape of the decay")
+    end_fraction: float = knob(0.1, ge=0, le=1, doc="share of the peak at the last update")
 
     def factor(self, step: int, total_steps: int) -> float:
         decay_steps = self.decay_steps(total_steps)

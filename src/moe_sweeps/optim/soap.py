@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from moe_sweeps.config.registry import component, knob
+from moe_sweeps.distributed.ranks import ALONE, Ranks, share_work
 from moe_sweeps.errors import MoeSweepsError
 from moe_sweeps.optim.blocked import BlockedOptimizer, Rule, Stack
 from moe_sweeps.optim.blocks import Cut, flat
@@ -20,8 +22,7 @@ from moe_sweeps.optim.build import OptimizerConfig
 from moe_sweeps.optim.groups import ParamGroup, matrices
 from moe_sweeps.optim.lr_split import Role
 from moe_sweeps.optim.moments import Moments, adam_direction
-from moe_sweeps.optim.ranks import ALONE, Ranks, shared
-from moe_sweeps.optim.roots import eigh, require_finite
+from moe_sweeps.optim.roots import eigh, finite
 
 
 @component("optimizer", "soap")
@@ -29,13 +30,15 @@ from moe_sweeps.optim.roots import eigh, require_finite
 class SoapConfig(OptimizerConfig):
     """SOAP on all matrices, AdamW on norms. Its first step finds a basis and moves nothing, as its authors' code."""
 
+    WORKING_COPIES: ClassVar[int] = 3
+
     kind: str = "soap"
-    beta1: float = knob(0.9, ge=0, lt=1)
-    beta2: float = knob(0.95, ge=0, lt=1)
-    shampoo_beta: float = knob(0.95, ge=0, lt=1)  # of the factors
-    eps: float = knob(1e-8, gt=0)
-    precondition_frequency: int = knob(10, ge=1)  # steps from one change of the basis to the next
-    max_preconditioner_dim: int = knob(2048, ge=1)  # a longer side keeps its own basis, and so does a vocabulary
+    beta1: float = knob(0.9, ge=0, lt=1, doc="decay of the first moment")
+    beta2: float = knob(0.95, ge=0, lt=1, doc="decay of the second moment")
+    shampoo_beta: float = knob(0.95, ge=0, lt=1, doc="decay of the factors")
+    eps: float = knob(1e-8, gt=0, doc="added to the root of the second moment")
+    precondition_frequency: int = knob(10, ge=1, doc="steps from one change of the basis to the next")
+    max_preconditioner_dim: int = knob(2048, ge=1, doc="a longer side keeps its own basis, and so does a vocabulary")
 
     def build(self, groups: Sequence[ParamGroup], ranks: Ranks = ALONE) -> torch.optim.Optimizer:
         torch_groups = [group.as_torch(self.base_lr, self.weight_decay) for group in groups]
@@ -53,7 +56,7 @@ def _rule(config: SoapConfig, ranks: Ranks, stack: Stack) -> Rule:
 
 
 class AfterFirst:
-    """Adam that passes over the first step with the matrices."""
+    """Adam that skips the first step, as SOAP does."""
 
     def __init__(self, moments: Moments) -> None:
         self.moments = moments
@@ -66,7 +69,7 @@ class AfterFirst:
 
 
 class SoapStack:
-    """SOAP on one stack of matrices (N, O, I). A side without a basis of its own is not rotated."""
+    """SOAP on one stack of matrices (N, O, I). A side without a basis is not rotated."""
 
     def __init__(self, config: SoapConfig, ranks: Ranks, stack: Stack) -> None:
         self.config, self.ranks, self.stack = config, ranks, stack
@@ -79,7 +82,7 @@ class SoapStack:
         self.bases = {s: stack.zeros(num, sides[s], sides[s]) for s in self.sides}  # eigenvectors in columns
 
     def direction(self, grad_NOI: Tensor, step: int) -> Tensor | None:
-        """Adam's direction in the eigenbasis, turned back (algorithm 3); None in the first step, which has no basis."""
+        """Adam's direction in the eigenbasis, rotated back (algorithm 3); None in step 1, which has no basis."""
         if step == 1:
             self._add_to_factors(grad_NOI)
             self._find_bases()
@@ -133,18 +136,21 @@ class SoapStack:
             self._share(side, power_NDD.take_along_dim(order_ND.unsqueeze(1), dim=2), _orthonormal_columns)
 
     def _share(self, side: int, matrix_NDD: Tensor, work: Callable[[Tensor], tuple[Tensor, Tensor]]) -> None:
-        """New bases of one side, each rank doing its share.
+        """Set the bases of one side to `work` of `matrix_NDD`, of which each rank does its share.
 
         Raises:
             Diverged: a factor is not finite.
             MoeSweepsError: a decomposition failed.
         """
-        require_finite(matrix_NDD, self.stack.owner)
-        basis_NDD, good_N = shared(self.ranks, matrix_NDD, work, first=self.stack.index + side)
-        if not good_N.all():
-            name = self.stack.owner(int((~good_N).nonzero()[0]))
-            raise MoeSweepsError(f"a preconditioner of {name} could not be decomposed")
+        matrix_NDD = finite(matrix_NDD, self.stack.owner, self.stack.findings)
+        basis_NDD, good_N = share_work(self.ranks, matrix_NDD, work, first=self.stack.index + side)
+        self.stack.findings.add(~good_N, self._refuse_failures)
         self.bases[side].copy_(basis_NDD)
+
+    def _refuse_failures(self, failed_N: list[int]) -> None:
+        if any(failed_N):
+            name = self.stack.owner(failed_N.index(1))
+            raise MoeSweepsError(f"a preconditioner of {name} could not be decomposed")
 
 
 def _eigenvectors(factor_NDD: Tensor) -> tuple[Tensor, Tensor]:

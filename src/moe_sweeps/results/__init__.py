@@ -1,10 +1,9 @@
-"""From run folders to evidence: the frame, statistics, tables, figures and claims.
+"""From run folders to evidence: the frame, statistics, comparisons and claims.
 
 For notebooks:
 
-    from moe_sweeps.results import load_curves, load_runs, open_suite
+    from moe_sweeps.results import load_curves, load_runs
 
-    suite = open_suite()  # tables, figures, claims: analysis/ shows how
     runs, problems = load_runs(Path("runs"))
     curves, damaged = load_curves(runs.query("state == 'done'")["folder"])
 
@@ -17,18 +16,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from moe_sweeps.records.problem import Problem
     from moe_sweeps.results.curves import load_curves
     from moe_sweeps.results.frame import Loaded, load_runs
-    from moe_sweeps.results.problem import Problem
-    from moe_sweeps.results.suite import Suite, open_suite
 
-_HOMES = {"load_curves": "curves", "load_runs": "frame", "Loaded": "frame", "Problem": "problem"}
-_HOMES |= {"open_suite": "suite", "Suite": "suite"}
+_HOMES = {
+    "Loaded": "moe_sweeps.results.frame",
+    "Problem": "moe_sweeps.records.problem",
+    "load_curves": "moe_sweeps.results.curves",
+    "load_runs": "moe_sweeps.results.frame",
+}
 
-__all__ = ["Loaded", "Problem", "Suite", "load_curves", "load_runs", "open_suite"]
+__all__ = ["Loaded", "Problem", "load_curves", "load_runs"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__} has no attribute {name}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(_HOMES[name]), name)

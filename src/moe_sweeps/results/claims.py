@@ -1,33 +1,73 @@
-"""The statements of a sweep file put to the test: reproduced, contradicted or inconclusive.
+"""The claims of a sweep file put to the test: reproduced, contradicted or undecided.
 
-The manifest carries each statement with the arms that it speaks of. A statement is judged by intervals alone: it is
-reproduced where the whole interval agrees with it, contradicted where the whole interval disagrees, and inconclusive in
-between. Intervals of one sweep cover all its statements together at CONFIDENCE (Bonferroni). With one seed an arm the
-interval is that of the noise floor, or of all arms with several seeds where those spread more, and the scorecard says
-which.
+The manifest carries each claim with the arms that it speaks of. Every claim gives two p-values, that it holds and that
+it does not, by the tests of the tables on the metric's scale. The smaller of the two is corrected over the claims of
+the sweep (Holm), and decides if it is below the level of the look. Intervals are shown beside it, at the level divided
+by the number of claims. An arm with one run is judged by the spread of alike runs, and the scorecard says so.
+
+Each kind of records/claims.py has its judge here. A claim that this version cannot judge, whatever the numbers, is
+not judged (records/words.py); a bug in a judge is an error and no verdict.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
 from scipy.stats import chi2  # type: ignore[import-untyped]
 
-from moe_sweeps.results.compare import SINGLE, Sample, compare
-from moe_sweeps.results.noise import Floor, Noise
-from moe_sweeps.results.stats import CONFIDENCE, estimate, t_quantile
-from moe_sweeps.results.tables import Table, mixed
+from moe_sweeps.records.claims import KINDS, Statement
+from moe_sweeps.records.numbers import Metric, metric_of
+from moe_sweeps.records.words import CONTRADICTED, NOT_JUDGED, REPRODUCED, UNDECIDED
+from moe_sweeps.results.compare import INDEPENDENT, PAIRED, SINGLE, build_fit, has_spread
+from moe_sweeps.results.contrasts import Fit
+from moe_sweeps.results.equivalence import p_above, p_outside, p_within
+from moe_sweeps.results.looks import level_of_look
+from moe_sweeps.results.moderated import Array
+from moe_sweeps.results.shapes import Shown, lowest_at, pair, rises
+from moe_sweeps.results.stats import estimate
+from moe_sweeps.results.tables import Arm, Table, mixed
+from moe_sweeps.results.verdicts import holm
 
-REPRODUCED, CONTRADICTED, INCONCLUSIVE = "reproduced", "contradicted", "inconclusive"
+VERDICTS = (REPRODUCED, CONTRADICTED, UNDECIDED, NOT_JUDGED)
+
+Judge = Callable[["_Case"], "Finding"]
+JUDGES: dict[str, Judge] = {}
+
+
+def judges(*kinds: str) -> Callable[[Judge], Judge]:
+    """Register a function as the judge of these kinds.
+
+    Raises:
+        ValueError: records/claims.py has no such kind, or it has a judge already.
+    """
+
+    def register(judge: Judge) -> Judge:
+        for kind in kinds:
+            if kind not in KINDS:
+                raise ValueError(f"{kind} is no kind of claim. Add it to KINDS in records/claims.py.")
+            if kind in JUDGES:
+                raise ValueError(f"claims of kind {kind} have two judges: {JUDGES[kind]} and {judge}")
+            JUDGES[kind] = judge
+        return judge
+
+    return register
+
+
+def require_judges() -> None:
+    """Raise ValueError if a kind of claim has no judge."""
+    if missing := sorted(KINDS.keys() - JUDGES.keys()):
+        raise ValueError(f"no judge for claims of kind {', '.join(missing)}. Register one in results/claims.py.")
 
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """A number with its interval, in the metric's unit unless `what` says otherwise; what is not known is None."""
+    """A number with its interval, in the metric's unit unless `what` says otherwise; what is not known is None.
+
+    `basis` says what it rests on: how seeds are used, and whether the spread is that of alike runs.
+    """
 
     value: float
     low: float | None
@@ -38,8 +78,31 @@ class Effect:
 
 
 @dataclass(frozen=True, slots=True)
+class Finding:
+    """p that the claim holds, p that it does not, and the number behind; `why` for each outcome.
+
+    Each p is a pair: by moderated variances, which is corrected over the claims, and by own spreads, which is not.
+    """
+
+    p_for: Array
+    p_against: Array
+    effect: Effect
+    why_for: str
+    why_against: str
+    why_open: str
+
+    def holds(self) -> bool:
+        """Whether more speaks for the claim than against it."""
+        return float(self.p_for.max()) <= float(self.p_against.max())
+
+    def smaller(self) -> Array:
+        """The p of the side that more speaks for."""
+        return self.p_for if self.holds() else self.p_against
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
-    """One statement and what became of it. `runs` are the ids behind it."""
+    """One claim and what became of it. `runs` are the ids behind it; `p` is corrected over the claims of the sweep."""
 
     claim: str
     metric: str
@@ -48,208 +111,278 @@ class Verdict:
     why: str
     effect: Effect | None = None
     runs: tuple[str, ...] = ()
+    p: float | None = None
 
 
 class _NoValue(Exception):
-    """An arm that the statement speaks of has no value; the message says which."""
+    """An arm that the claim speaks of has no value to judge by; the message says which."""
 
 
-def judge(table: Table, noise: Noise | None = None) -> list[Verdict]:
-    """Every statement that the sweep behind `table` made."""
-    confidence = 1 - (1 - CONFIDENCE) / max(1, len(table.manifest.expect))
-    return [_Judge(table, noise, statement, confidence).verdict() for statement in table.manifest.expect]
+def judge(table: Table) -> list[Verdict]:
+    """The verdict on every claim of the sweep behind `table`."""
+    fits = _Fits(table)
+    cases = [_Case(table, statement, fits) for statement in table.manifest.expect]
+    findings = [case.finding() for case in cases]
+    smaller = [f.smaller() if isinstance(f, Finding) else np.array([math.nan] * 2) for f in findings]
+    moderated, own = np.array(smaller).reshape(-1, 2).T
+    corrected = np.maximum(holm(moderated), own)
+    level = level_of_look(table.looks)
+    return [_verdict(*each, level) for each in zip(cases, findings, map(float, corrected), strict=True)]
 
 
-class _Judge:
-    """One statement at the table's arms."""
+def _verdict(case: _Case, found: Finding | tuple[str, str], p: float, level: float) -> Verdict:
+    ids = tuple(run.run_id for arm in case.arms() for run in arm.runs)
+    source = case.statement.source or case.table.manifest.file.source
+    verdict = Verdict(case.statement.claim, case.metric.column, source, UNDECIDED, "", None, ids)
+    if not isinstance(found, Finding):
+        return replace(verdict, verdict=found[0], why=found[1])
+    if not p < level:
+        outcome, why = UNDECIDED, found.why_open
+    elif found.holds():
+        outcome, why = REPRODUCED, found.why_for
+    else:
+        outcome, why = CONTRADICTED, found.why_against
+    return replace(verdict, verdict=outcome, why=why, effect=found.effect, p=p)
 
-    def __init__(self, table: Table, noise: Noise | None, statement: dict[str, Any], confidence: float) -> None:
-        self.table, self.noise, self.statement, self.confidence = table, noise, statement, confidence
-        self.metric = str(statement["metric"])
-        self.better_is_lower = statement.get("better") != "higher"
 
-    def verdict(self) -> Verdict:
-        """What became of it."""
-        outcome, why, effect = INCONCLUSIVE, str(self.statement.get("cannot") or ""), None
-        if not why:
-            try:
-                outcome, why, effect = _KINDS[self.statement["kind"]](self)
-            except _NoValue as reason:
-                why = str(reason)
-            except KeyError as missing:
-                why = f"the statement has no {missing} that this version can judge"
-        ids = tuple(run.run_id for arm in self.arms() for run in arm.runs)
-        source = str(self.statement.get("source") or self.table.manifest.file.get("source", ""))
-        return Verdict(str(self.statement["claim"]), self.metric, source, outcome, why, effect, ids)
+class _Case:
+    """One claim and the table's arms."""
 
-    def arms(self) -> list[Any]:
-        """The arms that it speaks of."""
-        named = [self.statement.get("arm"), self.statement.get("than"), *(a for _, a in self.points())]
+    def __init__(self, table: Table, statement: Statement, fits: _Fits) -> None:
+        self.table, self.statement, self.fits = table, statement, fits
+        self.metric: Metric = metric_of(statement.metric)
+        self.better_is_lower = statement.better != "higher"
+        self.level = level_of_look(table.looks) / max(1, len(table.manifest.expect))
+
+    def finding(self) -> Finding | tuple[str, str]:
+        """What the numbers say, or the outcome and what keeps them from saying anything."""
+        if self.statement.cannot:
+            return UNDECIDED, self.statement.cannot
+        if fault := self.statement.fault():
+            return NOT_JUDGED, fault
+        try:
+            return JUDGES[self.statement.kind](self)
+        except _NoValue as reason:
+            return UNDECIDED, str(reason)
+
+    def arms(self) -> list[Arm]:
+        """The arms that the claim speaks of."""
+        named = [self.statement.arm, self.statement.than, *(a for _, a in self.points())]
         return [arm for arm in self.table.arms if arm.arm in named]
 
-    def points(self) -> list[tuple[str, str]]:
+    def points(self) -> tuple[tuple[str, str], ...]:
         """Values of the axis with their arms, in order."""
-        return [(str(value), str(arm)) for value, arm in self.statement.get("points") or ()]
+        return self.statement.points
+
+    def arm(self) -> str:
+        """The id of `arm`, which the kinds that ask for it have: see Statement.fault."""
+        assert self.statement.arm is not None
+        return self.statement.arm
+
+    def pair(self) -> tuple[str, str]:
+        """The ids of `arm` and `than`."""
+        assert self.statement.than is not None
+        return self.arm(), self.statement.than
+
+    def within(self) -> float:
+        """The field `within`."""
+        assert self.statement.within is not None
+        return self.statement.within
+
+    def bound(self) -> float:
+        """The field `bound`."""
+        assert self.statement.bound is not None
+        return self.statement.bound
 
     # --- two arms -----------------------------------------------------------------------------------------------------
 
-    def directed(self) -> tuple[str, str, Effect]:
-        """better, worse: the whole interval of the gain lies above `by`, or below it."""
-        effect = self.difference(self.statement["arm"], self.statement["than"])
-        sign = -1 if (self.statement["kind"] == "better") == self.better_is_lower else 1
-        by = float(self.statement.get("by") or 0)
-        return (*_above(effect, sign, by), effect)
+    @judges("better", "worse")
+    def directed(self) -> Finding:
+        """The gain is above `by`, or below it."""
+        lower = (self.statement.kind == "better") == self.better_is_lower
+        bound = self.shift(self.statement.by or 0.0, down=lower)
+        return self.one_sided(-1 if lower else 1, bound, self.difference())
 
-    def no_difference(self) -> tuple[str, str, Effect]:
-        """The whole interval lies within the bounds, or outside them."""
-        effect, within = self.difference(self.statement["arm"], self.statement["than"]), float(self.statement["within"])
-        if effect.low is None or effect.high is None:
-            return INCONCLUSIVE, "one seed, and the noise floor is not known", effect
-        if -within <= effect.low and effect.high <= within:
-            return REPRODUCED, f"the interval lies within ±{within:g}", effect
-        if effect.low > within or effect.high < -within:
-            return CONTRADICTED, f"the interval lies outside ±{within:g}", effect
-        return INCONCLUSIVE, f"the interval reaches beyond ±{within:g}, and into it", effect
+    @judges("not_worse")
+    def not_worse(self) -> Finding:
+        """The loss of quality is below `within`, or above it; a gain of any size agrees."""
+        up = self.better_is_lower
+        return self.one_sided(-1 if up else 1, self.shift(self.within(), down=not up), self.difference())
 
-    def not_worse(self) -> tuple[str, str, Effect]:
-        """The whole interval of the loss of quality lies below `within`, or above it; a gain of any size agrees."""
-        effect, within = self.difference(self.statement["arm"], self.statement["than"]), float(self.statement["within"])
-        sign = 1 if self.better_is_lower else -1
-        return (*_above(effect, -sign, -within), effect)
+    @judges("no_difference")
+    def no_difference(self) -> Finding:
+        """Two one-sided tests: the difference lies within the margins, or outside them."""
+        low, high = self.shift(self.within(), down=True), self.shift(self.within(), down=False)
+        fit, contrast = self.fit_of(self.pair()), pair(2, 0, 1)
+        margin = f"±{self.within():g}"
+        return Finding(
+            p_within(fit, contrast, low, high)[:, 0], p_outside(fit, contrast, low, high)[:, 0],
+            self.difference(), f"two one-sided tests find it within {margin}", f"it lies outside {margin}",
+            f"it is shown neither within {margin} nor outside",
+        )  # fmt: skip
 
-    def ratio(self) -> tuple[str, str, Effect]:
-        """The interval of arm - bound * other, which has the sign of ratio - bound for positive numbers."""
-        bound, (arm, than) = float(self.statement["bound"]), (self.statement["arm"], self.statement["than"])
-        test = self.difference(arm, than, factor=bound)
-        sign = 1 if self.statement["kind"] == "ratio_at_least" else -1
-        outcome, _ = _above(test, sign, 0.0)
-        low, base = self.sample(arm), self.sample(than)
-        ratio = estimate(list(low.values.values())).mean, estimate(list(base.values.values())).mean
-        if not ratio[1] or ratio[0] is None:
-            raise _NoValue("the number that is divided by is 0")
-        what = f"ratio; interval of arm - {bound:g} × other"
-        effect = Effect(ratio[0] / ratio[1], test.low, test.high, what, test.n, test.basis)
-        return outcome, f"ratio {effect.value:.3g}, claimed {'≥' if sign > 0 else '≤'} {bound:g}", effect
+    @judges("ratio_at_most", "ratio_at_least")
+    def ratio(self) -> Finding:
+        """The logarithm of the ratio against that of the bound."""
+        log = replace(self.metric, scale="log")
+        effect = self.difference(log)
+        sign = 1 if self.statement.kind == "ratio_at_least" else -1
+        found = self.one_sided(sign, math.log(self.bound()) if self.bound() > 0 else -math.inf, effect, log)
+        claimed = f"ratio {effect.value:.3g}, claimed {'≥' if sign > 0 else '≤'} {self.bound():g}"
+        return replace(found, why_for=claimed, why_against=claimed, why_open=claimed)
 
-    def spread(self) -> tuple[str, str, Effect]:
-        """The chi-squared interval of the standard deviation against the bound."""
-        bound = float(self.statement["bound"])
-        values = list(self.sample(self.statement["arm"]).values.values())
+    @judges("spread_at_most")
+    def spread(self) -> Finding:
+        """The chi-squared test of the standard deviation against the bound, in the metric's own unit."""
+        bound = self.bound()
+        values = list(self.the_arm(self.arm()).sample(self.metric.column).values.values())
         found = estimate(values)
         if found.sd is None:
             raise _NoValue("one seed has no spread")
-        tail, freedom = (1 - self.confidence) / 2, found.n - 1
-        low, high = (found.sd * math.sqrt(freedom / float(chi2.ppf(q, freedom))) for q in (1 - tail, tail))
+        freedom = found.n - 1
+        low, high = (found.sd * math.sqrt(freedom / float(chi2.ppf(q, freedom))) for q in _tails(self.level))
         effect = Effect(found.sd, low, high, "standard deviation over seeds", (found.n,), "chi-squared")
-        return (*_above(effect, -1, -bound), effect)
+        ratio = freedom * (found.sd / bound) ** 2 if bound else math.inf
+        below, above = (np.array([2 * float(p), 0.0]) for p in (chi2.cdf(ratio, freedom), chi2.sf(ratio, freedom)))
+        return Finding(np.minimum(1, below), np.minimum(1, above), effect, *_AGREES)
 
     # --- arms along an axis -------------------------------------------------------------------------------------------
 
-    def monotone(self) -> tuple[str, str, Effect]:
-        """Last minus first exceeds `by`, and no step goes clearly the other way."""
-        sign = 1 if self.statement["kind"] == "rises" else -1
-        points, by = self.points(), float(self.statement.get("by") or 0)
-        total = self.difference(points[-1][1], points[0][1])
-        outcome, why = _above(total, sign, by)
-        for (before, one), (after, other) in itertools.pairwise(points):
-            step = self.difference(other, one, of=len(points))
-            if _above(step, sign, 0.0)[0] == CONTRADICTED:
-                return CONTRADICTED, f"it goes the other way from {before} to {after}", total
-        return outcome, f"from {points[0][0]} to {points[-1][0]}: {why}", total
+    @judges("rises", "falls")
+    def monotone(self) -> Finding:
+        """The ends are apart by `by`, and it turns back nowhere (shapes.py)."""
+        values, arms = zip(*self.points(), strict=True)
+        fit = self.fit_of(arms)
+        by = self.statement.by or 0.0
+        sign = 1 if self.statement.kind == "rises" else -1
+        fit = fit if sign > 0 else fit.mirrored()
+        shown = rises(fit, abs(self.shift(by, down=sign < 0, than=arms[0])))
+        effect = self.between(fit if sign > 0 else fit.mirrored(), len(arms) - 1, 0)
+        weak, back = (" and ".join(values[i] for i in pair) for pair in (shown.weakest, shown.opposed))
+        return Finding(
+            shown.p_for, shown.p_against, effect, f"all the way from {values[0]} to {values[-1]}",
+            f"it goes the other way between {back}", f"not shown between {weak}",
+        )  # fmt: skip
 
-    def best_at(self) -> tuple[str, str, Effect]:
-        """The best of the claimed points beats every other; an other point that beats all claimed ones contradicts."""
-        claimed = {str(value) for value in self.statement["at"]}
-        arms = dict(self.points())
-        inside = {v: a for v, a in arms.items() if v in claimed}
-        ends = {self.points()[0][0], self.points()[-1][0]} if self.statement["kind"] == "turning_point" else set()
-        best = min(inside, key=lambda v: self.badness(inside[v]))
-        rivals = {v: a for v, a in arms.items() if v != best and (v not in claimed or v in ends)}
-        beaten = {v: self.difference(inside[best], a, of=len(arms)) for v, a in rivals.items()}
-        gain = -1 if self.better_is_lower else 1
-        nearest = min(beaten.values(), key=lambda e: gain * e.value) if beaten else None
-        if nearest is None:
+    @judges("best_at", "turning_point")
+    def best_at(self) -> Finding:
+        """One of the claimed points beats every other; another point that beats all claimed ones contradicts."""
+        values, arms = zip(*self.points(), strict=True)
+        claimed = [i for i, value in enumerate(values) if value in self.statement.at]
+        ends = (0, len(values) - 1) if self.statement.kind == "turning_point" else ()
+        if len(claimed) == len(values) and not ends:
             raise _NoValue("there is no other point to compare with")
-        for value in rivals.keys() - claimed:
-            others = [self.difference(a, arms[value], of=len(arms)) for a in inside.values()]
-            if all(_above(e, gain, 0.0)[0] == CONTRADICTED for e in others):
-                return CONTRADICTED, f"{value} is better than every claimed point", nearest
-        if best in ends:
-            return INCONCLUSIVE, f"the best point is {best}, an end of the axis: nothing turns", nearest
-        if all(_above(e, gain, 0.0)[0] == REPRODUCED for e in beaten.values()):
-            return REPRODUCED, f"{best} is better than {', '.join(beaten)}", nearest
-        close = ", ".join(v for v, e in beaten.items() if _above(e, gain, 0.0)[0] != REPRODUCED)
-        return INCONCLUSIVE, f"best of the claimed points is {best}; not told from {close}", nearest
+        fit = self.fit_of(arms)
+        shown = lowest_at(fit if self.better_is_lower else fit.mirrored(), claimed, ends)
+        effect = self.between(fit, *shown.weakest)
+        return Finding(shown.p_for, shown.p_against, effect, *self._best_words(values, shown))
+
+    def _best_words(self, values: Sequence[str], shown: Shown) -> tuple[str, str, str]:
+        best, rival = (values[i] for i in shown.weakest)
+        other = values[shown.opposed[0]]
+        return (
+            f"{best} is better than every other point",
+            f"{other} is better than every claimed point",
+            f"best of the claimed points is {best}; not told from {rival}" if best != rival
+            else f"the best point is {best}, an end of the axis: nothing turns",
+        )  # fmt: skip
 
     # --- numbers ------------------------------------------------------------------------------------------------------
 
-    def sample(self, arm: str) -> Sample:
-        """The values of an arm by seed."""
-        found = next((a for a in self.table.arms if a.arm == arm), None)
-        sample = found.sample(self.metric) if found else None
-        if found is None or sample is None or not sample.values:
-            raise _NoValue(f"no value for {found.label if found else arm}")
-        if gone := found.counts["diverged"] + found.counts["stopped"]:
-            raise _NoValue(
-                f"{gone} of {len(found.runs)} seeds of {found.label} diverged or stopped: the rest flatters it"
-            )
-        return Sample({seed: float(value) for seed, value in sample.values.items()}, sample.pairing)
+    def one_sided(self, sign: int, bound: float, effect: Effect, metric: Metric | None = None) -> Finding:
+        """Whether sign * difference is above sign * bound; both directions are tested, so each p counts twice."""
+        fit, contrast = self.fit_of(self.pair(), metric), sign * pair(2, 0, 1)
+        above, below = p_above(fit, contrast, sign * bound), p_above(fit, -contrast, -sign * bound)
+        return Finding(np.minimum(1, 2 * above[:, 0]), np.minimum(1, 2 * below[:, 0]), effect, *_AGREES)
 
-    def badness(self, arm: str) -> float:
-        """The mean, so that lower is better."""
-        mean = estimate(list(self.sample(arm).values.values())).mean or 0.0
-        return mean if self.better_is_lower else -mean
+    def shift(self, by: float, *, down: bool, than: str | None = None) -> float:
+        """`by` in the metric's unit, as a difference on its scale at the level of the other arm."""
+        if self.metric.scale == "linear" or not by:
+            return -by if down else by
+        arm = than or self.pair()[1]
+        level = math.exp(float(self.fit_of((arm,)).layout.means[0]))
+        return math.log(max(level + (-by if down else by), 1e-300) / level)
 
-    def difference(self, arm: str, than: str, *, factor: float = 1.0, of: int = 1) -> Effect:
-        """arm - factor * than, with an interval that holds for `of` comparisons at once."""
-        one, other = self.sample(arm), self.sample(than)
-        sides = [a for a in self.table.arms if a.arm in (arm, than)]
-        if mixed(sides[0], sides[-1]):
+    def difference(self, metric: Metric | None = None) -> Effect:
+        """arm - than with its interval; on a log scale the ratio."""
+        return self.between(self.fit_of(self.pair(), metric), 0, 1, metric)
+
+    def between(self, fit: Fit, one: int, other: int, metric: Metric | None = None) -> Effect:
+        """The arm at place `one` minus that at `other`."""
+        contrast = pair(fit.arms, one, other)
+        value, n = float(fit.difference(contrast)[0]), tuple(int(fit.layout.counts[i]) for i in (one, other))
+        half = float(fit.half_width(contrast, self.level, level_of_look(self.table.looks))[0])
+        known = math.isfinite(half) and half < 1e6 * (1 + abs(value))
+        low, high = (value - half, value + half) if known else (None, None)
+        kind = SINGLE if min(n) == 1 else PAIRED if bool(fit.layout.blocked) else INDEPENDENT
+        basis = f"{kind}; spread of {self.lenders()} alike arms" if kind == SINGLE else kind
+        if (metric or self.metric).scale == "linear":
+            return Effect(value, low, high, "difference", n, basis)
+        low, high = (None if edge is None else math.exp(edge) for edge in (low, high))
+        return Effect(math.exp(value), low, high, "ratio", n, basis)
+
+    def lenders(self) -> int:
+        """How many arms lend their spread."""
+        lent = self.table.alike.lent(self.metric)
+        return 0 if lent is None else len(lent[0])
+
+    def fit_of(self, arms: Sequence[str], metric: Metric | None = None) -> Fit:
+        """These arms in the layout of all arms of the table."""
+        for arm in arms:
+            self.require_value(arm, metric or self.metric)
+        sides = [self.the_arm(arm) for arm in arms]
+        if any(mixed(a, sides[0]) for a in sides):
             raise _NoValue("its runs mix versions of code or data")
-        scaled = Sample({seed: factor * value for seed, value in other.values.items()}, other.pairing)
-        confidence = 1 - (1 - self.confidence) / of
-        found = compare(one, scaled, confidence=confidence)
-        assert found is not None  # both samples have values
-        low, high, basis = found.low, found.high, found.kind
-        if found.kind == SINGLE and (noise := self._noise()) is not None:
-            floor, source = noise
-            reach = t_quantile(0.5 + confidence / 2, floor.freedom) * math.sqrt(1 + factor**2) * floor.sd
-            low, high, basis = found.difference - reach, found.difference + reach, f"one seed; interval of {source}"
-        elif found.low is None and found.kind != SINGLE:
-            basis = f"{found.kind}, no spread"
-        return Effect(found.difference, low, high, "difference", found.n, basis)
+        fit, places = self.fits.of(metric or self.metric)
+        if fit is None:
+            raise _NoValue("nothing to test by: no arm and no alike run shows a spread on the metric's scale")
+        return fit.select([places[arm] for arm in arms])
 
-    def _noise(self) -> tuple[Floor, str] | None:
-        """What single runs spread by, and where that is from; None if the noise floor was not measured."""
-        like = (self.metric, self.table.scales, self.table.tokens)
-        if self.noise is None or (floor := self.noise.floor(*like)) is None:
-            return None
-        wider = self.noise.wider(*like)
-        return (floor, "the noise floor") if wider is None else (wider, f"the {wider.runs} runs of arms with seeds")
+    def the_arm(self, arm: str) -> Arm:
+        """The arm with this id."""
+        found = next((a for a in self.table.arms if a.arm == arm), None)
+        if found is None:
+            raise _NoValue(f"no value for {arm}")
+        return found
 
-
-def _above(effect: Effect, sign: int, bound: float) -> tuple[str, str]:
-    """Whether sign * effect is above `bound`, as far as its interval tells."""
-    if effect.low is None or effect.high is None:
-        return INCONCLUSIVE, "no interval: " + effect.basis
-    low, high = sorted((sign * effect.low, sign * effect.high))
-    if low > bound:
-        return REPRODUCED, "the whole interval agrees"
-    if high < bound:
-        return CONTRADICTED, "the whole interval disagrees"
-    return INCONCLUSIVE, "the interval holds both answers"
+    def require_value(self, arm: str, metric: Metric) -> None:
+        """Raise unless the arm has a value that seeds which were lost do not flatter."""
+        found = self.the_arm(arm)
+        if not found.sample(metric.column).values:
+            raise _NoValue(f"no value for {found.label}")
+        if found.lost:
+            raise _NoValue(
+                f"{found.lost} of {len(found.runs) + found.lost_elsewhere} seeds of {found.label} diverged or stopped: "
+                "the rest flatters it"
+            )
 
 
-_KINDS: dict[str, Callable[[_Judge], tuple[str, str, Effect]]] = {
-    "better": _Judge.directed,
-    "worse": _Judge.directed,
-    "not_worse": _Judge.not_worse,
-    "no_difference": _Judge.no_difference,
-    "ratio_at_most": _Judge.ratio,
-    "ratio_at_least": _Judge.ratio,
-    "rises": _Judge.monotone,
-    "falls": _Judge.monotone,
-    "best_at": _Judge.best_at,
-    "turning_point": _Judge.best_at,
-    "spread_at_most": _Judge.spread,
-}
+_AGREES = ("the interval agrees", "the interval disagrees", "the interval holds both answers")
+
+
+class _Fits:
+    """All arms of a table that have a value, a fit a metric."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self.made: dict[Metric, tuple[Fit | None, dict[str, int]]] = {}
+
+    def of(self, metric: Metric) -> tuple[Fit | None, dict[str, int]]:
+        """The fit and the places of the arms in it; None where nothing can be tested."""
+        if metric not in self.made:
+            self.made[metric] = self._fit(metric)
+        return self.made[metric]
+
+    def _fit(self, metric: Metric) -> tuple[Fit | None, dict[str, int]]:
+        samples = {arm.arm: arm.sample(metric.column) for arm in self.table.arms}
+        samples = {arm: sample for arm, sample in samples.items() if sample.values}
+        fit = build_fit([*samples.values()], metric, self.table.alike.lent(metric, samples)) if samples else None
+        testable = fit is not None and has_spread(fit)
+        return fit if testable else None, {arm: place for place, arm in enumerate(samples)}
+
+
+def _tails(level: float) -> tuple[float, float]:
+    return 1 - level / 2, level / 2
+
+
+require_judges()

@@ -1,195 +1,185 @@
-"""Differences between the arms of a table and its baseline: paired or not, corrected, and against what can be detected.
+"""Differences between the arms of a table and its baseline: what is tested, and what is said of it.
 
-Two arms are compared by seed (paired t-test) where initial weights and batches of each seed are the same, otherwise as
-two independent samples with unequal variances (Welch's t-test), and the table says which. The p-values of a table are
-corrected together (Holm 1979). Arms are called better or worse only if the corrected p-value is below LEVEL *and* the
-difference is at least the minimum detectable effect: what so many seeds show with a chance of POWER at the level of
-Holm's first step. A single seed decides nothing.
+The test is that of verdicts.py, and the verdict follows from its corrected p alone. Seeds are blocks only where every
+arm began alike at every seed that it shares, and only where that is shown to matter (blocks.py). Numbers are compared
+on their metric's scale (records/numbers.py).
 """
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass
 
-from scipy import stats  # type: ignore[import-untyped]
+import numpy as np
 
-from moe_sweeps.results.stats import CONFIDENCE, t_quantile
+from moe_sweeps.records.numbers import Metric
+from moe_sweeps.records.words import BETTER, NO_VERDICT, ONE_SEED, UNDECIDED, WORSE
+from moe_sweeps.results.contrasts import Fit
+from moe_sweeps.results.looks import LEVEL, level_of_look
+from moe_sweeps.results.moderated import Array
+from moe_sweeps.results.verdicts import Family, against_baseline, to_baseline
 
-LEVEL, POWER = 1 - CONFIDENCE, 0.8
-PAIRED, WELCH, SINGLE = "paired", "Welch", "one seed"
+PAIRED, INDEPENDENT, SINGLE = "paired by seed", "independent", "one seed"
+POWER = 0.8
+_NORMAL_POWER = 0.8416  # the normal quantile of POWER
 # A spread of this many units in the last place is rounding: R's t.test calls such data constant and refuses, too.
 _ROUNDING = 10 * 2.0**-52
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One number of an arm by seed, and what each seed's runs began with; None if that is not known."""
+    """One number of an arm by seed, and what each seed's runs began with; None if that is not known.
+
+    `forked`: the seeds are trunks, which are blocks by design.
+    """
 
     values: Mapping[object, float]
     pairing: Mapping[object, object | None]
+    forked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Arm minus baseline. What the number of seeds does not allow is None.
+    """Arm minus baseline on the metric's scale. What the runs do not allow is None.
 
-    `n` counts pairs, or the seeds of both sides. `p` is two-sided, `p_holm` corrected over the table. `detectable` is
-    the minimum detectable effect, with one seed the noise floor. `lower_is_better` says which sign is good.
-    `lost` seeds of either side diverged or were stopped: those that are left flatter their arm, so there is no verdict.
+    `n` are the runs of both sides. The interval holds for all arms of the table at once. `p` is two-sided, `p_family`
+    corrected; `level` is what it is held against, at this look of `looks`. `detectable` is a number for planning: what
+    a table of this spread finds with a chance of POWER. `lost` seeds of either side diverged or were stopped: those
+    that are left flatter their arm, so there is no verdict.
     """
 
+    metric: Metric
     kind: str
-    n: tuple[int, ...]
+    n: tuple[int, int]
     difference: float
     low: float | None = None
     high: float | None = None
     p: float | None = None
-    p_holm: float | None = None
+    p_family: float | None = None
     detectable: float | None = None
-    lower_is_better: bool = True
+    level: float = LEVEL
     lost: int = 0
     mixed: bool = False  # the two sides rest on several versions of code or data
+    tail: float | None = None  # two-sided, of this arm alone: see probability_better
+
+    @property
+    def decided(self) -> bool:
+        """The corrected test has found a difference."""
+        return self.p_family is not None and self.p_family < self.level and not (self.lost or self.mixed)
 
     @property
     def grey(self) -> bool:
-        """The difference is smaller than what can be told from noise here, or nothing is known about the noise."""
-        return self.detectable is None or abs(self.difference) < self.detectable
+        """Nothing was found."""
+        return not self.decided
+
+    @property
+    def better(self) -> bool:
+        """The arm is on the good side of the baseline, found or not."""
+        return (self.difference < 0) == self.metric.lower_is_better
+
+    @property
+    def probability_better(self) -> float | None:
+        """The probability that the arm is better than the baseline, by the test behind the verdict; None without one.
+
+        It is 1 - tail / 2 on the good side and tail / 2 on the bad one, with the larger of the two tails of
+        contrasts.py, without the factors that calibrate the second. On moderated variances that is the posterior
+        probability of a flat prior on the means (the t-distributions of the grid of d0, by their weights); the tail by
+        own spreads can only draw it towards a half. It is of this arm alone, not corrected for the number of arms.
+        """
+        if self.tail is None or self.lost or self.mixed:
+            return None
+        return 1 - self.tail / 2 if self.better else self.tail / 2
 
     @property
     def verdict(self) -> str:
         """better, worse, or what keeps it from being either."""
         if self.lost:
-            return f"no verdict: {self.lost} diverged or stopped"
+            return f"{NO_VERDICT}: {self.lost} diverged or stopped"
         if self.mixed:
-            return "no verdict: mixed code or data"
-        if self.kind == SINGLE:
-            return "one seed: nothing can be concluded" if self.grey else "above the noise floor, but one seed"
-        if self.p_holm is None:
-            return "no test: no spread"
-        if self.p_holm >= LEVEL or self.grey:
-            return "no detectable difference"
-        return "better" if (self.difference < 0) == self.lower_is_better else "worse"
+            return f"{NO_VERDICT}: mixed code or data"
+        if self.p_family is None:
+            return "one seed: nothing can be concluded" if self.kind == SINGLE else "no test: no spread"
+        if not self.decided:
+            return UNDECIDED
+        return (BETTER if self.better else WORSE) + (ONE_SEED if self.kind == SINGLE else "")
 
 
-def compare(
-    arm: Sample, baseline: Sample, *, lower_is_better: bool = True, confidence: float = CONFIDENCE
-) -> Comparison | None:
-    """The difference of two arms; None if one of them has no value.
+def build_fit(samples: Sequence[Sample], metric: Metric, lent: tuple[Array, Array] | None = None) -> Fit | None:
+    """The arms as one layout on the metric's scale; None if a value has no place there.
 
-    Paired over the seeds that both have, if at every one of them both began with the same weights and batches. A
-    sample without spread, as R's t.test has it, is not tested: equal digits are rounding or a copy, not certainty.
+    Values that differ by rounding alone are equal.
     """
-    if not arm.values or not baseline.values:
-        return None
-    shared = [seed for seed in arm.values if seed in baseline.values]
-    paired = bool(shared) and all(_same_start(arm, baseline, seed) for seed in shared)
-    if paired:
-        found = _paired([arm.values[s] - baseline.values[s] for s in shared], _size(arm, baseline), confidence)
-    else:
-        found = _welch(list(arm.values.values()), list(baseline.values.values()), confidence)
-    return replace(found, lower_is_better=lower_is_better)
+    seeds = list(dict.fromkeys(seed for sample in samples for seed in sample.values))
+    values = np.full((len(samples), len(seeds)), np.nan)
+    for row, sample in zip(values, samples, strict=True):
+        for seed, value in sample.values.items():
+            row[seeds.index(seed)] = metric.on_scale(value)
+        if not np.isfinite(row[[seeds.index(seed) for seed in sample.values]]).all():
+            return None
+        known = np.isfinite(row)
+        if known.any() and np.nanstd(row) <= _ROUNDING * np.nanmax(np.abs(row)):
+            row[known] = row[known][0]
+    forked = all(sample.forked for sample in samples)
+    return Fit.of(values, blocks=began_alike(samples), others=None if forked else lent, by_design=forked)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for being the best of many (S. Holm, Scandinavian Journal of Statistics 6, 1979, p. 65).
+def has_spread(fit: Fit) -> bool:
+    """Whether seeds move anything by more than rounding: if not, there is nothing to test by."""
+    size = float(np.abs(fit.layout.means).max())
+    return bool(fit.squares.sum() > (_ROUNDING * size) ** 2)
 
-    The i-th smallest of m is multiplied by m - i + 1, i from 1, made monotone from below and cut at 1.
+
+def began_alike(samples: Sequence[Sample]) -> bool:
+    """Whether at every seed all arms that have it began with the same weights and saw the same batches."""
+    starts: dict[object, set[object]] = {}
+    for sample in samples:
+        for seed in sample.values:
+            starts.setdefault(seed, set()).add(sample.pairing.get(seed))
+    return all(len(found) == 1 and None not in found for found in starts.values())
+
+
+def compare_all(
+    samples: Mapping[str, Sample], baseline: str, metric: Metric, *, lent: tuple[Array, Array] | None = None,
+    look: int = 1,
+) -> dict[str, Comparison]:  # fmt: skip
+    """Every other arm minus the arm `baseline`, as one family; arms without a value are left out.
+
+    Arms with one run are a family of their own: they are judged by the spread of the others, if there is any.
     """
-    adjusted, largest = [1.0] * len(p_values), 0.0
-    for place, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[index]))
-        adjusted[index] = largest
-    return adjusted
+    there = {arm: sample for arm, sample in samples.items() if sample.values}
+    if baseline not in there or len(there) < 2:
+        return {}
+    arms = [baseline, *(arm for arm in there if arm != baseline)]
+    fit = build_fit([there[arm] for arm in arms], metric, lent)
+    counts = [len(there[arm].values) for arm in arms]
+    if fit is None:
+        return {}
+    level, found = level_of_look(look), {}
+    several, singles, detectable = _judged(fit, level)
+    for place, arm in enumerate(arms[1:]):
+        single = min(counts[place + 1], counts[0]) == 1
+        kind = SINGLE if single else PAIRED if bool(fit.layout.blocked) else INDEPENDENT
+        n = counts[place + 1], counts[0]
+        difference = float(fit.difference(to_baseline(fit.arms))[place])
+        low, high, p, p_family, least, tail = _numbers(singles if single else several, detectable, place)
+        found[arm] = Comparison(metric, kind, n, difference, low, high, p, p_family, least, level, tail=tail)
+    return found
 
 
-def detectable_effect(sd: float, n: tuple[int, ...], *, level: float = LEVEL, power: float = POWER) -> float | None:
-    """The smallest true difference that a two-sided t-test finds with a chance of `power`.
-
-    `sd` is that of the differences and `n` their number (one entry), or `sd` that of one run and `n` the sizes of two
-    samples. From the noncentral t distribution (Cohen, Statistical Power Analysis, 1988, chapter 2). None below n = 2.
-    """
-    freedom = sum(n) - len(n)
-    if min(n) < 2:
-        return None
-    scale = sd * math.sqrt(sum(1 / k for k in n))
-    return _shift(freedom, level, power) * scale
+def _judged(fit: Fit, level: float) -> tuple[Family | None, Family | None, Array | None]:
+    """The family of arms with several runs, that of all arms with the spread of others, and what can be detected."""
+    if not has_spread(fit):
+        return None, None, None
+    several = against_baseline(fit, level=level)
+    singles = against_baseline(fit, level=level, single=True)
+    contrasts = to_baseline(fit.arms)
+    half = fit.half_width(contrasts, level / len(contrasts), level)
+    return several, singles, half + _NORMAL_POWER * fit.error(contrasts)
 
 
-def complete(comparisons: Mapping[str, Comparison], sd_difference: float | None, sd_run: float | None,
-             floor: float | None) -> dict[str, Comparison]:  # fmt: skip
-    """The comparisons of one table with corrected p-values and detectable effects.
-
-    `sd_difference` and `sd_run` are the table's spreads of a paired difference and of a run, pooled over its arms;
-    `floor` is the difference that seeds alone exceed in one case of twenty.
-    """
-    tested = {arm: c.p for arm, c in comparisons.items() if c.p is not None}
-    adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
-    level = LEVEL / max(1, len(tested))
-    done = {}
-    for arm, found in comparisons.items():
-        sd = sd_difference if found.kind == PAIRED else sd_run
-        effect = floor if found.kind == SINGLE else None if sd is None else detectable_effect(sd, found.n, level=level)
-        done[arm] = replace(found, p_holm=adjusted.get(arm), detectable=effect)
-    return done
-
-
-def pooled_sd(groups: Sequence[Sequence[float]]) -> tuple[float, int] | None:
-    """Standard deviation within groups and its degrees of freedom; None if no group has two values."""
-    several = [g for g in groups if len(g) > 1]
-    freedom = sum(len(g) - 1 for g in several)
-    if not freedom:
-        return None
-    return math.sqrt(sum(statistics.variance(g) * (len(g) - 1) for g in several) / freedom), freedom
-
-
-def differences(arm: Sample, baseline: Sample) -> list[float]:
-    """Arm minus baseline at every seed that both have."""
-    return [value - baseline.values[seed] for seed, value in arm.values.items() if seed in baseline.values]
-
-
-def _same_start(a: Sample, b: Sample, seed: object) -> bool:
-    start = a.pairing.get(seed)
-    return start is not None and start == b.pairing.get(seed)
-
-
-def _size(a: Sample, b: Sample) -> float:
-    return max(abs(v) for v in (*a.values.values(), *b.values.values()))
-
-
-def _paired(found: list[float], size: float, confidence: float) -> Comparison:
-    n, mean = len(found), statistics.fmean(found)
-    if n == 1:
-        return Comparison(SINGLE, (1,), mean)
-    error = statistics.stdev(found) / math.sqrt(n)
-    if error <= _ROUNDING * size:
-        return Comparison(PAIRED, (n,), mean)
-    half = t_quantile(0.5 + confidence / 2, n - 1) * error
-    return Comparison(PAIRED, (n,), mean, mean - half, mean + half, float(stats.ttest_1samp(found, 0.0).pvalue))
-
-
-def _welch(a: list[float], b: list[float], confidence: float) -> Comparison:
-    n, mean = (len(a), len(b)), statistics.fmean(a) - statistics.fmean(b)
-    if min(n) == 1:
-        return Comparison(SINGLE, n, mean)
-    size = max(map(abs, (*a, *b)))
-    if math.sqrt(statistics.variance(a) / n[0] + statistics.variance(b) / n[1]) <= _ROUNDING * size:
-        return Comparison(WELCH, n, mean)
-    test = stats.ttest_ind(a, b, equal_var=False)
-    low, high = test.confidence_interval(confidence)
-    return Comparison(WELCH, n, mean, float(low), float(high), float(test.pvalue))
-
-
-@cache
-def _shift(freedom: int, level: float, power: float) -> float:
-    """The noncentrality at which a t-test has this power, by bisection."""
-    critical = t_quantile(1 - level / 2, freedom)
-    low, high = 0.0, 2 * critical + 20 * math.sqrt(1 + critical**2 / freedom)
-    while high - low > 1e-10 * high:
-        middle = (low + high) / 2
-        found = float(stats.nct.sf(critical, freedom, middle))  # the other tail is nothing at this power
-        low, high = (middle, high) if found < power else (low, middle)
-    return high
+def _numbers(family: Family | None, detectable: Array | None, place: int) -> tuple[float | None, ...]:
+    """low, high, p, p_family, detectable and tail of one arm."""
+    if family is None or detectable is None or not np.isfinite(family.p_family[place]):
+        return (None,) * 6
+    parts = (family.low, family.high, family.p, family.p_family, detectable, family.tail)
+    return tuple(float(part[place]) for part in parts)

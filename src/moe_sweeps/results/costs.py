@@ -1,24 +1,26 @@
-"""What the arms of a sweep cost, and what they reach for the same cost: seconds by part of a step, loss at equal time.
+"""What the arms of a sweep cost and what they reach at equal cost: seconds by part of a step, loss at equal time.
 
 `seconds_per_step` is over all steps of a run; forward, backward and optimizer are means over the steps that were timed,
-and what is missing to the sum is data, clipping and logging. Losses are those of the evaluations during training, which
+and the rest of a step is data, clipping and logging. Losses are those of the evaluations during training, which
 all take the same windows: the one at the end takes more of them and would not be comparable.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
-from moe_sweeps.results.columns import Metric
+from moe_sweeps.records.numbers import Metric
+from moe_sweeps.records.problem import Problem
 from moe_sweeps.results.curves import load_curves
-from moe_sweeps.results.frame import Loaded
-from moe_sweeps.results.stats import Estimate, estimate
+from moe_sweeps.results.runs import Row, Runs
+from moe_sweeps.results.stats import CONFIDENCE, Estimate, estimate, t_quantile
 from moe_sweeps.results.tables import Arm, Table
 
 REFERENCE_STEPS = 50_000  # of one of the talk's runs
@@ -35,7 +37,7 @@ COSTS = (
     Metric("loss_at_steps", "loss, equal steps", 4),
     Metric("loss_at_seconds", "loss, equal time", 4),
 )
-# Runs that never got there are the slow ones: a mean over the others would flatter their arm.
+# A mean over the runs that have such a value would flatter the arm: the slow ones have none.
 _OF_ALL = frozenset({"loss_at_steps", "loss_at_seconds"})
 
 
@@ -53,29 +55,61 @@ class CostTable:
 
     table: Table
     cells: dict[str, dict[str, Estimate]]
-    baseline: Arm  # what `relative` is relative to: that of the table, or the first arm with a time
+    baseline: Arm  # the divisor of `relative`: the table's baseline, or the first arm with a time
     steps: int | None  # where losses are compared at equal steps
     seconds: float | None  # and at equal time
     hosts: tuple[str, ...]
+    damaged: tuple[Problem, ...] = ()  # finished runs whose losses on the way cannot be read
+    unlike: str = ""  # why no arm has a relative time
 
 
-def cost_table(table: Table, runs: Loaded) -> CostTable | None:
-    """The costs behind `table` from what `load_runs` read, or None where no run has recorded any."""
+def cost_table(table: Table, runs: Runs) -> CostTable | None:
+    """The costs behind `table` from what `read_runs` read, or None where no run has recorded any."""
     done = {run.run_id for arm in table.arms for run in arm.runs if run.outcome == "done"}
-    frame = runs.frame.loc[runs.frame["run_id"].isin(done)]
-    rows: dict[str, dict[str, Any]] = {str(row["run_id"]): _plain(row) for row in frame.to_dict("records")}
+    rows = runs.of(done)
     first = sorted(table.arms, key=lambda arm: arm.arm != table.baseline)  # the table's baseline before any other
     baseline = next((arm for arm in first if _values(arm, rows, "seconds_per_step")), None)
     if baseline is None:
         return None
-    points = evaluations(list(frame["folder"]))
+    curves = load_curves([row["folder"] for row in rows.values()])
+    points = evaluations(curves.frame)
     steps, seconds = common_step(points), common_seconds(points)
-    unit = estimate(_values(baseline, rows, "seconds_per_step")).mean
-    for run_id, row in rows.items():
-        row |= _derived(row, points.get(run_id, []), steps, seconds, unit)
+    rows = {id_: {**row, **_derived(row, points.get(id_, []), steps, seconds)} for id_, row in rows.items()}
     cells = {arm.arm: {m.column: estimate(_values(arm, rows, m.column)) for m in COSTS} for arm in table.arms}
     hosts = tuple(dict.fromkeys(str(row["host"]) for row in rows.values() if row["host"] is not None))
-    return CostTable(table, cells, baseline, steps, seconds, hosts)
+    base = cells[baseline.arm]["seconds_per_step"]
+    for arm in table.arms:
+        own = cells[arm.arm]["seconds_per_step"]
+        cells[arm.arm]["relative"] = Estimate(own.n, 1.0) if arm is baseline else ratio(own, base)
+    unlike = _unlike(rows.values(), hosts)
+    if unlike:
+        cells = {arm: {**found, "relative": Estimate(0)} for arm, found in cells.items()}
+    return CostTable(table, cells, baseline, steps, seconds, hosts, tuple(curves.problems), unlike)
+
+
+def ratio(a: Estimate, b: Estimate) -> Estimate:
+    """The mean of `a` over that of `b`, with an interval for the spread of both; none where either has one run.
+
+    The half-width is by the delta method, r t sqrt(va + vb) with va = sd_a^2 / (n_a mean_a^2) and vb alike, and t on
+    Welch's degrees of freedom, (va + vb)^2 / (va^2 / (n_a - 1) + vb^2 / (n_b - 1)).
+    """
+    if a.mean is None or b.mean is None or a.sd is None or b.sd is None or not (a.mean and b.mean):
+        return Estimate(0)
+    value = a.mean / b.mean
+    parts = [(one.sd or 0.0) ** 2 / (one.n * (one.mean or 1.0) ** 2) for one in (a, b)]
+    whole = sum(parts)
+    if not whole:
+        return Estimate(a.n, value, None, 0.0)
+    freedom = whole**2 / sum(part**2 / (one.n - 1) for part, one in zip(parts, (a, b), strict=True))
+    return Estimate(a.n, value, None, value * t_quantile(0.5 + CONFIDENCE / 2, freedom) * math.sqrt(whole))
+
+
+def _unlike(rows: Collection[Row], hosts: Sequence[str]) -> str:
+    """Why times of these runs are no evidence about their settings; empty where nothing speaks against it."""
+    threads = sorted({str(row.get("launch.threads")) for row in rows})
+    if len(hosts) > 1:
+        return f"timed on {len(hosts)} hosts ({', '.join(hosts)})"
+    return f"trained with different numbers of threads ({', '.join(threads)})" if len(threads) > 1 else ""
 
 
 def hours(arm: Arm) -> Estimate:
@@ -88,9 +122,8 @@ def _hours(seconds_per_step: float | None) -> float | None:
     return None if seconds_per_step is None else seconds_per_step * REFERENCE_STEPS / 3600
 
 
-def evaluations(folders: Sequence[str]) -> dict[str, list[Point]]:
+def evaluations(curves: pd.DataFrame) -> dict[str, list[Point]]:
     """The validation losses of each run over its training, of the size of evaluation that occurs most often."""
-    curves = load_curves(folders).frame
     columns = ["run_id", "step", "train_seconds", "loss", "tokens"]
     found = curves.reindex(columns=[*columns, "split"]).query("split == 'val'")[columns].dropna()
     sizes = Counter(found["tokens"])
@@ -103,7 +136,7 @@ def evaluations(folders: Sequence[str]) -> dict[str, list[Point]]:
 
 
 def common_step(points: Mapping[str, Sequence[Point]]) -> int | None:
-    """The last step at which every run was evaluated."""
+    """The last step at which every run was evaluated; None if there is none."""
     shared = set.intersection(*({p.step for p in found} for found in points.values())) if points else set()
     return max(shared, default=None)
 
@@ -127,25 +160,16 @@ def loss_at_seconds(points: Sequence[Point], seconds: float) -> float | None:
     return next((p.loss for p in points if p.seconds == seconds), None)
 
 
-def _derived(
-    row: Mapping[str, Any], points: Sequence[Point], steps: int | None, seconds: float | None, unit: float | None
-) -> dict[str, float | None]:
-    """The columns of one run that its summary does not hold. `unit`: seconds per step of the baseline."""
-    own = row.get("seconds_per_step")
+def _derived(row: Row, points: Sequence[Point], steps: int | None, seconds: float | None) -> dict[str, float | None]:
+    """The columns of one run that its summary does not hold."""
     return {
-        "relative": own / unit if own is not None and unit else None,
-        "hours": _hours(own),
+        "hours": _hours(row.get("seconds_per_step")),
         "loss_at_steps": None if steps is None else loss_at_step(points, steps),
         "loss_at_seconds": None if seconds is None else loss_at_seconds(points, seconds),
     }
 
 
-def _values(arm: Arm, rows: Mapping[str, Mapping[str, Any]], column: str) -> list[float]:
+def _values(arm: Arm, rows: Mapping[str, Row], column: str) -> list[float]:
     found = [rows[run.run_id].get(column) for run in arm.runs if run.run_id in rows]
     there = [float(value) for value in found if value is not None]
     return [] if column in _OF_ALL and len(there) < len(found) else there
-
-
-def _plain(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """A record of the frame with None where it holds nothing."""
-    return {str(k): None if pd.isna(v) else v for k, v in row.items()}

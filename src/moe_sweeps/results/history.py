@@ -1,4 +1,4 @@
-"""One run's records over its steps, read from metrics.jsonl and routing.jsonl, and which run is meant by a word."""
+"""One run's records over its steps, read from metrics.jsonl and routing.jsonl."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_sweeps.errors import MoeSweepsError, RunFolderError, nearest
-from moe_sweeps.rundir import MetricsLog, RunDir
+from moe_sweeps.errors import MoeSweepsError, RunFolderError
+from moe_sweeps.records.rundir import MetricsLog, RunDir
 
 ROUTING = "routing.jsonl"
 METRICS = "metrics.jsonl"
-_SHOWN = 5  # folders that a message lists
 
 Floats = NDArray[np.float64]
 Record = dict[str, Any]
 
 
 class NotRecorded(MoeSweepsError):
-    """What a picture would show is not in the run folder; the message says why."""
+    """The run folder does not hold what a picture would show; the message says why."""
 
 
 class Series(NamedTuple):
@@ -47,11 +46,12 @@ class Collapse:
 
     @property
     def when(self) -> str:
+        """ " at step N" for a sentence; empty where the step is not known."""
         return "" if self.step is None else f" at step {self.step:,}"
 
     @property
     def sentence(self) -> str:
-        """What happened and by which rule, for a reader who knows nothing of it."""
+        """What happened and by which rule, for a reader who does not know the rule."""
         rule = f"MaxVio of a step's batch, mean over layers, was above {self.limit:.2f} ({self.threshold:.0%} of the "
         rule += f"largest possible, E/k - 1 = {self.largest:g}) in {self.patience:,} steps in a row"
         return f"The router of this run collapsed{self.when}: {rule}"
@@ -69,7 +69,19 @@ class History:
 
     @classmethod
     def read(cls, run: RunDir) -> History:
-        """Read a run folder; files that do not exist are read as empty."""
+        """Read a run folder; files that do not exist are read as empty.
+
+        Raises:
+            RunFolderError: what is there is damaged.
+        """
+        try:
+            return cls._read(run)
+        except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            raise RunFolderError(f"{run.path} has unexpected content ({text})") from error
+
+    @classmethod
+    def _read(cls, run: RunDir) -> History:
         config = run.config()
         trainer = config.get("trainer") or {}
         tokens = int(trainer.get("batch_size") or 0) * int(trainer.get("seq_len") or 0)
@@ -81,17 +93,21 @@ class History:
 
     @property
     def is_dense(self) -> bool:
+        """Whether the model has no router."""
         return (self.config.get("experts") or {}).get("kind") == "dense"
 
     @property
     def top_k(self) -> int | None:
+        """Experts per token, None without a router."""
         return (self.config.get("experts") or {}).get("top_k")
 
     @property
     def num_experts(self) -> int | None:
+        """Experts per layer, None without a router."""
         return (self.config.get("experts") or {}).get("num_experts")
 
     def has(self, split: str, key: str, file: str = ROUTING) -> bool:
+        """Whether a column of the routing log was recorded."""
         return any(record.get(key) is not None for record in self.records.get((file, split), []))
 
     def series(self, split: str, key: str, file: str = ROUTING) -> Series:
@@ -127,7 +143,7 @@ class History:
         raise NotRecorded(self.why_missing(split, key))
 
     def why_missing(self, split: str, key: str, file: str = ROUTING, *, router: bool = True) -> str:
-        """Why there is nothing to draw, for the reader of index.md."""
+        """Why there is nothing to draw, as index.md says it."""
         if router and file == ROUTING and self.is_dense:
             return "the model is dense: it has no router and no experts"
         if not any(name == file for name, _ in self.records):
@@ -143,49 +159,6 @@ def _collapse(run: RunDir, config: dict[str, Any]) -> Collapse | None:
         return None
     rule = trainer.get("collapse_threshold", 0.9), trainer.get("collapse_patience", 100)
     return Collapse(summary.get("collapsed_at_step"), *rule, experts["num_experts"] / experts["top_k"] - 1)
-
-
-def find_run(word: str, runs_root: Path) -> RunDir:
-    """The run that `word` means: a folder, a run id, a folder's name, or a beginning of either that only one run has.
-
-    Raises:
-        MoeSweepsError: no run or several are meant.
-    """
-    path = Path(word).expanduser()
-    if word and (path / "identity.json").exists():
-        return RunDir(path.resolve())
-    runs = RunDir.all(runs_root)
-    if not runs:
-        raise MoeSweepsError(f"there are no runs in {runs_root}. Start one: python train.py scale=smoke")
-    found = _meant(word, runs)
-    if not found:
-        raise MoeSweepsError(_no_such_run(word, path, runs, runs_root))
-    if len(found) > 1:
-        fix = "Type more of the name, or give the folder."
-        raise MoeSweepsError(f"{word} means {len(found)} runs: {_listed(found)}. {fix}")
-    return found[0]
-
-
-def _meant(word: str, runs: list[RunDir]) -> list[RunDir]:
-    """The runs that are called `word`, or else those whose id, or else whose folder, begins with it."""
-    if not word:
-        return []
-    exact = [run for run in runs if word in (run.run_id, run.path.name)]
-    by_id = [run for run in runs if run.run_id.startswith(word)]
-    return exact or by_id or [run for run in runs if run.path.name.startswith(word)]
-
-
-def _no_such_run(word: str, path: Path, runs: list[RunDir], runs_root: Path) -> str:
-    if word and path.is_dir():
-        return f"{word} is a folder, but not a run folder: it has no identity.json"
-    guess = nearest(path.name or word, [name for run in runs for name in (run.run_id, run.path.name)])
-    hint = f"Did you mean {guess}?" if guess else f"There are: {_listed(runs)}."
-    return f"no run in {runs_root} is called {word!r}. {hint}"
-
-
-def _listed(runs: list[RunDir]) -> str:
-    more = f" and {len(runs) - _SHOWN} more" if len(runs) > _SHOWN else ""
-    return ", ".join(run.path.name for run in runs[:_SHOWN]) + more
 
 
 def _by_split(path: Path) -> dict[str, list[Record]]:

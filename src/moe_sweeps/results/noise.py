@@ -1,68 +1,144 @@
-"""The noise floor: what seeds alone do to a number, from the runs of the sweep `noise_floor`.
+"""What other runs tell of the noise of a table: alike arms lend their spread, and further seeds of its own arms count.
 
-That is the spread of one configuration, and others can spread far more (docs/LOG.md: a barely balanced arm 27 times as
-much). So a claim that rests on single seeds is judged by the spread over all arms with several seeds where that is
-wider.
+Runs are alike if they have one size (records/noise.py), saw the same data, and were trained by code that does not
+contradict that of the table. One arm's spread is not another's, so what is lent is moderated (moderated.py).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import pandas as pd
+import numpy as np
 
-from moe_sweeps.results.compare import LEVEL, pooled_sd
-from moe_sweeps.results.manifest import Manifest
-from moe_sweeps.results.stats import t_quantile
+from moe_sweeps.records.code_record import UNKNOWN, CodeRecord, disagree, parsed_text
+from moe_sweeps.records.manifest import Manifest
+from moe_sweeps.records.numbers import Metric
+from moe_sweeps.results.contrasts import Fit
+from moe_sweeps.results.looks import LEVEL
+from moe_sweeps.results.moderated import Array
+from moe_sweeps.results.nested import is_forked
+from moe_sweeps.results.runs import Row, Runs, is_finished
 
-SWEEP = "noise_floor"
+LOST = ("diverged",)  # states whose seeds are missing because of what happened in them
 
 
 @dataclass(frozen=True, slots=True)
 class Floor:
-    """Standard deviation over seeds of one configuration, its degrees of freedom, and how many runs it rests on."""
+    """The spread over seeds that alike arms have in common, on the metric's scale.
+
+    `sd` is pooled over `runs` runs of arms with several seeds, on `freedom` degrees of freedom. `difference` is what
+    two single runs that differ in their seed alone exceed in one case of twenty, if they scatter like those.
+    """
 
     sd: float
     freedom: int
     runs: int
-
-    @property
-    def difference(self) -> float:
-        """What the difference of two runs that differ in their seed alone exceeds in one case of twenty:
-        t(1 - LEVEL / 2, freedom) * sqrt(2) * sd."""
-        return t_quantile(1 - LEVEL / 2, self.freedom) * math.sqrt(2) * self.sd
+    difference: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Noise:
-    """Finished runs of the noise_floor sweep, and all finished runs."""
+    """All rows that were read, and every sweep that was typed."""
 
-    runs: pd.DataFrame
-    all_runs: pd.DataFrame
+    rows: tuple[Row, ...]
+    manifests: tuple[Manifest, ...]
 
     @classmethod
-    def of(cls, frame: pd.DataFrame, manifests: Sequence[Manifest]) -> Noise:
-        """The noise runs among the rows that load_runs gave, and the others."""
-        members = {run_id for m in manifests if SWEEP in (m.name, m.file.get("name")) for run_id in m.runs}
-        done = frame.loc[frame["state"] == "done"]
-        return cls(done.loc[done["run_id"].isin(members)], done)
+    def of(cls, runs: Runs, manifests: Sequence[Manifest]) -> Noise:
+        """What is known of noise."""
+        return cls(tuple(runs.rows.values()), tuple(manifests))
 
-    def floor(self, column: str, scales: Sequence[str], tokens: Sequence[int]) -> Floor | None:
-        """The floor for runs of this scale and length; None if a table mixes several, or nothing was measured."""
-        return _pooled(self.runs, column, scales, tokens)
+    def like(self, sizes: Sequence[str], data: Sequence[str], code: Sequence[CodeRecord]) -> Alike:
+        """The rows that are alike to a table of these sizes and versions; none for a table that mixes several."""
+        if len(sizes) != 1 or len(data) != 1 or disagree(code):
+            return Alike(())
+        same = (row for row in self.rows if row["size"] == sizes[0] and versions_of(row, "data_fingerprint") == [*data])
+        return Alike(tuple(row for row in same if not disagree([*code, *code_of(row)])))
 
-    def wider(self, column: str, scales: Sequence[str], tokens: Sequence[int]) -> Floor | None:
-        """The same from every arm of any sweep that has several seeds, where that gives a larger difference."""
-        floor, every = self.floor(column, scales, tokens), _pooled(self.all_runs, column, scales, tokens)
-        return every if floor and every and every.difference > floor.difference else None
+    def looks(self, manifest: Manifest) -> int:
+        """How many times seeds of these comparisons were planned until `manifest`: each is a look at the results."""
+        now = _seeds(manifest)
+        earlier = set()
+        for other in self.manifests:
+            then = _seeds(other)
+            common = now.keys() & then.keys()
+            if other.name == manifest.name and other.created < manifest.created and len(common) > 1:
+                seen = frozenset((arm, then[arm] & now[arm]) for arm in common)
+                if all(seeds <= now[arm] for arm, seeds in seen) and any(seeds < now[arm] for arm, seeds in seen):
+                    earlier.add(seen)
+        return 1 + len(earlier)
 
 
-def _pooled(runs: pd.DataFrame, column: str, scales: Sequence[str], tokens: Sequence[int]) -> Floor | None:
-    if len(scales) != 1 or len(tokens) != 1:
-        return None
-    like = runs.loc[(runs["scale"] == scales[0]) & (runs["tokens"] == tokens[0])]
-    groups = [list(values.dropna()) for _, values in like.groupby("arm")[column]]
-    found = pooled_sd(groups)
-    return found and Floor(*found, runs=sum(len(g) for g in groups if len(g) > 1))
+@dataclass(frozen=True)
+class Alike:
+    """Rows that are alike."""
+
+    rows: tuple[Row, ...]
+
+    def of_arm(self, arm: str, without: Iterable[str] = ()) -> list[Row]:
+        """The finished runs of an arm, but for the run ids `without`."""
+        known = set(without)
+        return [row for row in self.finished() if row["arm"] == arm and row["run_id"] not in known]
+
+    def lost(self, arm: str, without: Iterable[str] = ()) -> int:
+        """How many runs of an arm diverged, or were stopped when their router had collapsed."""
+        known = set(without)
+        mine = (row for row in self.rows if row["arm"] == arm and row["run_id"] not in known)
+        return sum(row["state"] in LOST or bool(row.get("stopped_early")) for row in mine)
+
+    def lent(self, metric: Metric, without: Iterable[str] = ()) -> tuple[Array, Array] | None:
+        """Sums of squares and degrees of freedom of the arms with several seeds, but for the arms `without`.
+
+        None of forks.
+        """
+        if any(map(is_forked, self.rows)):  # they scatter with their trunks, which a table of forks takes out
+            return None
+        known = set(without)
+        groups = [v for arm, v in self._by_arm(metric).items() if arm not in known and len(v) > 1]
+        found = [(float(np.var(v)) * len(v), float(len(v) - 1)) for v in groups]
+        if not any(squares > 0 for squares, _ in found):
+            return None
+        squares, freedom = zip(*found, strict=True)
+        return np.asarray(squares), np.asarray(freedom)
+
+    def floor(self, metric: Metric) -> Floor | None:
+        """What seeds alone do to a number of such runs; None where no arm has two."""
+        lent = self.lent(metric)
+        if lent is None:
+            return None
+        squares, freedom = lent
+        fit = Fit.of(np.array([[0.0], [0.0]]), others=lent)
+        reach = float(fit.half_width(np.array([[1.0, -1.0]]), LEVEL, LEVEL)[0])
+        runs = sum(len(v) for v in self._by_arm(metric).values() if len(v) > 1)
+        return Floor(float(np.sqrt(squares.sum() / freedom.sum())), int(freedom.sum()), runs, reach)
+
+    def finished(self) -> list[Row]:
+        """Those that were trained to their end."""
+        return [row for row in self.rows if is_finished(row)]
+
+    def _by_arm(self, metric: Metric) -> dict[str, list[float]]:
+        found: dict[str, list[float]] = {}
+        for row in self.finished():
+            value = row.get(metric.column)
+            if isinstance(value, int | float) and np.isfinite(scaled := metric.on_scale(value)):
+                found.setdefault(row["arm"], []).append(scaled)
+        return found
+
+
+def code_of(row: Row) -> list[CodeRecord]:
+    """Every version of the code that trained a run."""
+    return [*parsed_text(row.get("sources") or "")] or [*map(CodeRecord, versions_of(row, "source_hash"))]
+
+
+def versions_of(row: Row, column: str) -> list[str]:
+    """The versions of one run; one that changed on its way has several, joined by plus signs."""
+    return str(row[column] or UNKNOWN).split("+")
+
+
+def _seeds(manifest: Manifest) -> Mapping[str, frozenset[Any]]:
+    found: dict[str, set[Any]] = {}
+    for run_id, planned in manifest.runs.items():
+        found.setdefault(planned.arm, set()).add(run_id)
+    return {arm: frozenset(ids) for arm, ids in found.items()}

@@ -14,9 +14,9 @@ from typing import Any
 
 import pandas as pd
 
-from moe_sweeps.paths import REPOSITORY
+from moe_sweeps.paths import REFERENCE
 
-REFERENCE = REPOSITORY / "reference" / "talk_results.csv"
+PUBLISHED = REFERENCE / "talk_results.csv"
 PUBLISHED_BASE_LR = 1e-3
 # What published runs share, and where ours may differ.
 _REPORT = (
@@ -26,13 +26,15 @@ _REPORT = (
 _MEGATRON = "The published runs were made with Megatron-LM, with one seed each."
 _SCALE = "Losses of another size, text or tokenizer are on another scale: compare orders and differences, never the "
 _SCALE += "numbers themselves."
+# Published numbers whose definition differs from ours of the same name.
+_METRIC_DIFFERS = {"train_maxvio_batch": "; published of one micro-batch on one rank"}
 _GATES = {"topk_softmax": "softmax", "softmax_topk": "softmax", "sigmoid": "sigmoid"}
 _LOAD_BASED = ("batch_fraction", "ideal_normalized")
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedValue:
-    """One published number; `precision` says whether it was printed or read off a chart."""
+    """One published number; `precision` says whether it was printed, read off a chart, or derived from another."""
 
     metric: str
     text: str  # with the digits that were published
@@ -41,6 +43,7 @@ class PublishedValue:
 
     @property
     def value(self) -> float:
+        """The published number."""
         return float(self.text)
 
 
@@ -51,13 +54,13 @@ def setting(experiments: Sequence[str]) -> str:
 
 
 @cache
-def load_published(path: Path = REFERENCE) -> pd.DataFrame:
+def load_published(path: Path = PUBLISHED) -> pd.DataFrame:
     """The reference file: a row a number, with experiment, source and precision."""
     return pd.read_csv(path, dtype={"value": str})
 
 
 def published_values(row: Mapping[str, Any], experiments: Sequence[str]) -> list[PublishedValue]:
-    """What was published for an arm whose frozen config is in `row`; empty if no published run corresponds to it."""
+    """The published numbers of the arm whose frozen config is in `row`; empty if no published run matches."""
     frame = load_published()
     wanted = published_key(row)
     found = frame.loc[frame["experiment"].isin(experiments)]
@@ -65,18 +68,55 @@ def published_values(row: Mapping[str, Any], experiments: Sequence[str]) -> list
         found = found.loc[[_agrees(column, theirs, value) for theirs in found[column]]]
     fields = found[["metric", "value", "source", "precision"]].to_dict("list")
     differs = _differs(row, megatron=all(name.startswith("megatron") for name in experiments))
-    fields["source"] = [f"{source}{differs}" for source in fields["source"]]
+    of_metric = [_METRIC_DIFFERS.get(metric, "") for metric in fields["metric"]]
+    fields["source"] = [f"{source}{own}{differs}" for source, own in zip(fields["source"], of_metric, strict=True)]
     return [PublishedValue(*values) for values in zip(*fields.values(), strict=True)]
 
 
 def _differs(row: Mapping[str, Any], *, megatron: bool) -> str:
-    """Where an arm departs from its published run in what the reference file has no column for."""
-    found, published = [], "megatron" if megatron else "talk"
-    if row.get("balancer") == "aux" and row.get("aux.normalization") not in (None, published):
-        found.append(f"published with aux.normalization={published}")
+    """How an arm departs from its published run in settings that the reference file has no column for."""
+    published = _MEGATRON_SETTINGS if megatron else _talk_settings(row)
+    found = [
+        f"published with {key}={_spelt(theirs)}" for key, theirs in published.items() if _departs(row, key, theirs)
+    ]
     if row.get("balancer") == "lossfree" and row.get("router.z_loss") and not megatron:
         found.append("published without z-loss")
+    if megatron and (row.get("router"), row.get("balancer")) == ("sigmoid", "aux"):
+        found.append("published with 3 experts a token, and with P from a softmax")
     return "".join(f"; {text}" for text in found)
+
+
+_MEGATRON_SETTINGS: dict[str, Any] = {"aux.normalization": "megatron"}
+
+
+def _talk_settings(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What compat=talk sets for such an arm, but for the z-loss, whose absence is said in words."""
+    always: dict[str, Any] = {"router.init": "talk", "aux.normalization": "talk", "aux.scope": "micro"}
+    lossfree = {"balancer.bias_on": "logits", "balancer.update_every": "micro_step"}
+    load_based = {"optimizer.decay_all": True}
+    return (
+        always
+        | (lossfree if row.get("balancer") == "lossfree" else {})
+        | (load_based if row.get("lr_split") in _LOAD_BASED else {})
+    )
+
+
+def _spelt(value: Any) -> str:
+    """As on the command line."""
+    return str(value).lower()
+
+
+# Keys that some stored runs predate -> the value that those runs had.
+_BEFORE_THE_KEY = {"optimizer.decay_all": False}
+
+
+def _departs(row: Mapping[str, Any], key: str, published: Any) -> bool:
+    if key.startswith("aux.") and row.get("balancer") != "aux":
+        return False  # nothing reads it
+    ours = row.get(key)
+    if ours is None or pd.isna(ours):
+        ours = _BEFORE_THE_KEY.get(key)
+    return ours is not None and ours != published
 
 
 def published_key(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -42,6 +42,6 @@ def estimate(values: Sequence[float], confidence: float = CONFIDENCE) -> Estimat
     return Estimate(n, mean, sd, t_quantile(0.5 + confidence / 2, n - 1) * sd / math.sqrt(n))
 
 
-def t_quantile(probability: float, degrees_of_freedom: int) -> float:
+def t_quantile(probability: float, degrees_of_freedom: float) -> float:
     """The point below which Student's t with so many degrees of freedom lies with `probability`."""
     return float(stdtrit(degrees_of_freedom, probability))

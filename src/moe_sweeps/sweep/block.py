@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from moe_sweeps.errors import ConfigError, nearest
+from moe_sweeps.records.settings import same_value as same_value  # the grid's other modules take it from here
 
+_LINK = re.compile(r"\$\{([\w.]+)\}")
 Axes = dict[str, tuple[str, ...]]
 SEEDS = "seed"
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """`axes` are multiplied. The keys of one of `zips` advance together. A combination that agrees with all keys of
-    one of `excludes` is left out."""
+    """`axes` are multiplied. The keys of one of `zips` advance together. A combination that matches all keys of one of
+    `excludes` is left out."""
 
     axes: Axes
     zips: tuple[Axes, ...] = ()
@@ -27,8 +30,8 @@ class Block:
         """The block that a mapping of a sweep file describes.
 
         Raises:
-            ConfigError: an axis without values, a zip of unequal lengths, a key that is both, an exclude that speaks
-                of what is not there or removes everything.
+            ConfigError: an axis without values, a zip of unequal lengths, a key that is both, an exclude with a key or
+                value that the block lacks, or one that removes every combination.
         """
         axes = {key: _values(key, v) for key, v in content.items() if key not in ("zip", "exclude")}
         zips, excludes = _mappings("zip", content.get("zip")), _mappings("exclude", content.get("exclude"))
@@ -53,7 +56,7 @@ class Block:
             yield {key: value for part in parts for key, value in part.items()}
 
     def combinations(self) -> list[dict[str, str]]:
-        """What the block asks for."""
+        """All combinations but the excluded ones."""
         return [c for c in self.everything() if not any(_covers(e, c) for e in self.excludes)]
 
     def with_values(self, key: str, values: Sequence[str]) -> Block:
@@ -75,10 +78,18 @@ class Block:
         zips = tuple(rest if g is group else g for g in self.zips)
         return Block({**self.axes, key: new}, tuple(g for g in zips if g), self.excludes)
 
+    def respelt(self, spellings: Mapping[str, Mapping[str, str]]) -> Block:
+        """The block with the values of some keys spelt otherwise: key -> value -> its spelling."""
+
+        def spelt(axes: Axes) -> Axes:
+            return {k: tuple(spellings.get(k, {}).get(v, v) for v in values) for k, values in axes.items()}
+
+        return Block(spelt(self.axes), tuple(map(spelt, self.zips)), self.excludes)
+
     def _check(self) -> None:
         for key in self.keys:
             if self.keys.count(key) > 1:
-                raise ConfigError(key, "", "it stands twice in one block of the grid", "Leave one of them out.")
+                raise ConfigError(key, "", "one block of the grid has it twice", "Leave one of them out.")
         if SEEDS in self.keys:
             raise ConfigError(SEEDS, "", "seeds are replicates, not an axis of the grid", "Write `seeds:` at the top.")
         for group in self.zips:
@@ -95,23 +106,28 @@ class Block:
                 close = nearest(key, self.keys)
                 fix = f"Did you mean {close}?" if close else f"The keys of its block are {', '.join(self.keys)}."
                 raise ConfigError("exclude", key, "its block of the grid has no such key", fix)
+            if any("${" in v for v in self.values(key)):
+                continue  # its values are known when the links are resolved
             for value in values:
                 if not any(same_value(value, v) for v in self.values(key)):
-                    rule = f"{key} takes {', '.join(self.values(key))} there, so it excludes nothing"
+                    rule = f"{key} has the values {', '.join(self.values(key))} there, so it excludes nothing"
                     raise ConfigError(f"exclude: {key}", value, rule, "Use one of these values.")
 
 
-def same_value(a: str, b: str) -> bool:
-    """Whether two spellings mean one value: 1e-3 and 0.001, true and True."""
-    if a == b:
-        return True
-    try:
-        return float(a) == float(b)
-    except ValueError:
-        return a.lower() == b.lower() and a.lower() in ("true", "false", "null")
+def linked(combination: Mapping[str, str]) -> dict[str, str]:
+    """The combination with each `${key}` replaced by its own value of that key; links to other keys are kept."""
+    found = dict(combination)
+    for _ in combination:  # a link may point to a link
+        found = {key: _with_links(value, found) for key, value in found.items()}
+    return found
 
 
-def _covers(exclude: Axes, combination: Mapping[str, str]) -> bool:
+def _with_links(value: str, combination: Mapping[str, str]) -> str:
+    return _LINK.sub(lambda link: combination.get(link[1], link[0]), value) if "${" in value else value
+
+
+def _covers(exclude: Axes, found: Mapping[str, str]) -> bool:
+    combination = linked(found)
     return all(k in combination and any(same_value(combination[k], v) for v in vs) for k, vs in exclude.items())
 
 

@@ -1,23 +1,23 @@
-"""`--budget 2h`: a plan that takes longer is refused, with what would fit."""
+"""`--budget 2h`: refuse a plan that takes longer, and say what would fit."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
 
-from moe_sweeps.config.compose import options
 from moe_sweeps.errors import ConfigError, MoeSweepsError
-from moe_sweeps.hardware import available_cores
+from moe_sweeps.experiment.options import options
+from moe_sweeps.host.hardware import available_cores
+from moe_sweeps.launch.follow import duration
 from moe_sweeps.sweep.cost import PlanCost, plan_cost
 from moe_sweeps.sweep.estimate import Estimator, wall_time
-from moe_sweeps.sweep.follow import duration
 from moe_sweeps.sweep.plan import Plan, make_plan
 
 UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "min": 60.0, "s": 1.0}
 
 
 class OverBudget(MoeSweepsError):
-    """The plan takes longer than it may."""
+    """The plan takes longer than its budget."""
 
 
 def parse_duration(text: str) -> float:
@@ -34,7 +34,11 @@ def parse_duration(text: str) -> float:
 
 
 def require_budget(plan: Plan, cost: PlanCost, budget: str, arguments: Sequence[str], estimator: Estimator) -> None:
-    """Raise OverBudget, with everything that would fit, unless the plan fits."""
+    """Refuse a plan that does not fit.
+
+    Raises:
+        OverBudget: it takes longer than `budget`; the message lists what would fit.
+    """
     limit = parse_duration(budget)
     if cost.seconds <= limit:
         return
@@ -82,7 +86,7 @@ def _smaller_scale(
         try:
             other = plan_cost(make_plan([*rest, f"scale={scale}"]), estimator, cost.workers)
         except ConfigError:
-            continue  # the sweep has settings that this scale cannot have
+            continue  # some setting of the sweep is not possible at this scale
         if other.seconds <= limit and other.flops < cost.flops:
             found.append((other.flops, f"scale={scale}, another experiment: {duration(other.seconds)}"))
     yield from (text for _, text in sorted(found, reverse=True))

@@ -1,4 +1,4 @@
-"""What two folders of one run have in common: the last checkpoint and the logs, to the last bit.
+"""Compare two folders of one run to the last bit: their last checkpoints and their logs.
 
 What depends on the clock, and so differs from run to run, is left out.
 """
@@ -14,29 +14,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from moe_sweeps.checkpoint import Checkpoints
 from moe_sweeps.errors import MoeSweepsError
-from moe_sweeps.rundir import RunDir
+from moe_sweeps.host.reading import LOG_BYTES, read_text
+from moe_sweeps.records.rundir import RunDir
+from moe_sweeps.training.checkpoint import Checkpoints
 
 LOGS = ("metrics.jsonl", "routing.jsonl")
 # Parts of a checkpoint, and beginnings of a record's keys, that depend on the clock and not on the arithmetic.
 CLOCK_PARTS = ("clock", "timer")
+PIECE = 1 << 20  # values
 CLOCK_KEYS = (
     *("wall_seconds", "train_seconds", "seconds_", "tokens_per_second"),
-    *("gemm_peak_gflops", "share_of_gemm_peak", "peak_memory"),
+    *("peak_gflops", "share_of_peak", "gemm_peak_gflops", "share_of_gemm_peak", "peak_memory"),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One part of a checkpoint, or one log: how many values it has, and those that are not the same, and how far."""
+    """One part of a checkpoint, or one log: how many values it has, and which of them differ by how much."""
 
     values: int
     differences: tuple[str, ...]
 
 
 def compare_folders(one: RunDir, other: RunDir) -> dict[str, Part]:
-    """Every part of the last checkpoints, and the logs.
+    """Name -> comparison, of every part of the last checkpoints and of every log.
 
     Raises:
         MoeSweepsError: a folder has no intact checkpoint.
@@ -82,7 +84,7 @@ def _leaves(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 def _lines(path: Path) -> dict[str, Any]:
     """The records of a log by their place, without what depends on the clock."""
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = read_text(path, LOG_BYTES).splitlines() if path.exists() else []
     return {f"line {place}": without_clock(json.loads(line)) for place, line in enumerate(lines, start=1)}
 
 
@@ -92,7 +94,7 @@ def without_clock(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def same(one: Any, other: Any) -> bool:
-    """To the last bit; a NaN is the same as itself."""
+    """Whether two values are equal to the last bit; a NaN equals itself."""
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         alike = one.dtype == other.dtype and one.shape == other.shape
         return alike and torch.equal(_bits(one), _bits(other))
@@ -104,11 +106,17 @@ def _bits(tensor: Tensor) -> Tensor:
     return tensor.detach().contiguous().reshape(-1, 1).view(torch.uint8)
 
 
+def _pieces(tensor: Tensor) -> tuple[Tensor, ...]:
+    """The values in pieces, so that comparing takes little memory."""
+    return torch.split(tensor.detach().reshape(-1), PIECE)
+
+
 def _how_far(one: Any, other: Any) -> str:
     """How far apart two values are."""
     if isinstance(one, Tensor) and isinstance(other, Tensor) and (one.dtype, one.shape) == (other.dtype, other.shape):
-        count = int((_bits(one) != _bits(other)).any(dim=1).sum())
-        far = (one.double() - other.double()).abs().nan_to_num(nan=0.0).max().item()
+        pieces = [(a, b) for a, b in zip(_pieces(one), _pieces(other), strict=True)]
+        count = sum(int((_bits(a) != _bits(b)).any(dim=1).sum()) for a, b in pieces)
+        far = max((a.double() - b.double()).abs().nan_to_num(nan=0.0).max().item() for a, b in pieces)
         return f"({count} of {one.numel()}, by up to {far:.3g})"
     if isinstance(one, dict) and isinstance(other, dict):
         keys = [key for key in one.keys() | other.keys() if not same(one.get(key), other.get(key))]

@@ -9,21 +9,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from moe_sweeps.config.groups import SlurmConfig
 from moe_sweeps.errors import ConfigError
+from moe_sweeps.host.devices import Device
 from moe_sweeps.model.sizes import Sizes, sizes
-from moe_sweeps.rundir import SETTLED
-from moe_sweeps.sweep.estimate import Estimate, Estimator, tokens_of, wall_time
+from moe_sweeps.records.rundir import SETTLED
+from moe_sweeps.sweep.estimate import Estimator, RunEstimate, tokens_of, wall_time
+from moe_sweeps.sweep.fitting import Machine
 from moe_sweeps.sweep.plan import Plan, PlannedRun
+from moe_sweeps.training.memory import Memory, run_memory
 
 
 @dataclass(frozen=True, slots=True)
 class RunCost:
-    """One run that is not finished. `seconds` is what is left of it."""
+    """One run that is not finished. `seconds`: time to train the rest of it."""
 
     planned: PlannedRun
     size: Sizes
-    estimate: Estimate
+    estimate: RunEstimate
     seconds: float
+    memory: Memory
 
     @property
     def flops(self) -> int:
@@ -43,23 +48,33 @@ class PlanCost:
     runs: tuple[RunCost, ...]
     workers: int
     free_disk: int
+    machine: Machine | None = None  # None: the runs are trained elsewhere
+    wanted_workers: int = 0  # before memory limited them
 
     @property
     def seconds(self) -> float:
+        """Wall time of all runs on the workers."""
         return wall_time((r.seconds for r in self.runs), self.workers)
 
     @property
     def flops(self) -> int:
+        """Training FLOPs of all runs."""
         return sum(r.flops for r in self.runs)
 
     @property
     def disk(self) -> int:
+        """Bytes of all checkpoints that the runs keep."""
         return sum(r.disk for r in self.runs)
 
     @property
     def sources(self) -> list[str]:
         """Where the times come from, the most frequent first."""
         return [source for source, _ in Counter(r.estimate.source for r in self.runs).most_common()]
+
+    @property
+    def problems(self) -> list[str]:
+        """Why probes that were tried gave no times."""
+        return list(dict.fromkeys(r.estimate.problem for r in self.runs if r.estimate.problem))
 
     def by_size(self) -> list[list[RunCost]]:
         """The runs grouped by size and length, in order."""
@@ -68,26 +83,47 @@ class PlanCost:
             groups.setdefault((cost.size, tokens_of(cost.planned.run)), []).append(cost)
         return list(groups.values())
 
+    def require_memory(self) -> None:
+        """Refuse runs that this machine cannot hold, as training them would; nothing where they are trained elsewhere.
+
+        Raises:
+            ConfigError: naming what the first such run needs, and what there is.
+        """
+        for cost in self.runs if self.machine else ():
+            assert self.machine
+            self.machine.require(cost.planned.run)
+
     def require_disk(self) -> None:
-        """Refuse runs whose measured checkpoints do not fit; a guess refuses nothing."""
-        needed = sum(r.disk for r in self.runs if r.estimate.measured)
-        if needed > self.free_disk:
-            rule = f"checkpoints would take {size_text(needed)}, and {size_text(self.free_disk)} are free"
-            fix = "Keep fewer (trainer.keep_checkpoints=1), make room, or point MOE_SWEEPS_RUNS elsewhere."
+        """Refuse runs whose checkpoints do not fit on the disk.
+
+        Raises:
+            ConfigError: naming what is needed and what is free.
+        """
+        if self.disk > self.free_disk:
+            rule = f"checkpoints would take {size_text(self.disk)}, and {size_text(self.free_disk)} are free"
+            fix = "Keep fewer (trainer.keep_checkpoints=1), free some space, or set MOE_SWEEPS_RUNS to a larger disk."
             raise ConfigError("paths.runs", self.runs[0].planned.run.paths.runs, rule, fix)
 
 
 def plan_cost(plan: Plan, estimator: Estimator, workers: int) -> PlanCost:
-    """The cost of what a plan still has to run."""
-    todo = [p for p in plan.runs.values() if p.state not in SETTLED]
-    return PlanCost(tuple(_run_cost(p, estimator) for p in todo), workers, _free(plan.runs_root))
+    """The cost of what a plan has left to train, on `workers` processes or fewer where memory holds fewer."""
+    todo = [p for p in plan.to_train.values() if p.state not in SETTLED]
+    first = next(iter(plan.runs.values())).run
+    machine = None if isinstance(first.launch, SlurmConfig) else Machine.here(first.engine.device)
+    runs = tuple(_run_cost(p, estimator, machine) for p in todo)
+    fitting = machine.side_by_side((r.memory for r in runs), workers) if machine else workers
+    return PlanCost(runs, fitting, _free(plan.runs_root), machine, workers)
 
 
-def _run_cost(planned: PlannedRun, estimator: Estimator) -> RunCost:
-    estimate = estimator.estimate(planned.run)
-    step = planned.folder.status().step if planned.folder else 0
-    left = 1 - step / planned.run.trainer.steps
-    return RunCost(planned, sizes(planned.run, planned.run.data.vocab_size), estimate, estimate.seconds * left)
+def _run_cost(planned: PlannedRun, estimator: Estimator, machine: Machine | None) -> RunCost:
+    run = planned.run
+    estimate = estimator.estimate(run)
+    left = (run.last_step - max(planned.step, run.first_step)) / (run.last_step - run.first_step)
+    processes, on_gpu = 1, bool(machine and machine.has_gpu)
+    if isinstance(run.launch, SlurmConfig):
+        processes, on_gpu = run.launch.nodes * run.launch.tasks_per_node, run.engine.device is not Device.cpu
+    memory = run_memory(run, processes, on_gpu=on_gpu)
+    return RunCost(planned, sizes(run, run.data.vocab_size), estimate, estimate.seconds * left, memory)
 
 
 def _free(root: Path) -> int:
@@ -96,17 +132,17 @@ def _free(root: Path) -> int:
 
 
 def size_text(count: float) -> str:
-    """Bytes as a person says them: 24 MB."""
+    """Bytes in a readable unit: 24 MB."""
     return scaled(count, ("B", "kB", "MB", "GB", "TB"))
 
 
 def count_text(count: float) -> str:
-    """Parameters or tokens: 1.2 M."""
+    """Parameters or tokens in a readable unit: 1.2 M."""
     return scaled(count, ("", "k", "M", "B", "T"))
 
 
 def flops_text(count: float) -> str:
-    """FLOPs: 3.4 PFLOP."""
+    """FLOPs in a readable unit: 3.4 PFLOP."""
     return scaled(count, ("FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP", "ZFLOP"))
 
 

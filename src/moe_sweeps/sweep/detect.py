@@ -1,38 +1,85 @@
-"""`--detect 0.002`: how many seeds show a difference of that size, judged by the noise that was measured.
+"""`--detect 0.002`: how many seeds show a difference of that size, and what the plan at hand can find.
 
-Two arms are compared with a two-sided t-test at LEVEL with power POWER: unpaired with the standard deviation over
-seeds, paired by seed with that of the differences (Cohen, Statistical Power Analysis, 1988, chapter 2).
+It is the test of the tables on simulated tables of the plan's own arms (results/power.py), so promise and verdict
+agree: same correction, same pairing, same spread that alike runs lend. The spread is that of alike runs; seeds count
+as blocks only where finished runs of this size show that they move all arms; trunks of forks are blocks by design.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-import statistics
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from moe_sweeps.config.schema import RunConfig
-from moe_sweeps.errors import MoeSweepsError
-from moe_sweeps.files import read_json
-from moe_sweeps.identity import canonical_form
-from moe_sweeps.rundir import RunDir, State
-from moe_sweeps.sweep.estimate import cost_key
+import numpy as np
 
-NOISE_SWEEP = "noise_floor"
-METRIC = "val_loss"
-LEVEL, POWER = 0.05, 0.8
-MOST_SEEDS = 1000
+from moe_sweeps.experiment.identity import canonical_form
+from moe_sweeps.experiment.schema import RunConfig
+from moe_sweeps.records.manifest import load_manifests
+from moe_sweeps.records.noise import size_of
+from moe_sweeps.records.numbers import PRIMARY
+
+if TYPE_CHECKING:
+    from moe_sweeps.results.power import Shape
+    from moe_sweeps.results.runs import Row
+
+
+class SpreadOf(StrEnum):
+    """Which runs tell a spread: runs for unforked runs, forks for forks, and unforked runs for forks, as a bound."""
+
+    runs = "runs"
+    forks = "forks"
+    unforked = "unforked"
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
-    """A standard deviation with its degrees of freedom, and what it was measured on."""
+class Measured:
+    """The spread of one run over seeds in alike arms, and how seeds move arms together.
+
+    `lent` are the degrees of freedom of each arm behind `sd`. `correlation` has its limits, or is None where no two
+    arms have two seeds in common. `of_arm` are the same degrees of freedom by arm, and `finished` the ids of finished
+    runs: a table judges its own arms by their own runs, so they lend it nothing, and runs that are there already count.
+    `replicates`: of forks, how many a unit had at least; the plan's own number, or fewer.
+    """
 
     sd: float
-    freedom: int
-    source: str
+    lent: tuple[int, ...]
+    correlation: tuple[float, float, float] | None = None
+    of_arm: Mapping[str, int] = field(default_factory=dict)
+    finished: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    spread_of: SpreadOf = SpreadOf.runs
+    replicates: int = 1
+
+    @property
+    def of_forks(self) -> bool:
+        """Whether it speaks of a plan of forks."""
+        return self.spread_of is not SpreadOf.runs
+
+    def shape(self, arms: int, seeds: int, lent: tuple[int, ...], counts: tuple[int, ...] = ()) -> Shape:
+        """A table with this noise; one of forks borrows no spread, and its trunks are blocks (results/nested.py)."""
+        from moe_sweeps.results.power import Shape
+
+        if self.of_forks:
+            return Shape(arms, seeds, counts=counts, by_design=True)
+        return Shape(arms, seeds, self.used_correlation, lent=lent, counts=counts)
+
+    @property
+    def freedom(self) -> int:
+        """Degrees of freedom behind the standard deviation."""
+        return sum(self.lent)
+
+    def lent_to(self, arms: Collection[str]) -> tuple[int, ...]:
+        """Degrees of freedom of each arm that lends its spread to a table of these arms."""
+        return tuple(n for arm, n in self.of_arm.items() if arm not in arms) if self.of_arm else self.lent
+
+    @property
+    def used_correlation(self) -> float:
+        """The correlation if it is shown to be above zero, else 0: pairing is never assumed."""
+        found = self.correlation
+        return found[0] if found is not None and found[1] > 0 else 0.0
 
     def interval(self) -> tuple[float, float]:
         """The 95% interval of the standard deviation, of normal values (chi-squared)."""
@@ -43,126 +90,107 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
-class Noise:
-    """What is known about seed noise for runs of one size and length: None where nothing was measured."""
+class Promise:
+    """`seeds` an arm show the difference with POWER, `least` and `most` for the interval of the spread (None: more
+    than MOST_SEEDS do not). `power` is the chance of the plan at hand."""
 
-    seeds: Spread | None
-    paired: Spread | None
+    seeds: int | None
+    least: int | None
+    most: int | None
+    power: float
 
 
-def seeds_needed(difference: float, sd: float, *, paired: bool) -> int | None:
-    """Seeds per arm that show `difference` with POWER; None if MOST_SEEDS do not. At least 2.
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The table that a plan leads to: the runs of each arm, the baseline first, then from the fewest to the most.
+
+    `arms` are their ids where they are known.
+    """
+
+    counts: tuple[int, ...]
+    arms: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, planned: Mapping[str, Mapping[str, object]], baseline: str | None, noise: Measured | None) -> Asked:
+        """The table of `planned`, arm -> run id -> its seeds; an arm's finished runs of other sweeps count, too.
+
+        Replicates of a fork share their seeds, and are one.
+        """
+        there = {} if noise is None else noise.finished
+        counts = {
+            arm: len({*runs.values()}) + len(there.get(arm, frozenset()) - runs.keys()) for arm, runs in planned.items()
+        }
+        first = baseline if baseline in counts else next(iter(counts))
+        arms = sorted(counts, key=lambda arm: (arm != first, counts[arm]))
+        return cls(tuple(counts[arm] for arm in arms), tuple(arms))
+
+    def spelt(self, unit: str = "seeds") -> str:
+        """The seeds of an arm, or the trunks, in words."""
+        low, high = min(self.counts), max(self.counts)
+        return f"{low} {unit.removesuffix('s' * (low == 1))}" if low == high else f"{low} to {high} {unit}"
+
+
+def promise(difference: float, noise: Measured, asked: Asked) -> Promise:
+    """What the table of a plan finds: `power` is that of its arm with the fewest seeds.
 
     Raises:
         ValueError: `difference` is not above 0.
     """
+    from moe_sweeps.results.power import power, seeds_for
+
     if not difference > 0:
         raise ValueError(f"a difference to detect is above 0, not {difference}")
-    return next((n for n in range(2, MOST_SEEDS + 1) if power(difference, sd, n, paired=paired) >= POWER), None)
+    counts = asked.counts if len(asked.counts) > 1 else (*asked.counts, *asked.counts)
+    lent, most_seeds = noise.lent_to(asked.arms), max(counts)
+    equal = noise.shape(len(counts), most_seeds, lent)
+    best, least, most = (seeds_for(equal, difference / sd) for sd in (noise.sd, *noise.interval()))
+    at_hand = equal if len({*counts}) == 1 else noise.shape(len(counts), most_seeds, lent, counts)
+    return Promise(best, least, most, power(at_hand, difference / noise.sd))
 
 
-def power(difference: float, sd: float, n: int, *, paired: bool) -> float:
-    """The chance that a two-sided t-test with `n` seeds an arm finds `difference`, by the noncentral t distribution."""
-    from scipy.stats import nct, t
+def measured_noise(root: Path, run: RunConfig) -> Measured | None:
+    """The noise of runs that have the size of `run`, from finished runs below `root`; None where no arm has two seeds.
 
-    freedom = n - 1 if paired else 2 * (n - 1)
-    shift = difference / sd * math.sqrt(n if paired else n / 2) if sd else math.inf
-    if shift > 30:
-        return 1.0  # where the distribution function is no longer computed reliably, nothing is missed
-    critical = t.ppf(1 - LEVEL / 2, freedom)
-    return float(nct.sf(critical, freedom, shift) + nct.cdf(-critical, freedom, shift))
-
-
-def measured_noise(root: Path, run: RunConfig) -> Noise:
-    """The noise of runs that have the size and length of `run`, from finished runs below `root`."""
-    like = _results(root, run)
-    return Noise(_seed_noise(like, _runs_of(root, NOISE_SWEEP)), _paired_noise(like))
-
-
-@dataclass(frozen=True, slots=True)
-class _Result:
-    run_id: str
-    arm: str
-    seed: int
-    data_seed: int
-    value: float
-
-
-def _results(root: Path, run: RunConfig) -> list[_Result]:
-    wanted = _size(canonical_form(run))
-    found = []
-    for folder in RunDir.all(root):
-        try:
-            summary, identity = folder.summary(), folder.identity()
-            form = identity["canonical"]
-            if folder.status().state is State.done and summary and _size(form) == wanted:
-                seeds = (int(form["seed"]), int(form["data_seed"]))
-                found.append(_Result(identity["run_id"], identity["arm"], *seeds, float(summary[METRIC])))
-        except (OSError, ValueError, KeyError, TypeError, MoeSweepsError):
-            continue  # a damaged folder is the tables' business
-    return found
-
-
-def _size(form: dict[str, dict[str, object]]) -> tuple[str, object]:
-    return cost_key({**form, "optimizer": {}, "aux": {}}), form["trainer"]["steps"]
-
-
-def _runs_of(root: Path, sweep: str) -> set[str]:
-    found: set[str] = set()
-    for path in (root / "sweeps").glob("[!.]*/manifest.json"):
-        try:
-            content = read_json(path)
-            found |= set(content["runs"]) if content["name"] == sweep else set()
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return found
-
-
-def _seed_noise(results: Sequence[_Result], of_noise_sweep: set[str]) -> Spread | None:
-    """The standard deviation over seeds of one arm, pooled if the noise sweep has several arms of this size."""
-    return _pooled(
-        [[r.value for r in arm] for arm in _by_arm([r for r in results if r.run_id in of_noise_sweep])],
-        "arm", NOISE_SWEEP,
-    )  # fmt: skip
-
-
-def _paired_noise(results: Sequence[_Result]) -> Spread | None:
-    """The standard deviation of differences between two arms at one seed, pooled over pairs of arms.
-
-    Pairs share arms, so the degrees of freedom are counted as if there were arms - 1 of them.
+    Data and code of runs that are planned are not known yet, so those that have been trained need only agree in size.
     """
-    pairs = list(_differences(_by_arm(results)))
-    if not pairs:
+    from moe_sweeps.results.noise import Alike, Noise
+    from moe_sweeps.results.runs import read_runs
+
+    size = size_of(canonical_form(run))
+    noise = Noise.of(read_runs(root), load_manifests(root)[0])
+    alike = Alike(tuple(row for row in noise.rows if row["size"] == size))
+    lent = alike.lent(PRIMARY)
+    if lent is None:
         return None
-    arms = len(_by_arm(results))
-    square_sum = sum(statistics.variance(d) * (len(d) - 1) for d in pairs)
-    freedom = sum(len(d) - 1 for d in pairs)
-    plural = "" if len(pairs) == 1 else "s"
-    honest = max(1, round(freedom * (arms - 1) / len(pairs)))
-    return Spread(math.sqrt(square_sum / freedom), honest, f"{len(pairs)} pair{plural} of arms of this size")
+    squares, freedom = lent
+    sd = math.sqrt(float(squares.sum() / freedom.sum()))
+    finished: dict[str, set[str]] = {}
+    for row in alike.finished():
+        finished.setdefault(row["arm"], set()).add(row["run_id"])
+    of_arm = {arm: len(ids) - 1 for arm, ids in finished.items() if len(ids) > 1}
+    ids = {arm: frozenset(found) for arm, found in finished.items()}
+    return Measured(sd, tuple(map(int, freedom)), _correlation(alike.finished()), of_arm, ids)
 
 
-def _differences(arms: Sequence[Sequence[_Result]]) -> Iterator[list[float]]:
-    for one, other in itertools.combinations(arms, 2):
-        values = {(r.seed, r.data_seed): r.value for r in other}
-        found = [r.value - values[seeds] for r in one if (seeds := (r.seed, r.data_seed)) in values]
-        if len(found) > 1:
-            yield found
+def _correlation(rows: Sequence[Row]) -> tuple[float, float, float] | None:
+    """How strongly seeds move arms that began alike, with its limits (blocks.py)."""
+    from moe_sweeps.results.blocks import lay_out
 
-
-def _by_arm(results: Sequence[_Result]) -> list[list[_Result]]:
-    arms: dict[str, list[_Result]] = {}
-    for result in results:
-        arms.setdefault(result.arm, []).append(result)
-    return list(arms.values())
-
-
-def _pooled(groups: Sequence[Sequence[float]], unit: str, source: str) -> Spread | None:
-    several = [g for g in groups if len(g) > 1]
-    if not several:
+    arms = _by_arm(rows)
+    seeds = sorted({seed for values in arms for seed in values}, key=str)
+    if len(arms) < 2 or len(seeds) < 2:
         return None
-    freedom = sum(len(g) - 1 for g in several)
-    sd = math.sqrt(sum(statistics.variance(g) * (len(g) - 1) for g in several) / freedom)
-    seeds = sum(map(len, several))
-    where = f" in {len(several)} {unit}s" if len(several) > 1 else ""
-    return Spread(sd, freedom, f"{seeds} runs of {source}{where}")
+    values = np.array([[arm.get(seed, np.nan) for seed in seeds] for arm in arms])
+    found = lay_out(values)
+    limits = tuple(float(x) for x in (found.correlation, found.correlation_low, found.correlation_high))
+    return None if any(map(math.isnan, limits)) else limits  # type: ignore[return-value]
+
+
+def _by_arm(rows: Sequence[Row]) -> list[Mapping[object, float]]:
+    """The values of each arm with several runs, by what the runs began with."""
+    arms: dict[str, dict[object, float]] = {}
+    for row in rows:
+        start = row.get("pairing.initial_weights"), row.get("pairing.batches")
+        if None not in start and row.get(PRIMARY.column) is not None:
+            arms.setdefault(row["arm"], {})[start] = row[PRIMARY.column]
+    return [values for values in arms.values() if len(values) > 1]

@@ -1,8 +1,8 @@
 """What a sweep file expects, as statements that its results can confirm or contradict.
 
-Each has a `claim` in words and a `kind` that says how it is judged, and KINDS says what a kind needs. `arm`, `than` and
-`where` are settings that select arms of the grid, seeds apart; kinds with an `axis` look at the arms `where`. "Better"
-is lower for a loss and higher for accuracy.
+Each has a `claim` in words and a `kind` that says how it is judged; records/claims.py says what a kind needs. `arm`,
+`than` and `where` are settings that select arms of the grid, seeds apart; kinds with an `axis` look at the arms
+`where`. "Better" is lower for a loss and higher for accuracy.
 """
 
 from __future__ import annotations
@@ -13,50 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from moe_sweeps.errors import ConfigError, nearest
-
-# What may be claimed about, and which direction is better; None: neither.
-METRICS: dict[str, str | None] = {
-    "val_loss": "lower",
-    "val_perplexity": "lower",
-    "val_accuracy": "higher",
-    "val_maxvio_global": "lower",
-    "train_maxvio_batch": "lower",
-    "val_load_balancing_loss": "lower",
-    "val_z_loss": None,
-    "collapsed": "lower",
-    "tokens_per_second": "higher",
-    "train_seconds": "lower",
-    "wall_seconds": "lower",
-    "params_total": None,
-    "params_active": None,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """How a statement is judged, and the fields that it needs or may have besides claim, kind, metric and source."""
-
-    means: str
-    needs: tuple[str, ...]
-    may: tuple[str, ...] = ()
-    directed: bool = False  # speaks of better and worse, so the metric must have a better direction
-
-
-KINDS: dict[str, Kind] = {
-    "better": Kind("arm is better than `than`, by at least `by` (0)", ("arm", "than"), ("by",), directed=True),
-    "worse": Kind("arm is worse than `than`, by at least `by` (0)", ("arm", "than"), ("by",), directed=True),
-    "not_worse": Kind("arm is not worse than `than` by more than `within`", ("arm", "than", "within"), directed=True),
-    "no_difference": Kind("arm and `than` differ by at most `within`", ("arm", "than", "within")),
-    "ratio_at_most": Kind("metric of arm divided by that of `than` is at most `bound`", ("arm", "than", "bound")),
-    "ratio_at_least": Kind("metric of arm divided by that of `than` is at least `bound`", ("arm", "than", "bound")),
-    "rises": Kind("the metric grows along `axis`, by at least `by` (0) in all", ("axis",), ("where", "by")),
-    "falls": Kind("the metric shrinks along `axis`, by at least `by` (0) in all", ("axis",), ("where", "by")),
-    "best_at": Kind("along `axis` the metric is best at one of `at`", ("axis", "at"), ("where",), directed=True),
-    "turning_point": Kind("the same, and worse at both ends", ("axis", "at"), ("where",), directed=True),
-    "spread_at_most": Kind("the standard deviation of arm over seeds is at most `bound`", ("arm", "bound")),
-}  # fmt: skip
-ALWAYS = ("claim", "kind", "metric")
-NUMBERS = ("by", "within", "bound")
+from moe_sweeps.records.claims import ALWAYS, KINDS, NUMBERS
+from moe_sweeps.records.numbers import BY_COLUMN
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +52,9 @@ def read_expectation(content: Mapping[str, Any]) -> Expectation:
             raise ConfigError(f"expect.{key}", content.get(key), rule, f"Add `{key}:`.")
     kind, metric = content["kind"], content["metric"]
     _one_of("expect.kind", kind, KINDS)
-    _one_of("expect.metric", metric, METRICS)
+    _one_of("expect.metric", metric, BY_COLUMN)
     _require_fields(content, kind)
-    if KINDS[kind].directed and METRICS[metric] is None:
+    if KINDS[kind].directed and BY_COLUMN[metric].better is None:
         fix = "Use rises, falls, no_difference or a ratio."
         raise ConfigError("expect.metric", metric, f"it has no better direction, which kind={kind} needs", fix)
     fields: dict[str, Any] = {k: _selector(k, content[k]) for k in ("arm", "than", "where") if k in content}

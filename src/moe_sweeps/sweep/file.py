@@ -13,11 +13,13 @@ from typing import Any, NoReturn
 import yaml
 
 from moe_sweeps.errors import ConfigError, nearest
+from moe_sweeps.host.reading import CONFIG_BYTES, parse_yaml, read_bytes
 from moe_sweeps.paths import SWEEPS
-from moe_sweeps.sweep.block import Block, same_value
+from moe_sweeps.sweep.block import Block, linked, same_value
 from moe_sweeps.sweep.expectation import Expectation, read_expectation
 
-KEYS = ("question", "source", "table", "baseline", "seeds", "common", "grid", "expect")
+KEYS = ("question", "source", "table", "baseline", "seeds", "common", "grid", "expect", "all")
+_MOST_DIGITS = 40  # of a seed; planning knows the largest one
 REQUIRED = ("question", "source", "baseline", "grid", "expect")
 
 
@@ -26,7 +28,8 @@ class SweepFile:
     """The content of `sweeps/<name>.yaml`.
 
     `grid` is a union: every combination of every block is asked for, once with each seed. `baseline` selects the arm
-    that the others are compared with. `table` names the table that the sweep fills.
+    that the others are compared with. `table` names the table that the sweep fills. `in_all`: whether `decide --all`
+    means it, too.
     """
 
     name: str
@@ -37,13 +40,14 @@ class SweepFile:
     seeds: tuple[int, ...]
     grid: tuple[Block, ...]
     expect: tuple[Expectation, ...]
+    in_all: bool
 
 
 def load_sweep(name: str, folder: Path = SWEEPS) -> SweepFile:
     """The sweep file of this name.
 
     Raises:
-        ConfigError: there is none, or something in it is missing, misspelt or cannot be.
+        ConfigError: there is no such file, or something in it is missing, misspelt or impossible.
     """
     names = sorted(p.stem for p in folder.glob("*.yaml"))
     if name not in names:
@@ -72,13 +76,14 @@ def _sweep_file(name: str, content: Mapping[str, Any]) -> SweepFile:
         seeds=_seeds(content.get("seeds", ["0"])),
         grid=blocks,
         expect=tuple(_expectations(content["expect"])),
+        in_all=_truth("all", content.get("all", "true")),
     )
     _require_arms(found)
     return found
 
 
 def _require_arms(file: SweepFile) -> None:
-    """Refuse a baseline or an expectation that speaks of settings which the grid does not have."""
+    """Refuse a baseline or an expectation with settings that the grid does not have."""
     combinations = [c for block in file.grid for c in block.combinations()]
     wanted = [("baseline", file.baseline)]
     wanted += [(f"expect.{e.kind}", chosen) for e in file.expect for chosen in e.selectors()]
@@ -92,8 +97,9 @@ def _require_arms(file: SweepFile) -> None:
 
 
 def matches(chosen: Mapping[str, str], combination: Mapping[str, str]) -> bool:
-    """Whether `combination` has all the settings of `chosen`."""
-    return all(key in combination and same_value(combination[key], value) for key, value in chosen.items())
+    """Whether `combination` has all settings of `chosen`, or may have them once its links are resolved."""
+    found = linked(combination)
+    return all(k in found and ("${" in found[k] or same_value(found[k], v)) for k, v in chosen.items())
 
 
 def _refuse_selector(field: str, chosen: Mapping[str, str], combinations: list[dict[str, str]]) -> NoReturn:
@@ -125,10 +131,12 @@ class _AsWritten(yaml.BaseLoader):
 
 
 def _unique_mapping(loader: _AsWritten, node: yaml.MappingNode) -> dict[str, Any]:
-    pairs = [(loader.construct_object(k), loader.construct_object(v, deep=True)) for k, v in node.value]
+    pairs = [(loader.construct_object(k, deep=True), loader.construct_object(v, deep=True)) for k, v in node.value]
     for position, (key, _) in enumerate(pairs):
+        if not isinstance(key, str):
+            raise ConfigError("sweep", key, "a key must be a text", "Write it as `key: value`.")
         if key in [k for k, _ in pairs[:position]]:
-            raise ConfigError(str(key), "", "the key stands twice in one mapping", "Leave one of them out.")
+            raise ConfigError(str(key), "", "one mapping has the key twice", "Leave one of them out.")
     return dict(pairs)
 
 
@@ -137,34 +145,50 @@ _AsWritten.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _uniq
 
 def _read(path: Path) -> Mapping[str, Any]:
     try:
-        content = yaml.load(path.read_text(), _AsWritten)  # a BaseLoader builds texts, lists and mappings alone
-    except (OSError, yaml.YAMLError) as error:
+        content = parse_yaml(read_bytes(path, CONFIG_BYTES, links=True), _AsWritten, aliases=True)
+    except (OSError, ValueError, yaml.YAMLError) as error:
         rule = f"the file cannot be read ({' '.join(str(error).split())})"
-        raise ConfigError("sweep", path.stem, rule, "Mend the file.") from error
+        raise ConfigError("sweep", path.stem, rule, "Correct the file.") from error
     return mapping("sweep", content)
 
 
 def mapping(field: str, value: Any) -> dict[str, Any]:
-    """`value` as a mapping, or a refusal."""
+    """`value`, which must be a mapping.
+
+    Raises:
+        ConfigError: it is not.
+    """
     if not isinstance(value, dict):
-        raise ConfigError(field, value, "it must be a mapping", "Write it as `key: value`, a line each.")
+        raise ConfigError(field, value, "it must be a mapping", "Write it as lines of `key: value`.")
     return value
 
 
 def text(field: str, value: Any) -> str:
-    """`value` as a text, or a refusal."""
+    """`value`, which must be a text that is not empty.
+
+    Raises:
+        ConfigError: it is not.
+    """
     if not isinstance(value, str) or not value:
         raise ConfigError(field, value, "it must be a text", "Write it as one sentence.")
     return value
 
 
 def selector(field: str, value: Any) -> dict[str, str]:
-    """`value` as settings that select an arm, or a refusal."""
+    """`value`, which must be settings that select an arm.
+
+    Raises:
+        ConfigError: it is not a mapping of texts.
+    """
     return {key: text(f"{field}.{key}", v) for key, v in mapping(field, value).items()}
 
 
 def only_keys(field: str, content: Mapping[str, Any], valid: Iterable[str]) -> None:
-    """Refuse a key that is not one of `valid`, with the nearest spelling."""
+    """Refuse keys that are not in `valid`.
+
+    Raises:
+        ConfigError: the first such key, with the nearest spelling.
+    """
     for key in content:
         if key not in valid:
             close = nearest(key, valid)
@@ -172,15 +196,21 @@ def only_keys(field: str, content: Mapping[str, Any], valid: Iterable[str]) -> N
             raise ConfigError(f"{field}.{key}", content[key], f"the keys are {', '.join(valid)}", fix)
 
 
+def _truth(field: str, value: Any) -> bool:
+    if value not in ("true", "false"):
+        raise ConfigError(field, value, "it must be true or false", f"Write {field}: false.")
+    return bool(value == "true")
+
+
 def _seeds(value: Any) -> tuple[int, ...]:
     seeds = value if isinstance(value, list) else [value]
     if not seeds:
         raise ConfigError("seeds", "[]", "a sweep needs at least one seed", "Write seeds: [0].")
     for seed in seeds:
-        if not (isinstance(seed, str) and seed.isdecimal()):
+        if not (isinstance(seed, str) and seed.isdecimal() and len(seed) < _MOST_DIGITS):
             raise ConfigError("seeds", seed, "a seed is a whole number from 0 up", "Write seeds: [0, 1, 2].")
     if len(set(seeds)) < len(seeds):
-        raise ConfigError("seeds", ", ".join(seeds), "a seed stands twice", "A replicate counts once.")
+        raise ConfigError("seeds", ", ".join(seeds), "a seed is listed twice", "List each seed once.")
     return tuple(map(int, seeds))
 
 

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, Sweep
 
-from moe_sweeps.config.compose import Setting, current_name, options, parse
+from moe_sweeps.config.grammar import texts
 from moe_sweeps.errors import ConfigError
-from moe_sweeps.sweep.block import SEEDS, Block
+from moe_sweeps.experiment.compose import single_choice
+from moe_sweeps.experiment.options import current_name, is_number, options
+from moe_sweeps.experiment.overrides import Setting, parse
+from moe_sweeps.records.manifest import Replaced
+from moe_sweeps.sweep.block import SEEDS, Block, same_value
 from moe_sweeps.sweep.file import SweepFile, load_sweep
+from moe_sweeps.sweep.forks import forked
 
-
-@dataclass(frozen=True, slots=True)
-class Replaced:
-    """A setting of a sweep file that the command line overrode; `old` is empty where the file left the key alone."""
-
-    key: str
-    old: tuple[str, ...]
-    new: tuple[str, ...]
+SWEEP = "sweep"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +26,7 @@ class Grid:
     """The combinations of a sweep, and how they came about.
 
     `axes` holds every key that varies with its values as typed; `excluded` counts combinations that were left out.
-    What is typed beside `sweep=<name>` wins over the file and is listed in `replaced`.
+    Overrides beside `sweep=<name>` take precedence over the file and are listed in `replaced`.
     """
 
     file: SweepFile | None
@@ -40,6 +38,7 @@ class Grid:
 
     @property
     def name(self) -> str | None:
+        """The name of the sweep file; None without one."""
         return self.file.name if self.file else None
 
 
@@ -47,19 +46,21 @@ def expand(arguments: Sequence[str]) -> Grid:
     """The combinations that `arguments` ask for; without a swept key it is one.
 
     Raises:
-        ConfigError: an override that cannot be parsed, an axis without values, a sweep file that cannot be.
+        ConfigError: an override that cannot be parsed, an axis without values, an impossible sweep file.
     """
-    name, rest = _split_sweep_name(arguments)
+    overrides = parse(arguments)
+    name = _sweep_name(overrides)
     file = None if name is None else load_sweep(name)
-    typed = _values_by_key(parse(rest))
+    typed = _values_by_key([o for o in overrides if o.key_or_group != SWEEP])
     blocks, replaced = _override(file, typed) if file else ((Block({k: tuple(v) for k, v in typed.items()}),), ())
+    blocks = _one_spelling(blocks)
     combinations = [tuple(Setting(k, v) for k, v in c.items()) for block in blocks for c in block.combinations()]
     if not combinations:
-        rule = "with what was typed, the file's exclude removes every combination"
-        raise ConfigError("sweep", name, rule, "Type other values, or change the file.")
+        rule = "with the overrides, the file's exclude removes every combination"
+        raise ConfigError("sweep", name, rule, "Use other values, or change the file.")
     excluded = sum(1 for block in blocks if block.excludes for _ in block.everything())
     excluded -= sum(len(block.combinations()) for block in blocks if block.excludes)
-    return Grid(file, blocks, _varying(blocks), combinations, excluded, replaced)
+    return forked(Grid(file, blocks, _varying(blocks), combinations, excluded, replaced))
 
 
 def single(arguments: Sequence[str]) -> tuple[Setting, ...]:
@@ -77,16 +78,34 @@ def single(arguments: Sequence[str]) -> tuple[Setting, ...]:
 
 
 def _override(file: SweepFile, typed: dict[str, list[str]]) -> tuple[tuple[Block, ...], tuple[Replaced, ...]]:
-    """The file's blocks, seeds last, with what was typed in the place of what the file says."""
+    """The file's blocks, seeds last, with the overrides in place of the file's values."""
     seeds = tuple(map(str, file.seeds))
     blocks = [block.with_values(SEEDS, seeds) for block in file.grid]
     replaced = []
     for key, values in typed.items():
         old = dict.fromkeys(v for block in blocks if key in block.keys for v in block.values(key))
-        if tuple(old) != tuple(values):
+        if len(old) != len(values) or not all(map(same_value, old, values)):
             replaced.append(Replaced(key, tuple(old), tuple(values)))
         blocks = [block.with_values(key, values) for block in blocks]
     return tuple(blocks), tuple(replaced)
+
+
+def _one_spelling(blocks: Sequence[Block]) -> tuple[Block, ...]:
+    """The blocks with every number of a key spelt as it was first: 0.3, 0.30 and 3e-1 are one value of an axis."""
+    known: dict[str, list[str]] = {}
+    for block in blocks:
+        for key in block.keys:
+            known.setdefault(key, []).extend(block.values(key))
+    firsts = {key: first_spellings(values) for key, values in known.items() if is_number(key)}
+    return tuple(block.respelt(firsts) for block in blocks)
+
+
+def first_spellings(values: Iterable[str]) -> dict[str, str]:
+    """Every value -> the first of `values` that means the same."""
+    firsts: dict[str, str] = {}
+    for value in values:
+        firsts.setdefault(value, next((f for f in firsts.values() if same_value(f, value)), value))
+    return firsts
 
 
 def _varying(blocks: Sequence[Block]) -> dict[str, list[str]]:
@@ -97,9 +116,10 @@ def _varying(blocks: Sequence[Block]) -> dict[str, list[str]]:
     return {key: list(dict.fromkeys(v for vs in values[key] for v in vs)) for key in varying}
 
 
-def _split_sweep_name(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
-    names = [a.removeprefix("sweep=") for a in arguments if a.startswith("sweep=")]
-    return (names[-1] if names else None), [a for a in arguments if not a.startswith("sweep=")]
+def _sweep_name(overrides: Sequence[Override]) -> str | None:
+    """The sweep file that a line names; of several the last one counts."""
+    named = [typed_value(o) for o in overrides if o.key_or_group == SWEEP]
+    return single_choice(SWEEP, named[-1]) if named else None
 
 
 def _values_by_key(overrides: Sequence[Override]) -> dict[str, list[str]]:
@@ -134,7 +154,7 @@ def values_of(override: Override) -> list[str]:
         names = options().get(override.key_or_group, [])
         included = [n for n in names if any(fnmatch.fnmatch(n, pattern) for pattern in value.include)]
         return [n for n in included if not any(fnmatch.fnmatch(n, pattern) for pattern in value.exclude)]
-    return list(override.sweep_string_iterator()) if override.is_sweep_override() else [typed_value(override)]
+    return texts(override) if override.is_sweep_override() else [typed_value(override)]
 
 
 def typed_value(override: Override) -> str:

@@ -1,7 +1,7 @@
-"""The manipulation check: do arms that claim to differ really differ, where they claim to, and nowhere without reason?
+"""The manipulation check: do arms differ where they claim to, and nowhere else without a reason?
 
-Every arm of a plan is traced for a few steps at one seed and compared with the arm that it shares most with. A
-difference in the identity claims a difference in some channels of the trace; CLAIMS says which.
+Every arm of a plan is trained for a few steps at one seed, and its trace is compared with that of the nearest arm.
+A difference in the identity claims a difference in some channels of the trace; CLAIMS says which.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
-from moe_sweeps.config.compose import compose
 from moe_sweeps.data.memmap import TokenData
-from moe_sweeps.identity import canonical_form
+from moe_sweeps.experiment.compose import compose
+from moe_sweeps.experiment.identity import canonical_form
 from moe_sweeps.optim.lr_split import Role
 from moe_sweeps.sweep.plan import Plan, PlannedRun, Request
 from moe_sweeps.sweep.trace import BALANCER, WEIGHTS, Trace, trace
@@ -29,15 +29,15 @@ CLAIMS: dict[str, tuple[str, ...]] = {
     "schedule.*": ("lr",),
     "optimizer.*": (f"{WEIGHTS} *",),
 }
-# Knobs that act at the end of a run or late in it: a rehearsal cannot see them.
+# Knobs that act late in a run: a rehearsal of its first steps cannot show them.
 LATE = ("trainer.steps", "trainer.final_eval_sequences", "trainer.collapse_*", "trainer.stop_on_collapse",
-        "schedule.end_fraction", "balancer.decay_fraction")  # fmt: skip
+        "schedule.end_fraction", "balancer.decay_fraction", "fork.*")  # fmt: skip
 MOST_EQUIVALENTS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """One comparison. `problem` is None when it is as it should be."""
+class ArmCheck:
+    """One arm compared with another. `problem` is None when they differ as they claim."""
 
     arm: str
     against: str
@@ -50,21 +50,23 @@ class Finding:
 class Checked:
     """What the manipulation check found."""
 
-    arms: list[Finding]
-    equivalents: list[Finding]
-    unread: dict[str, list[str]]  # keys of the identity that no code looked at -> labels of the arms
+    arms: list[ArmCheck]
+    equivalents: list[ArmCheck]
+    unread: dict[str, list[str]]  # keys of the identity that no code read -> labels of the arms
 
     @property
     def clean(self) -> bool:
+        """Whether no comparison has a problem."""
         return all(f.problem is None for f in (*self.arms, *self.equivalents))
 
 
 def check(
     plan: Plan, data: Callable[[PlannedRun], TokenData], steps: int, *, threads: int, tick: Callable[[str], None]
 ) -> Checked:
-    """Trace every arm of `plan` for `steps` steps, and a sample of spellings that the plan says mean the same.
+    """Trace every arm of `plan` for `steps` steps, and some other spellings of runs, which must give equal traces.
 
-    `data` gives the tokens of a run. `tick` is called with what is done next, once for each of `work(plan)` traces.
+    `data` gives the tokens of a run. `tick` is called with the label of each of the `count_traces(plan)` traces before
+    it is made.
     """
     arms, traces = first_of_each_arm(plan), {}
     for planned in arms:
@@ -79,7 +81,7 @@ def check(
     return Checked(list(_compare_arms(arms, traces)), equivalents, _unread(arms, traces))
 
 
-def work(plan: Plan) -> int:
+def count_traces(plan: Plan) -> int:
     """How many traces the check of `plan` takes."""
     return len(first_of_each_arm(plan)) + len(_other_spellings(plan))
 
@@ -90,7 +92,7 @@ def first_of_each_arm(plan: Plan) -> list[PlannedRun]:
 
 
 def _other_spellings(plan: Plan) -> list[Request]:
-    """Requests that mean a traced run in other words, a few of them."""
+    """At most MOST_EQUIVALENTS requests that spell a traced run in another way."""
     traced = {p.run_id for p in first_of_each_arm(plan)}
     spelt = {run_id: {_spell(r) for r in plan.requests if r.run_id == run_id} for run_id in traced}
     others = []
@@ -102,8 +104,8 @@ def _other_spellings(plan: Plan) -> list[Request]:
     return others[:MOST_EQUIVALENTS]
 
 
-def _compare_arms(arms: list[PlannedRun], traces: dict[str, Trace]) -> Iterator[Finding]:
-    """Each arm against the arm before it whose identity is nearest, and against every arm with the same trace."""
+def _compare_arms(arms: list[PlannedRun], traces: dict[str, Trace]) -> Iterator[ArmCheck]:
+    """Each arm against the nearest earlier arm by identity, and against every earlier arm with the same trace."""
     for position, planned in enumerate(arms[1:], start=1):
         near = min(arms[:position], key=lambda other: len(_claimed(planned, other)))
         yield _compare(planned, near, traces)
@@ -112,27 +114,27 @@ def _compare_arms(arms: list[PlannedRun], traces: dict[str, Trace]) -> Iterator[
                 yield _compare(planned, other, traces)
 
 
-def _compare(a: PlannedRun, b: PlannedRun, traces: dict[str, Trace]) -> Finding:
+def _compare(a: PlannedRun, b: PlannedRun, traces: dict[str, Trace]) -> ArmCheck:
     claimed, seen = _claimed(a, b), traces[a.run_id].differences(traces[b.run_id])
-    return Finding(a.label, b.label, claimed, seen, _problem(claimed, seen))
+    return ArmCheck(a.label, b.label, claimed, seen, _problem(claimed, seen))
 
 
 def _problem(claimed: tuple[str, ...], seen: dict[str, int]) -> str | None:
     visible = [key for key in claimed if not any(fnmatch(key, pattern) for pattern in LATE)]
     if not seen:
         if not visible:
-            return None  # all that differs acts later than a rehearsal can see
+            return None  # every knob that differs acts later than the rehearsal
         return f"no effect: {', '.join(claimed)} made no difference in any number or weight"
     for key in visible if len(visible) == 1 else []:
         expected = next((c for pattern, c in CLAIMS.items() if fnmatch(key, pattern)), ())
         if expected and not any(fnmatch(channel, name) for channel in seen for name in expected):
             return f"{key} claims to change {' or '.join(expected)}, and did not"
-        if trespass := _trespass(key, seen):
-            return trespass
+        if problem := _moved_other_roles(key, seen):
+            return problem
     return None
 
 
-def _trespass(key: str, seen: dict[str, int]) -> str | None:
+def _moved_other_roles(key: str, seen: dict[str, int]) -> str | None:
     """A learning rate of one role must not move another role's weights in the first step."""
     if key not in {f"lr_split.{role.value}" for role in Role}:
         return None
@@ -141,14 +143,14 @@ def _trespass(key: str, seen: dict[str, int]) -> str | None:
     return f"{key} also changed {', '.join(early)} in the first step" if early else None
 
 
-def _compare_equivalent(request: Request, planned: PlannedRun, again: Trace, first: Trace) -> Finding:
+def _compare_equivalent(request: Request, planned: PlannedRun, again: Trace, first: Trace) -> ArmCheck:
     seen = again.differences(first)
     problem = None if not seen else "declared the same run, but the traces differ"
-    return Finding(_spell(request), planned.label, (), seen, problem)
+    return ArmCheck(_spell(request), planned.label, (), seen, problem)
 
 
 def _claimed(a: PlannedRun, b: PlannedRun) -> tuple[str, ...]:
-    """Keys in which two identities differ, a changed kind standing for all that comes with it."""
+    """Keys in which two identities differ. Where a kind differs, its group's other keys are left out."""
     one, other = flat(canonical_form(a.run)), flat(canonical_form(b.run))
     keys = [k for k in dict.fromkeys([*one, *other]) if one.get(k) != other.get(k)]
     kinds = {k.partition(".")[0] for k in keys if k.endswith(".kind")}
@@ -165,7 +167,7 @@ def _roles(a: PlannedRun, b: PlannedRun) -> tuple[str, ...]:
 
 
 def _unread(arms: list[PlannedRun], traces: dict[str, Trace]) -> dict[str, list[str]]:
-    """Keys that count in an arm's identity and that no code looked at while it was traced."""
+    """Keys of an arm's identity that no code read while it was traced -> labels of such arms."""
     found: dict[str, list[str]] = {}
     for planned in arms:
         keys = [k for k in flat(canonical_form(planned.run)) if not _not_in_a_rehearsal(k)]
@@ -176,13 +178,13 @@ def _unread(arms: list[PlannedRun], traces: dict[str, Trace]) -> dict[str, list[
 
 
 def _not_in_a_rehearsal(key: str) -> bool:
-    """Kinds, seeds and data are read when a run is made, and some knobs only late in it."""
+    """Whether a key is read before training (kinds, seeds, data) or only late in it."""
     made = key.endswith(".kind") or key in ("seed", "data_seed") or key.startswith("data.")
     return made or any(fnmatch(key, pattern) for pattern in LATE)
 
 
 def _spell_run(plan: Plan, run_id: str) -> str:
-    """How the combination that the run was made of is spelt."""
+    """The spelling of the combination from which the run was made."""
     return next(_spell(r) for r in plan.requests if r.settings == plan.runs[run_id].settings)
 
 

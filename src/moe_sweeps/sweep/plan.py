@@ -7,32 +7,32 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from moe_sweeps.config.compose import Setting, compose
+from moe_sweeps.config.grammar import holds_link
 from moe_sweeps.config.registry import Unread
-from moe_sweeps.config.schema import RunConfig
-from moe_sweeps.errors import ConfigError
-from moe_sweeps.files import read_json, write_json
-from moe_sweeps.freeze import freeze
-from moe_sweeps.identity import ID_LENGTH, SEED_KEYS, identity, unread_knobs, why_unread
-from moe_sweeps.mirroring import require_tracker
+from moe_sweeps.errors import ConfigError, RunFolderError
+from moe_sweeps.experiment.compose import compose, resolved
+from moe_sweeps.experiment.freeze import freeze
+from moe_sweeps.experiment.identity import ID_LENGTH, identity, unread_knobs, why_unread
+from moe_sweeps.experiment.options import is_number
+from moe_sweeps.experiment.overrides import Setting
+from moe_sweeps.experiment.schema import RunConfig
 from moe_sweeps.paths import resolve
-from moe_sweeps.rundir import FINISHED, RunDir, State
+from moe_sweeps.records.genuine import REPLICATE_KEYS
+from moe_sweeps.records.manifest import load_manifests, spell_settings
+from moe_sweeps.records.mirror import require_tracker
+from moe_sweeps.records.rundir import FINISHED, SETTLED, RunDir, State
 from moe_sweeps.sweep.block import same_value
-from moe_sweeps.sweep.claims import file_record
-from moe_sweeps.sweep.grid import Grid, expand
-
-MANIFEST_VERSION = 2
+from moe_sweeps.sweep.forks import FILLED_IN, trunk_of
+from moe_sweeps.sweep.grid import Grid, expand, first_spellings
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One combination that was asked for, and the run that answers it."""
+    """One combination that was asked for, links followed, and the run that answers it."""
 
     settings: tuple[Setting, ...]
     run_id: str
@@ -41,22 +41,44 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class PlannedRun:
-    """One distinct run."""
+    """One distinct run. `settings` are those that made it, links followed; `typed` are those as they were typed.
+
+    `shown` are its settings on the axes of the sweep, without seeds and without what nothing reads in this run.
+    """
 
     run_id: str
     arm: str
-    label: str
     run: RunConfig
     settings: tuple[Setting, ...]
+    typed: tuple[Setting, ...]
+    shown: dict[str, str]
     folder: RunDir | None  # None until it is frozen
 
     @property
+    def label(self) -> str:
+        """What the run is called in its sweep, seeds apart."""
+        return spell_settings(self.shown) or self.run.run_name
+
+    @property
     def state(self) -> State:
-        return self.folder.status().state if self.folder else State.planned
+        """What the folder says; a run whose folder cannot be read counts as failed, and its freezing says why."""
+        try:
+            return self.folder.trusted_status().state if self.folder else State.planned
+        except RunFolderError:
+            return State.failed
+
+    @property
+    def step(self) -> int:
+        """How far it has come."""
+        try:
+            return self.folder.trusted_status().step if self.folder else 0
+        except RunFolderError:
+            return 0
 
     def frozen(self, command: str, threads: int) -> RunDir:
         """The run's folder, made now if there is none; `threads` unless others were set by hand."""
-        return freeze(self.run, [str(s) for s in self.settings], command=command, threads=threads)
+        typed = [str(s) for s in self.typed if s.key not in FILLED_IN]
+        return freeze(self.run, typed, command=command, threads=threads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +88,18 @@ class Plan:
     grid: Grid
     requests: list[Request]
     runs: dict[str, PlannedRun]
+    axes: dict[str, list[str]]  # every key that varies, and its values
+    trunks: dict[str, PlannedRun] = field(default_factory=dict)  # of forks; they are trained, and no row of the table
 
     @property
-    def axes(self) -> dict[str, list[str]]:
-        return self.grid.axes
+    def to_train(self) -> dict[str, PlannedRun]:
+        """Every run that the plan needs, trunks first: those that a run without a result continues from."""
+        needed = {p.run.fork.run for p in self.runs.values() if p.state not in SETTLED}
+        return {id_: trunk for id_, trunk in self.trunks.items() if id_ in needed} | self.runs
 
     @property
     def name(self) -> str:
+        """`name=...`, else that of the sweep file, else "sweep"."""
         return next(iter(self.runs.values())).run.name or self.grid.name or "sweep"
 
     @property
@@ -82,10 +109,12 @@ class Plan:
 
     @property
     def runs_root(self) -> Path:
+        """The folder of the run folders."""
         return resolve(next(iter(self.runs.values())).run.paths.runs)
 
     @property
     def reports_root(self) -> Path:
+        """The folder of tables and pages."""
         return resolve(next(iter(self.runs.values())).run.paths.reports)
 
     def arms(self, chosen: Mapping[str, str]) -> list[str]:
@@ -101,12 +130,13 @@ def make_plan(arguments: Sequence[str]) -> Plan:
         ConfigError: the first combination that is refused; nothing was started.
     """
     grid = expand(arguments)
+    asked = [(settings, _compose_combination(settings, grid)) for settings in grid.combinations]
+    followed = _one_spelling([resolved(typed, run) for typed, run in asked])
+    found = [(typed, settings, run) for (typed, run), settings in zip(asked, followed, strict=True)]
+    axes = _axes(grid, [settings for _, settings, _ in found])
     requests, runs, folders = [], {}, _Folders()
-    for settings in grid.combinations:
-        run = _compose_combination(settings, grid)
-        if run.search.is_on:
-            rule = "a grid lists its combinations, and a search chooses its own"
-            raise ConfigError("search", run.search.kind, rule, "Type search=... alone, with a space of its own.")
+    trunks: dict[str, PlannedRun] = {}
+    for typed, settings, run in found:
         content = identity(run)
         unread = unread_settings(run, settings)
         requests.append(Request(settings, content["run_id"], unread))
@@ -114,14 +144,61 @@ def make_plan(arguments: Sequence[str]) -> Plan:
             runs[content["run_id"]] = PlannedRun(
                 content["run_id"],
                 content["arm"],
-                _label(settings, grid.axes, unread) or run.run_name,
                 run,
                 settings,
+                typed,
+                _shown(settings, axes, unread),
                 folders.find(resolve(run.paths.runs), content["run_id"]),
             )
+            if run.fork.continues:
+                trunk = _planned_trunk(*_trunk_of(typed, grid, run), folders)
+                trunks.setdefault(trunk.run_id, trunk)
+    _require_one_place([run for _, _, run in found])
     for kind in {planned.run.tracking.kind for planned in runs.values()}:
         require_tracker(kind)
-    return Plan(grid, requests, runs)
+    return Plan(grid, requests, runs, axes, trunks)
+
+
+def _trunk_of(typed: tuple[Setting, ...], grid: Grid, run: RunConfig) -> tuple[tuple[Setting, ...], RunConfig]:
+    try:
+        return trunk_of(typed, grid, run)
+    except ConfigError as error:
+        raise _explained(error, typed, grid) from None
+
+
+def _planned_trunk(settings: tuple[Setting, ...], run: RunConfig, folders: _Folders) -> PlannedRun:
+    content = identity(run)
+    shown = {s.key: s.value for s in settings if s.key in ("fork.role", "fork.step")}
+    folder = folders.find(resolve(run.paths.runs), content["run_id"])
+    return PlannedRun(content["run_id"], content["arm"], run, settings, settings, shown, folder)
+
+
+def _one_spelling(combinations: Sequence[tuple[Setting, ...]]) -> list[tuple[Setting, ...]]:
+    """The combinations with a number that a link gave spelt as it was spelt before."""
+    taken: dict[str, list[str]] = {}
+    for setting in (s for settings in combinations for s in settings):
+        taken.setdefault(setting.key, []).append(setting.value)
+    firsts = {key: first_spellings(dict.fromkeys(values)) for key, values in taken.items() if is_number(key)}
+    return [tuple(Setting(s.key, firsts.get(s.key, {}).get(s.value, s.value)) for s in c) for c in combinations]
+
+
+def _axes(grid: Grid, combinations: Sequence[Sequence[Setting]]) -> dict[str, list[str]]:
+    """The axes of the grid with what their links gave, and keys that are no axis but follow one by a link."""
+    taken: dict[str, list[str]] = {}
+    for setting in (s for settings in combinations for s in settings):
+        taken.setdefault(setting.key, []).append(setting.value)
+    linked = {s.key for settings in grid.combinations for s in settings if holds_link(s.value)}
+    values = {key: list(dict.fromkeys(v)) if key in linked else [] for key, v in taken.items()}
+    return grid.axes | {key: v for key, v in values.items() if len(v) > 1 or (key in linked and key in grid.axes)}
+
+
+def _require_one_place(runs: Sequence[RunConfig]) -> None:
+    """A sweep has one folder of runs, where its manifest, tables and `watch` look for them."""
+    for place in ("runs", "data", "reports"):
+        folders = list(dict.fromkeys(getattr(run.paths, place) for run in runs))
+        if len(folders) > 1:
+            rule = "the folders are the same for all runs of a sweep"
+            raise ConfigError(f"paths.{place}", ", ".join(folders[:3]), rule, "Type a line for each folder.")
 
 
 def unread_settings(run: RunConfig, settings: Sequence[Setting]) -> dict[str, Unread]:
@@ -132,70 +209,34 @@ def unread_settings(run: RunConfig, settings: Sequence[Setting]) -> dict[str, Un
 
 
 def done_by(plan: Plan) -> dict[str, str]:
-    """Finished runs of the plan -> the name of another sweep that they belong to; "" for none but this one."""
+    """Finished runs of the plan -> the newest other sweep that they belong to; "" for none but this one."""
     finished = {p.run_id for p in plan.runs.values() if p.state in FINISHED}
     owners = dict.fromkeys(finished, "")
-    for path in sorted((plan.runs_root / "sweeps").glob("[!.]*/manifest.json")) if finished else []:
-        try:
-            content = read_json(path)
-            owners |= {
-                i: f"{content['name']}-{content['sweep_id']}"
-                for i in content["runs"]
-                if content["sweep_id"] != plan.sweep_id
-            }
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # a damaged manifest is the tables' business
+    for manifest in reversed(load_manifests(plan.runs_root)[0]) if finished else ():
+        if manifest.sweep_id != plan.sweep_id:
+            owners |= dict.fromkeys(manifest.runs, f"{manifest.name}-{manifest.sweep_id}")
     return {run_id: owners[run_id] for run_id in plan.runs if run_id in finished}
-
-
-def write_manifest(plan: Plan, command: str) -> Path:
-    """Write runs/sweeps/<sweep id>/manifest.json: the design matrix, known before the first run starts."""
-    path = plan.runs_root / "sweeps" / plan.sweep_id / "manifest.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, manifest(plan, command, created=_first_created(path)), durable=True)
-    return path
-
-
-def manifest(plan: Plan, command: str, created: str) -> dict[str, Any]:
-    """The manifest as plain data."""
-    return {
-        "version": MANIFEST_VERSION,
-        "sweep_id": plan.sweep_id,
-        "name": plan.name,
-        "created": created,
-        "command": command,
-        "axes": plan.axes,
-        **file_record(plan),
-        "requested": [
-            {"overrides": {s.key: s.value for s in r.settings}, "run_id": r.run_id, "unread": _readers(r)}
-            for r in plan.requests
-        ],
-        "runs": {
-            run_id: {
-                "folder": planned.folder.path.name if planned.folder else f"{planned.run.run_name}-{run_id}",
-                "arm": planned.arm,
-                "label": planned.label,
-                "seed": planned.run.seed,
-            }
-            for run_id, planned in plan.runs.items()
-        },
-    }
-
-
-def _readers(request: Request) -> dict[str, str]:
-    return {key: why.reader for key, why in request.unread.items()}
 
 
 def _compose_combination(settings: Sequence[Setting], grid: Grid) -> RunConfig:
     try:
-        return compose(settings)
+        run = compose(settings)
+        if run.search.is_on:
+            rule = "a grid lists its combinations, and a search chooses its own"
+            raise ConfigError("search", run.search.kind, rule, "Type search=... alone, with a space of its own.")
+        return run
     except ConfigError as error:
-        swept = " ".join(str(s) for s in settings if s.key in grid.axes)
-        if swept:
-            error.add_note(f"in the combination {swept}; nothing was started")
-        if grid.file:
-            error.add_note(f"in sweeps/{grid.file.name}.yaml or typed beside it")
-        raise
+        raise _explained(error, settings, grid) from None
+
+
+def _explained(error: ConfigError, settings: Sequence[Setting], grid: Grid) -> ConfigError:
+    """The error with notes on where it stands."""
+    swept = " ".join(str(s) for s in settings if s.key in grid.axes)
+    if swept:
+        error.add_note(f"in the combination {swept}; nothing was started")
+    if grid.file:
+        error.add_note(f"in sweeps/{grid.file.name}.yaml or typed beside it")
+    return error
 
 
 class _Folders:
@@ -207,7 +248,12 @@ class _Folders:
     def find(self, root: Path, run_id: str) -> RunDir | None:
         if root not in self._ids:
             self._ids[root] = {path.name.rpartition("-")[2] for path in root.glob("*-*")}
-        return RunDir.find(root, run_id) if run_id in self._ids[root] else None
+        if run_id not in self._ids[root]:
+            return None
+        try:
+            return RunDir.find(root, run_id)
+        except RunFolderError:  # several folders; to freeze the run says so, and concerns it alone
+            return None
 
 
 def _has(request: Request, chosen: Mapping[str, str]) -> bool:
@@ -216,12 +262,7 @@ def _has(request: Request, chosen: Mapping[str, str]) -> bool:
     return all(k in settings and same_value(settings[k], v) for k, v in chosen.items())
 
 
-def _label(settings: Sequence[Setting], axes: dict[str, list[str]], unread: dict[str, Unread]) -> str:
+def _shown(settings: Sequence[Setting], axes: dict[str, list[str]], unread: dict[str, Unread]) -> dict[str, str]:
     """What tells this arm from the others: its settings on the axes, without seeds and without what nothing reads."""
-    return " ".join(str(s) for s in settings if s.key in axes and s.key not in unread and s.key not in SEED_KEYS)
-
-
-def _first_created(path: Path) -> str:
-    if path.exists():
-        return str(read_json(path)["created"])
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    own = [s for s in settings if s.key in axes and s.key not in unread and s.key not in REPLICATE_KEYS]
+    return {s.key: s.value for s in own}

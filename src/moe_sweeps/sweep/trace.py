@@ -1,7 +1,7 @@
 """The trace of a run's first steps: numbers and fingerprints that show, bit for bit, what its settings changed.
 
-A trace has channels: scalars of each step as they are logged, the balancer's state, and for every role (expert, router,
-dense, ...) a fingerprint of all its weights. Weights and the balancer's state have a value before the first step, too.
+A trace has channels: the scalars logged at each step, a fingerprint of the balancer's state, and for every role
+(expert, router, dense, ...) one of all its weights. Fingerprints begin before the first step, at step 0.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from moe_sweeps.config.registry import Component
-from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.data.memmap import TokenData
 from moe_sweeps.errors import Diverged
+from moe_sweeps.experiment.schema import RunConfig
 from moe_sweeps.optim.groups import role_of
-from moe_sweeps.rundir import MetricsLog, RunDir
-from moe_sweeps.sweep.rehearsal import rehearse
-from moe_sweeps.trainer import Trainer
+from moe_sweeps.records.rundir import MetricsLog, RunDir
+from moe_sweeps.training.rehearsal import rehearse
+from moe_sweeps.training.trainer import Trainer
 
 SCALARS = ("loss", "aux_loss", "z_loss", "grad_norm", "lr", "maxvio_batch")
 BALANCER = "balancer state"
@@ -33,7 +33,7 @@ WEIGHTS = "weights"
 class Trace:
     """`channels`: name -> one value a step, scalars from step 1, fingerprints from step 0.
 
-    `read` holds every config key that some code looked at between building the trainer and the last step.
+    `read` holds every config key that some code read from the building of the trainer to the last step.
     """
 
     channels: dict[str, dict[int, Any]] = field(default_factory=dict)
@@ -53,7 +53,7 @@ class Trace:
 
 
 def trace(run: RunConfig, data: TokenData, steps: int, *, threads: int = 1) -> Trace:
-    """Train the first `steps` steps of `run` in a folder that is thrown away, and note what happened."""
+    """Train the first `steps` steps of `run` in a temporary folder, and record its channels."""
     found = Trace()
 
     def note(trainer: Trainer) -> None:
@@ -93,7 +93,7 @@ def _digest(tensors: Iterable[Tensor]) -> str:
 
 
 def _recording(run: RunConfig, note: Callable[[str], None]) -> RunConfig:
-    """A copy of `run` that calls `note` with the key of every knob that is looked at."""
+    """A copy of `run` that calls `note` with the key of every knob that is read."""
     parts: dict[str, Any] = {group: _recorder(config, f"{group}.", note) for group, config in run.groups()}
     whole: RunConfig = _recorder(dataclasses.replace(run, **parts), "", note)
     return whole

@@ -1,7 +1,7 @@
 """Why two runs are the same or differ, key by key, and which existing run a command line means.
 
-A subject is a run folder or a command line. Two subjects are the same run when their canonical forms are equal; every
-key in which their configs differ is listed with the reason why it counts or does not.
+A subject is a run folder or the overrides of a command line. Two subjects are the same run when their canonical forms
+are equal; every key in which their configs differ is listed with the reason why it counts or does not.
 """
 
 from __future__ import annotations
@@ -11,21 +11,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moe_sweeps.config.compose import compose
-from moe_sweeps.config.frozen import from_dict, to_dict
 from moe_sweeps.config.registry import Component
-from moe_sweeps.config.schema import RunConfig
-from moe_sweeps.errors import MoeSweepsError, RunFolderError, nearest
-from moe_sweeps.identity import identity, unread_knobs, why_unread
-from moe_sweeps.rundir import RunDir
+from moe_sweeps.errors import MoeSweepsError
+from moe_sweeps.experiment.code_version import code_version
+from moe_sweeps.experiment.compose import compose
+from moe_sweeps.experiment.frozen import to_dict
+from moe_sweeps.experiment.frozen_run import frozen_run
+from moe_sweeps.experiment.identity import identity, unread_knobs, why_unread
+from moe_sweeps.experiment.schema import RunConfig
+from moe_sweeps.records.code_record import (
+    CodeRecord,
+    changed_files,
+    differing_files,
+    disagree,
+    is_other,
+    name_files,
+    records,
+)
+from moe_sweeps.records.rundir import RunDir
 from moe_sweeps.sweep.grid import single
 
 ABSENT = "–"
+NEVER = "never part of a run's identity; a table that mixes them says so"
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A run to explain. `canonical` and `run_id` of a folder are the stored ones, whatever today's code says."""
+    """A run to explain. `canonical` and `run_id` of a folder are the stored ones, not those of the current code."""
 
     name: str
     run: RunConfig
@@ -35,44 +47,31 @@ class Subject:
 
     @classmethod
     def of_line(cls, overrides: Sequence[str]) -> Subject:
+        """The run that these overrides mean."""
         run = compose(single(overrides))
         found = identity(run)
         return cls(" ".join(overrides) or "the defaults", run, found["canonical"], found["run_id"])
 
     @classmethod
     def of_folder(cls, folder: RunDir) -> Subject:
+        """The run of this folder."""
         stored = folder.identity()
-        return cls(folder.path.name, from_dict(folder.config()), stored["canonical"], stored["run_id"], folder)
+        return cls(folder.path.name, frozen_run(folder), stored["canonical"], stored["run_id"], folder)
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One key in which two subjects differ. `counts`: it makes them two runs; `reason` says why it does or does not."""
+    """One key in which two subjects differ. `counts`: whether that makes them two runs; `reason`: why it does or not.
+
+    `files`: for the training code, the names of the files that differ.
+    """
 
     key: str
     a: str
     b: str
     counts: bool
     reason: str
-
-
-def find_run(name: str, root: Path) -> RunDir:
-    """The run folder of a path, a folder's name, a run id or the beginning of one.
-
-    Raises:
-        RunFolderError: none, or several, are called so.
-    """
-    if (Path(name) / "identity.json").is_file():
-        return RunDir(Path(name).absolute())
-    folders = RunDir.all(root)
-    found = [f for f in folders if name == f.path.name or f.run_id.startswith(name)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise RunFolderError(f"{name} is the beginning of several runs: {', '.join(f.path.name for f in found)}.")
-    close = nearest(name, [f.path.name for f in folders] + [f.run_id for f in folders])
-    fix = f"Did you mean {close}?" if close else f"`moe-sweeps status` lists the runs of {root}."
-    raise RunFolderError(f"there is no run {name} in {root}. {fix}")
+    files: str = ""
 
 
 def differences(a: Subject, b: Subject) -> list[Difference]:
@@ -81,24 +80,54 @@ def differences(a: Subject, b: Subject) -> list[Difference]:
     return sorted(found, key=lambda d: not d.counts)
 
 
-def nearest_runs(line: Subject, root: Path, most: int = 1) -> list[Subject]:
-    """The readable runs below `root` whose canonical forms differ from that of `line` in the fewest keys."""
+def nearest_run(line: Subject, root: Path) -> Subject | None:
+    """The readable run below `root` whose canonical form differs from that of `line` in the fewest keys."""
     wanted, scored = flat(line.canonical), []
     for folder in RunDir.all(root):
         try:
             scored.append((len(_differing(wanted, flat(folder.identity()["canonical"]))), folder.path.name, folder))
         except (MoeSweepsError, KeyError, AttributeError):
-            continue  # a damaged folder is the tables' business
-    return [Subject.of_folder(folder) for _, _, folder in sorted(scored, key=lambda s: s[:2])[:most]]
+            continue  # tables report damaged folders
+    readable = (_readable(folder) for _, _, folder in sorted(scored, key=lambda s: s[:2]))
+    return next(filter(None, readable), None)
+
+
+def _readable(folder: RunDir) -> Subject | None:
+    try:
+        return Subject.of_folder(folder)
+    except MoeSweepsError:
+        return None
 
 
 def version_differences(a: Subject, b: Subject) -> list[Difference]:
-    """Code, packages and data of two folders: never part of the identity, but tables mark what mixes them."""
+    """How code, packages and data of two folders differ, or the code of a folder and the current code.
+
+    They are never part of the identity, but tables mark rows that mix them.
+    """
+    found = list(_code_difference(a, b))
     if a.folder is None or b.folder is None:
-        return []
+        return found
     one, other = _versions(a.folder), _versions(b.folder)
-    reason = "never part of a run's identity; a table that mixes them says so"
-    return [Difference(k, one.get(k, ABSENT), other.get(k, ABSENT), False, reason) for k in _differing(one, other)]
+    found += [Difference(k, one.get(k, ABSENT), other.get(k, ABSENT), False, NEVER) for k in _differing(one, other)]
+    return found
+
+
+def _code_difference(a: Subject, b: Subject) -> Iterator[Difference]:
+    """The files that differ. Two arms execute different files, of which those that both execute are compared."""
+    one, other = _code(a), _code(b)
+    if a.run_id == b.run_id:
+        differ = any(is_other(x, y) for x in one for y in other)
+        files = [file for x in one for y in other for file in changed_files(x, y)]
+    else:
+        differ, files = disagree([*one, *other]), differing_files([*one, *other])
+    if differ:
+        then, now = ("+".join(record.version for record in found) for found in (one, other))
+        yield Difference("training code", then, now, False, NEVER, name_files(files, most=None))
+
+
+def _code(subject: Subject) -> tuple[CodeRecord, ...]:
+    """The code that trained a folder's run, or that would train a command line's."""
+    return (code_version(subject.run),) if subject.folder is None else records(subject.folder.provenance())
 
 
 def _counting(a: Subject, b: Subject) -> Iterator[Difference]:
@@ -114,8 +143,8 @@ def _why_it_counts(key: str, a: Subject, b: Subject, one_sided: bool) -> str:
     for subject in (a, b):
         why = why_unread(key, unread_knobs(subject.run))
         if why:
-            return f"only one of them reads it: the other has {why.by}"
-    return "only one of them has it, or has it at another value than its neutral one"
+            return f"not read with {why.by}"
+    return "only one of them has it, or not at its neutral value"
 
 
 def _not_counting(a: Subject, b: Subject) -> Iterator[Difference]:
@@ -151,7 +180,6 @@ def _versions(folder: RunDir) -> dict[str, str]:
     content = folder.provenance()
     last = (content.get("attempts") or [{}])[-1]
     found = {
-        "training code": last.get("source_hash") or content.get("source_hash"),
         "data": last.get("data_fingerprint"),
         "git commit": (content.get("git") or {}).get("commit"),
         "uncommitted changes": (content.get("git") or {}).get("diff_sha256"),

@@ -2,5 +2,5 @@
 
     python -m moe_sweeps.tracking FOLDER SETTINGS
 
-follows the run folder until its standard input says how the run ended. mirroring.py starts it.
+follows the run folder until its standard input says how the run ended. records/mirror.py starts it.
 """

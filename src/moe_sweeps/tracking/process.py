@@ -1,4 +1,4 @@
-"""The process around a mirror: it holds the lock, hears how the run ended, and ends in time whatever happens."""
+"""The process around a mirror: it holds the lock, reads how the run ended, and ends in time whatever happens."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from moe_sweeps.keys import without_keys
-from moe_sweeps.mirroring import OWN_SECONDS, Record, destination_of
-from moe_sweeps.rundir import RunDir, State
-from moe_sweeps.tracking.mirror import Ending, mirror
+from moe_sweeps.credentials import hide_keys_in_logs, without_keys
+from moe_sweeps.host.consoles import log_plainly
+from moe_sweeps.host.output import standard_output_may_be_lost
+from moe_sweeps.host.signals import STOP_SIGNALS
+from moe_sweeps.records.mirror import OWN_SECONDS, Record, destination_of
+from moe_sweeps.records.rundir import RunDir, State
+from moe_sweeps.tracking.handover import Ending, hand_over
 from moe_sweeps.tracking.rows import Row
 from moe_sweeps.tracking.tracker import Facts, Results, Tracker
 
 log = logging.getLogger(__name__)
 FAILED, LATE = 1, 3
-# Signals for the worker reach this process, too, on some clusters. It ends when the worker does.
-IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 LOCK_SECONDS = 60.0
-HOPELESS_SECONDS = 1.0  # what a tracker gets at the end that has failed so far
+HOPELESS_SECONDS = 1.0  # at the end of the run, for a tracker that has failed so far
 LOOK_SECONDS = 0.1
 NICE = 5  # training goes first
 
@@ -38,17 +39,13 @@ def main(path: str, settings_json: str) -> None:
     run = RunDir(Path(path))
     record = Record.read(run, str(destination_of(settings)))
     record.problem = None
-    for signum in IGNORED:
-        signal.signal(signum, signal.SIG_IGN)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    _set_up()
     ending = Ending()
     calls = Calls(float(settings["finish_seconds"]))
     threading.Thread(target=_end_in_time, args=(run, record, ending, calls), daemon=True).start()
     try:
-        with suppress(OSError):
-            os.nice(NICE)
         _lock()
-        mirror(run, lambda found: Watched(new_tracker(settings, found), calls), record, ending)
+        hand_over(run, lambda found: Watched(new_tracker(settings, found), calls), record, ending)
     except BaseException as error:
         log.exception("the mirror failed")
         if record.problem is None:
@@ -58,8 +55,19 @@ def main(path: str, settings_json: str) -> None:
     _exit(0)
 
 
+def _set_up() -> None:
+    """Signals, output, logs and priority of this process."""
+    for signum in STOP_SIGNALS:  # on some clusters the worker's signals arrive here, too; this process ends after it
+        signal.signal(signum, signal.SIG_IGN)
+    standard_output_may_be_lost()
+    log_plainly()
+    hide_keys_in_logs()
+    with suppress(OSError):
+        os.nice(NICE)
+
+
 def new_tracker(settings: dict[str, Any], record: Record) -> Tracker:
-    """The tracker of a tracking config. Its package is imported here, so that one that is broken is a problem said."""
+    """The tracker of a tracking config. Its package is imported here, so that a broken one is reported as a problem."""
     if settings["kind"] == "wandb":
         from moe_sweeps.tracking.wandb import WandbTracker
 
@@ -70,7 +78,7 @@ def new_tracker(settings: dict[str, Any], record: Record) -> Tracker:
 
 
 class Calls:
-    """How long the tracker has been busy with one thing that was asked of it."""
+    """The call to the tracker that is in progress, and whether it has taken longer than `limit` seconds."""
 
     def __init__(self, limit: float) -> None:
         self.limit = limit
@@ -78,6 +86,7 @@ class Calls:
 
     @contextmanager
     def one(self) -> Iterator[None]:
+        """Time one call."""
         self._since = time.monotonic()
         try:
             yield
@@ -85,6 +94,7 @@ class Calls:
             self._since = None
 
     def too_long(self) -> bool:
+        """Whether the call in progress is over its limit."""
         since = self._since
         return since is not None and time.monotonic() - since > self.limit
 
@@ -113,12 +123,12 @@ class Watched:
 
 
 def _end_in_time(run: RunDir, record: Record, ending: Ending, calls: Calls) -> None:
-    """Hear from the worker how the run ended (nothing: the worker is gone), and end this process in time.
+    """Read from the worker how the run ended (an empty line: the worker is gone), and end this process in time.
 
-    A tracker that is busy with one call for longer than its limit is given up, at once if it was before training ended.
+    A tracker whose call takes longer than its limit is given up; at once if the limit passed before training ended.
     """
     word = sys.stdin.readline().strip()
-    ending.come(State(word) if word else None)
+    ending.set(State(word) if word else None)
     most = HOPELESS_SECONDS if record.problem else calls.limit + OWN_SECONDS
     deadline = time.monotonic() + most
     while time.monotonic() < deadline and not calls.too_long():
@@ -157,7 +167,11 @@ def _write(record: Record, run: RunDir) -> None:
 
 
 def _exit(code: int) -> None:
-    """End now: handlers that other packages registered for the end may wait for a network."""
+    """Exit without the exit handlers of other packages, which may wait for a network."""
     logging.shutdown()
     sys.stdout.flush()
     os._exit(code)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])

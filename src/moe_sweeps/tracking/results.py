@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from moe_sweeps.errors import MoeSweepsError
+from moe_sweeps.records.rundir import RunDir
+from moe_sweeps.reports.pictures import write_pictures
 from moe_sweeps.results.history import History, NotRecorded
-from moe_sweeps.results.pictures import write_pictures
-from moe_sweeps.rundir import RunDir
 from moe_sweeps.tracking.tracker import Results, Table
 
 log = logging.getLogger(__name__)
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 def results_of(run: RunDir, folder: Path, with_media: bool = True) -> Results:
     """The results of a finished run; its pictures are drawn below `folder`.
 
-    What cannot be drawn is left out; without media there are no tables either, which the tracker then has already.
+    What cannot be drawn is left out. Without media there are no tables either: the tracker then has both already.
     """
     summary = run.summary() or {}
     if not with_media:

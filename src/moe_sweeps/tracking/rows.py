@@ -1,8 +1,8 @@
 """metrics.jsonl and routing.jsonl as rows: all numbers of one step under one name each, read while they are written.
 
-A row is given out once it is complete, that is when a later step has been logged or the run is over. Rows are given out
-in the order of their steps, each once. A run that goes on from a checkpoint does some steps again and writes their
-lines again; their rows are not given out again.
+A row is returned once it is complete: when a later step has been logged, or the run is over. Rows are returned in the
+order of their steps, each once. A run that resumes from a checkpoint repeats some steps and writes their lines again;
+those rows are not returned a second time.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from moe_sweeps.host.reading import LOG_BYTES, opened
+
 # What a tracker shows layer by layer; the rest are means over layers there, and by layer in the pictures.
 BY_LAYER = ("maxvio_batch_L", "token_entropy_L", "dead_L", "bias_range_L", "maxvio_L")
 BY_ROLE = ("lr", "grad_norm", "param_norm")
-SPLITS = ("train", "val")  # `saturation` is written at the end about steps of long ago
+SPLITS = ("train", "val")  # not `saturation`: it is written at the end, for earlier steps
 
 
 class Row(NamedTuple):
@@ -37,22 +39,22 @@ class Rows:
         self._newest = 0
 
     def read(self) -> Iterator[Row]:
-        """What became complete since the last call."""
-        self._take_in()
+        """The rows that became complete since the last call."""
+        self._read_files()
         for step in sorted(s for s in self._open if s < self._newest):
-            yield self._give_out(step)
+            yield self._pop(step)
 
     def last(self) -> Row | None:
-        """The row of the last step of a run that is over, all of which was read; None if it was given out before."""
-        return self._give_out(max(self._open)) if self._open else None
+        """The row of the last step of a finished run that was read to its end; None if it was returned before."""
+        return self._pop(max(self._open)) if self._open else None
 
-    def _give_out(self, step: int) -> Row:
+    def _pop(self, step: int) -> Row:
         self.after = step
         return Row(step, self._open.pop(step))
 
-    def _take_in(self) -> None:
+    def _read_files(self) -> None:
         metrics = self._metrics.read()
-        if metrics is None:  # cut back to a checkpoint: what was open is written again
+        if metrics is None:  # cut back to a checkpoint: open steps will be written again
             self._open.clear()
             self._newest = 0
             self._metrics, self._routing = Lines(self._metrics.path), Lines(self._routing.path)
@@ -81,9 +83,9 @@ class Lines:
         self._inode = 0
 
     def read(self) -> list[dict[str, Any]] | None:
-        """Records since the last call; None once when the file was replaced, and reading begins anew with the next."""
+        """Records since the last call. None when the file was replaced: the next call reads it from its start."""
         try:
-            with self.path.open("rb") as file:
+            with opened(self.path, LOG_BYTES) as file:
                 found = os.fstat(file.fileno())
                 file.seek(self._end - len(self._last))
                 if self._end and (found.st_ino != self._inode or file.read(len(self._last)) != self._last):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import time
 from pathlib import Path
@@ -16,7 +17,8 @@ from tensorboard.compat.proto.types_pb2 import DT_STRING
 from tensorboard.plugins.text.metadata import create_summary_metadata
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from moe_sweeps.rundir import State
+from moe_sweeps.host.plain import markdown_entities
+from moe_sweeps.records.rundir import State
 from moe_sweeps.tracking.rows import Row
 from moe_sweeps.tracking.tracker import Facts, Results, Table
 
@@ -35,7 +37,7 @@ class TensorBoardTracker:
         held = max(map(last_step, folder.glob("*tfevents*")), default=0)
         self._writer = EventFileWriter(str(folder), flush_secs=FLUSH_SECONDS)
         if not held:
-            self._add(0, _text("config", f"```\n{yaml.safe_dump(facts.config, sort_keys=False)}```"))
+            self._add(0, _text("config", _code(yaml.safe_dump(facts.config, sort_keys=False))))
         return held
 
     def log(self, row: Row) -> None:
@@ -75,7 +77,14 @@ def _image(name: str, path: Path) -> Any:
     )
 
 
+def _code(text: str) -> str:
+    """A block of code whose fence is longer than any in `text`."""
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}\n{text}{fence}"
+
+
 def _markdown(table: Table) -> str:
     columns, rows = table
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+    lines = [[markdown_entities(str(cell)) for cell in line] for line in (columns, *rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], ["---"] * len(columns), *lines[1:]))

@@ -1,4 +1,4 @@
-"""The one interface of all trackers, and what they are told of a run."""
+"""The interface of all trackers, and what they receive of a run."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from moe_sweeps.results.manifest import load_manifests
-from moe_sweeps.rundir import RunDir, State
+from moe_sweeps.records.manifest import load_manifests
+from moe_sweeps.records.rundir import RunDir, State
 from moe_sweeps.tracking.rows import Row
 
 Table = tuple[list[Any], list[Any]]  # names of columns, rows
@@ -25,6 +25,7 @@ class Facts:
 
     @classmethod
     def of(cls, run: RunDir, folder: Path) -> Facts:
+        """Read them from the run folder and the sweeps beside it; the tracker may write to `folder`."""
         name, group = _place_in_sweeps(run)
         identity = run.identity()
         config = run.config() | {"run_id": run.run_id, "arm": identity["arm"]}
@@ -41,7 +42,7 @@ class Results:
 
 
 class Tracker(Protocol):
-    """A mirror of one run. Every method may fail, hang or take its time: training does not wait for it."""
+    """A mirror of one run. Any method may fail, hang or be slow: training does not wait for it."""
 
     def begin(self, facts: Facts) -> int:
         """Connect, and return the newest step that the tracker holds of this run; 0 when it holds none.

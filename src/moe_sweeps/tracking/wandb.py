@@ -2,7 +2,7 @@
 
 Every row is logged under its own step, and rows come in the order of steps, so the newest step that wandb holds says
 what is missing. Online wandb's server knows it: a run of this id is resumed. Offline nothing can be appended to the
-files of an earlier attempt; they are read back with wandb's own reader, and the new attempt begins behind them.
+files of an earlier attempt; they are read back with wandb's own reader, and the new attempt starts after them.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 
 import wandb
 
-from moe_sweeps.mirroring import Record
-from moe_sweeps.rundir import FINISHED, State
+from moe_sweeps.records.mirror import Record
+from moe_sweeps.records.rundir import FINISHED, State
 from moe_sweeps.tracking.rows import Row
 from moe_sweeps.tracking.tracker import Facts, Results, Table
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 INIT_SECONDS = 60.0
 READER_SECONDS = 300.0
 FLUSH_SECONDS = 2.0
-# wandb reports its own errors to its makers, and waits for that where there is no network.
+# Else wandb reports its own errors to its makers, and waits for that where there is no network.
 os.environ["WANDB_ERROR_REPORTING"] = "false"
 
 
@@ -110,8 +110,8 @@ def attempts(folder: Path) -> list[Path]:
 def steps_held(files: list[Path], record: Record) -> int:
     """The newest step in the files of earlier attempts, of which one that was cut short is removed.
 
-    The files, and not the record, say what a killed attempt has left. Where somebody has removed files that were sent,
-    the record says what they held.
+    What a killed attempt left is read from the files, not from the record. Of files that were sent and removed, the
+    record says what they held.
     """
     gone = set(record.files) - {path.parent.name for path in files}
     known = record.last_step if gone else 0

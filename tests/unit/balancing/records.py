@@ -11,8 +11,7 @@ import torch
 from helpers import make_run
 from torch import Tensor
 
-from moe_sweeps.balancing import AuxConfig, AuxScope
-from moe_sweeps.config.groups import MoEExpertsConfig
+from moe_sweeps.config.groups import AuxConfig, AuxScope, MoEExpertsConfig
 from moe_sweeps.config.registry import REGISTRY
 from moe_sweeps.model.router import RouterConfig, Routing, SigmoidConfig, SoftmaxTopkConfig, TopkSoftmaxConfig
 

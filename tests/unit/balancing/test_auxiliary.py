@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from unit.balancing.records import GATES, GLOBAL, HAND, build, routing
 
-from moe_sweeps.balancing import AuxConfig, AuxNormalization, AuxScope, aux_loss, balance_loss, z_loss
+from moe_sweeps.balancing import aux_loss, balance_loss, z_loss
+from moe_sweeps.config.groups import AuxConfig, AuxNormalization, AuxScope
 from moe_sweeps.errors import ConfigError
 from moe_sweeps.model.router import RouterConfig, Routing, SigmoidConfig
 
@@ -87,25 +88,11 @@ def test_the_scopes_agree_on_one_sequence() -> None:
 
 
 @with_every_reader
-def test_sequence_scope_refuses_sequences_of_unequal_lengths(kind: str) -> None:
-    """A packed batch says how long its sequences are; a count that does not divide the tokens cannot be right."""
+def test_sequence_scope_refuses_tokens_that_are_no_whole_sequences(kind: str) -> None:
     balancer = build(kind, AuxConfig(scope=AuxScope.sequence))
-    unequal = r"aux\.scope=sequence is refused: it needs sequences of one length, and"
-    with pytest.raises(
-        ConfigError, match=rf"{unequal} a packed batch has sequences of 1, 3 tokens\. Use aux\.scope=micro"
-    ):
-        balancer.loss([TWO_SEQUENCES] * 2, num_sequences=2, lengths_B=[1, 3])
-    with pytest.raises(ConfigError, match=rf"{unequal} 3 tokens are not 2 of them"):
+    rule = r"aux\.scope=sequence is refused: it needs sequences of one length, and 3 tokens are not 2 of them"
+    with pytest.raises(ConfigError, match=rf"{rule}\. Use aux\.scope=micro"):
         balancer.loss([HAND] * 2, num_sequences=2)
-    equal = balancer.loss([TWO_SEQUENCES] * 2, num_sequences=2, lengths_B=[2, 2])
-    assert equal.item() == balancer.loss([TWO_SEQUENCES] * 2, num_sequences=2).item()
-
-
-@pytest.mark.parametrize("scope", [AuxScope.micro, GLOBAL], ids=lambda s: s.name)
-def test_other_scopes_take_packed_batches(scope: AuxScope) -> None:
-    balancer = build("aux", AuxConfig(scope=scope))
-    packed = balancer.loss([TWO_SEQUENCES] * 2, num_sequences=2, lengths_B=[1, 3], step_load_LE=STEP_LOAD_LE)
-    assert packed.item() == balancer.loss([TWO_SEQUENCES] * 2, step_load_LE=STEP_LOAD_LE).item()
 
 
 @with_every_reader

@@ -12,13 +12,13 @@ from helpers import TINY, compose_run, make_run
 
 from moe_sweeps.balancing import NoBalancerConfig, z_loss
 from moe_sweeps.config.registry import REGISTRY
-from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.data.memmap import TokenData
+from moe_sweeps.experiment.schema import RunConfig
 
 for_every_balancer = pytest.mark.parametrize("kind", sorted(REGISTRY["balancer"]))
 
 
-@pytest.mark.parametrize("router", ["topk_softmax", "softmax_topk", "sigmoid"])
+@pytest.mark.parametrize("router", sorted(REGISTRY["router"]))
 @pytest.mark.parametrize("check", balancers.CHECKS, ids=lambda check: check.__name__)
 @for_every_balancer
 def test_every_balancer_keeps_the_contract(kind: str, check: Callable[[RunConfig], None], router: str) -> None:

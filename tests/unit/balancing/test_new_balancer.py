@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import textwrap
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -16,25 +15,17 @@ import pytest
 import torch
 from contracts import balancers, components, training
 from helpers import TINY, compose_run, forget_compositions, trainer
+from newcomers import example
 
 import moe_sweeps.balancing
 from moe_sweeps.cli.train import main
-from moe_sweeps.config import compose
 from moe_sweeps.config.registry import REGISTRY
-from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.data.memmap import TokenData
 from moe_sweeps.errors import ConfigError
-from moe_sweeps.paths import CONF, REPOSITORY
-from moe_sweeps.rundir import State
-from moe_sweeps.worker import run_worker
-
-
-def example(language: str) -> str:
-    """The first block of that language in CONTRIBUTING.md."""
-    found = re.search(rf"```{language}\n(.*?)```", (REPOSITORY / "CONTRIBUTING.md").read_text(), re.DOTALL)
-    assert found
-    return textwrap.dedent("   " + found.group(1).lstrip())
-
+from moe_sweeps.experiment.schema import RunConfig
+from moe_sweeps.paths import CONF
+from moe_sweeps.records.rundir import State
+from moe_sweeps.training.worker import run_worker
 
 WITH_A_LOSS = """
 from dataclasses import dataclass
@@ -47,7 +38,7 @@ from moe_sweeps.config.registry import component, knob
 @dataclass(slots=True)
 class SquaredConfig(BalancerConfig):
     kind: str = "squared"
-    coef: float = knob(0.1, ge=0)
+    coef: float = knob(0.1, ge=0, doc="coefficient of the loss")
 
     def build(self, run, num_layers, num_experts):
         return Squared(self.coef)
@@ -58,7 +49,7 @@ class Squared(Balancer):
         super().__init__()
         self.coef = coef
 
-    def loss(self, routings, *, num_sequences=1, lengths_B=None, step_load_LE=None):
+    def loss(self, routings, *, num_sequences=1, step_load_LE=None):
         return self.coef * sum(r.probs_TE.mean(0).square().sum() for r in routings)
 """
 YAML = """# Use to keep the mean probabilities apart from their squares.
@@ -76,7 +67,7 @@ def add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[s
     sources.mkdir()
     shutil.copytree(CONF, conf)
     monkeypatch.setattr(moe_sweeps.balancing, "__path__", [*moe_sweeps.balancing.__path__, str(sources)])
-    monkeypatch.setattr(compose, "CONF", conf)
+    monkeypatch.setattr("moe_sweeps.experiment.options.CONF", conf)
     monkeypatch.setitem(REGISTRY, "balancer", dict(REGISTRY["balancer"]))
 
     def write(kind: str, source: str, yaml: str) -> str:
@@ -101,6 +92,7 @@ def test_the_tests_of_all_components_pick_it_up(kind: str) -> None:
     components.composes_and_survives_freezing("balancer", kind)
     components.file_is_short_and_says_when_to_use_it("balancer", kind)
     components.every_knob_is_active_infrastructure_or_unread("balancer", kind)
+    components.every_knob_is_documented("balancer", kind)
     for check in balancers.CHECKS:
         for router in ("topk_softmax", "softmax_topk", "sigmoid"):
             check(balancers.run_with(kind, f"router={router}"))

@@ -15,8 +15,8 @@ from scipy.sparse import kron, vstack
 from torch import Tensor
 from unit.balancing.records import HAND, build
 
-from moe_sweeps.balancing import Quantile, QuantileConfig, quantile_thresholds
-from moe_sweeps.balancing.quantile import ROUNDS_UNSEEN
+from moe_sweeps.balancing import Quantile, QuantileConfig, quantile, quantile_thresholds
+from moe_sweeps.balancing.quantile import ROUNDS_UNSEEN, layers_at_once
 from moe_sweeps.model.router import Routing, SigmoidConfig, SoftmaxTopkConfig
 
 ROUNDS = QuantileConfig().iterations
@@ -148,3 +148,40 @@ def test_it_keeps_nothing_from_a_finished_step() -> None:
 
 def test_with_every_expert_picked_there_is_nothing_to_balance() -> None:
     assert quantile_thresholds(torch.rand(6, 3), torch.zeros(3), 3, 5).tolist() == [0.0] * 3
+
+
+@pytest.mark.parametrize("look_every", [1, 5])
+def test_layers_together_are_the_layers_one_by_one_to_the_last_bit(look_every: int) -> None:
+    """Some are balanced after fewer rounds than others, and stay as they are meanwhile."""
+    scores_LTE = torch.stack([scores(96, 8, seed) for seed in range(5)])
+    start_LE = 0.05 * torch.randn(5, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for rounds in (1, 4, ROUNDS):
+        found_LE = quantile_thresholds(scores_LTE, start_LE, 2, rounds, look_every=look_every)
+        alone = [quantile_thresholds(*pair, 2, rounds) for pair in zip(scores_LTE, start_LE, strict=True)]
+        assert torch.equal(found_LE, torch.stack(alone))
+
+
+def test_a_balancer_that_takes_all_layers_at_once_ends_on_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = []
+    for size in (1, 2, 9):
+        monkeypatch.setattr(quantile, "layers_at_once", lambda n, *_, s=size: [slice(i, i + s) for i in range(0, n, s)])
+        balancer = QuantileConfig().build(make_run(router=SigmoidConfig()), 3, 8)
+        for seed in range(4):
+            logits = [scores(64, 8, 10 * seed + layer).float() for layer in range(3)]
+            records = [Routing(x, x.topk(2).indices, x, x.softmax(-1), torch.empty(0)) for x in logits]
+            balancer.observe(records)
+            if seed % 2:
+                balancer.update(torch.zeros(3, 8, dtype=torch.int64))
+        ends.append(balancer.beta_LE)
+    assert ends[0].abs().min() > 0
+    assert torch.equal(ends[0], ends[1])
+    assert torch.equal(ends[0], ends[2])
+
+
+def test_layers_at_once() -> None:
+    """A GPU takes all of talk's 24 layers of 20,480 tokens and 8 experts, and a part of those of long batches."""
+    gpu = torch.device("cuda")
+    assert layers_at_once(3, 20_480 * 8, torch.device("cpu")) == [slice(0, 1), slice(1, 2), slice(2, 3)]
+    assert layers_at_once(24, 20_480 * 8, gpu) == [slice(0, 24)]
+    assert layers_at_once(12, 163_840 * 128, gpu) == [slice(i, i + 1) for i in range(12)]
+    assert layers_at_once(5, 2**24, gpu) == [slice(0, 2), slice(2, 4), slice(4, 5)]

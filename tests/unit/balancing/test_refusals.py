@@ -21,10 +21,14 @@ REFUSED = [
     ("balancer=quantile balancer.iterations=0", r"balancer\.iterations=0 is refused: it must be >= 1"),
     ("aux.coef=-1", r"aux\.coef=-1\.0 is refused: it must be >= 0"),
     ("router.temperature=0", r"router\.temperature=0\.0 is refused: it must be > 0\. Its default is 1\.0"),
+    (
+        "balancer=expert_choice router=sigmoid engine.compile=true",
+        r"engine\.compile=True is refused: torch\.compile .* wrong gradients .* Use engine\.compile=false",
+    ),
     ("experts.top_k=0", r"experts\.top_k=0 is refused: it must be >= 1"),
     (
         "balancer=aux_lossfree balancer.update_every=micro_step aux.scope=global",
-        r"balancer\.update_every=micro_step is refused: aux\.scope=global counts the step's picks beforehand",
+        r"balancer\.update_every=micro_step is refused: aux\.scope=global counts the step's picks in advance",
     ),
     (
         " ".join(["balancer=quantile", *UNEVEN]),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from moe_sweeps.files import write_json
-from moe_sweeps.rundir import RunDir, State, Status
+from moe_sweeps.host.files import write_json
+from moe_sweeps.records.rundir import RunDir, State, Status
 
 CONFIG: dict[str, Any] = {"seed": 0, "launch": {"workers": 1, "max_attempts_without_progress": 2}}
 

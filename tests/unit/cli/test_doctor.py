@@ -14,6 +14,8 @@ from moe_sweeps.cli import doctor
 from moe_sweeps.cli.doctor import Finding, Mark
 from moe_sweeps.data.memmap import TokenData
 from moe_sweeps.kernels import build
+from moe_sweeps.kernels.arithmetic import Arithmetic, preferred
+from moe_sweeps.paths import REPOSITORY
 
 
 def test_report_and_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
@@ -21,7 +23,7 @@ def test_report_and_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     assert doctor.print_findings(Console(width=80), [fine]) == 0
     assert doctor.print_findings(Console(width=80), [fine, wrong]) == 1
     shown = capsys.readouterr().out
-    assert "!!  data      none\n              Get some.\n1 to put right" in shown
+    assert "!!  data      none\n              Get some.\n1 problem to fix" in shown
 
 
 def test_this_machine_has_what_the_project_needs() -> None:
@@ -29,8 +31,41 @@ def test_this_machine_has_what_the_project_needs() -> None:
         assert [f.mark for f in check()] == [Mark.fine]
 
 
+def test_a_damaged_library_and_a_cache_of_others_are_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(Arithmetic, "obstacle", lambda _: None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = tmp_path / "moe_sweeps"
+    folder.mkdir(mode=0o700)
+    (folder / build.library_name(preferred())).write_bytes(b"")
+    first = next(iter(doctor.kernels()))
+    assert (first.mark, "has no checksum" in first.text, "compiles it again" in first.fix) == (Mark.wrong, True, True)
+    (folder / f"{build.library_name(preferred())}.sha256").write_text("0" * 64)
+    assert "is damaged" in next(iter(doctor.kernels())).text
+    folder.chmod(0o777)
+    first = next(iter(doctor.kernels()))
+    assert (first.mark, first.text) == (Mark.wrong, f"others may write to {folder}")
+
+
+def test_where_the_package_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    [clone] = doctor.install(REPOSITORY)
+    assert (clone.mark, clone.text[:9]) == (Mark.fine, "a clone, ")
+    assert str(REPOSITORY) in clone.text
+    monkeypatch.setattr(doctor, "INSTALLED", True)
+    [installed] = doctor.install(tmp_path)
+    assert installed.mark is Mark.fine
+    assert "lie in the working directory" in installed.text
+    _, beside = doctor.install(REPOSITORY)
+    assert (beside.mark, beside.fix[-16:]) == (Mark.absent, "pip install -e .")
+    monkeypatch.setattr(doctor, "missing_folders", lambda: ["conf", "tables"])
+    [broken] = doctor.install(tmp_path)
+    assert broken.mark is Mark.wrong
+    assert "lacks conf/, tables/: no command can work" in broken.text
+    assert "pip install --force-reinstall" in broken.fix
+
+
 def test_compiled_kernels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(build, "processor_obstacle", lambda: None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(Arithmetic, "obstacle", lambda _: None)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     [absent] = doctor.kernels()
@@ -38,20 +73,23 @@ def test_compiled_kernels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     assert "set CXX" in absent.fix
     (tmp_path / "clang++").touch(mode=0o755)
     [fine] = doctor.kernels()
-    assert (fine.mark, fine.text) == (Mark.fine, f"{tmp_path}/clang++ compiles them for training on CPU")
-    monkeypatch.setattr(build, "processor_obstacle", lambda: "the processor has no AVX2")
+    assert (fine.mark, fine.text) == (
+        Mark.fine,
+        f"{tmp_path}/clang++ compiles them for training on CPU ({preferred()})",
+    )
+    monkeypatch.setattr(Arithmetic, "obstacle", lambda _: "the processor has no AVX2")
     [old] = doctor.kernels()
     assert (old.mark, old.text[:26]) == (Mark.absent, "the processor has no AVX2:")
 
 
 def test_package_of_the_wrong_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {"torch": "1.0", "filelock": None}
+    found = {"torch": "1.0", "packaging": None}
     version = doctor._version
     monkeypatch.setattr(doctor, "_version", lambda name: found.get(name, version(name)))
     [finding] = doctor.packages()
     assert finding.mark is Mark.wrong
     assert "torch is 1.0, and " in finding.text
-    assert "filelock is not installed" in finding.text
+    assert "packaging is not installed" in finding.text
     assert "pip install -e ." in finding.fix
 
 
@@ -64,7 +102,7 @@ def test_data_complete_damaged_and_partial(tmp_path: Path, real_data: TokenData)
     findings = list(doctor.prepared_data(tmp_path))
     assert [f.mark for f in findings] == [Mark.fine, Mark.wrong, Mark.wrong]
     assert real_data.fingerprint[:12] in findings[0].text
-    assert "goes on where it stopped" in findings[2].fix
+    assert "to resume it" in findings[2].fix
 
 
 @pytest.mark.parametrize(
@@ -115,6 +153,6 @@ def test_trackers_installed_missing_and_unreachable(monkeypatch: pytest.MonkeyPa
     gone = doctor.wandb_server(url)
     assert (gone.mark, gone.fix) == (
         Mark.absent,
-        "tracking=wandb needs it, but for tracking.mode=offline (docs/tracking.md).",
+        "tracking=wandb needs it, unless tracking.mode=offline (docs/tracking.md).",
     )
     assert doctor.wandb_server("http://127.0.0.1:nonsense").mark is Mark.absent

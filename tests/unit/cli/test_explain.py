@@ -8,7 +8,7 @@ import pytest
 from helpers import compose_run
 
 from moe_sweeps.cli.manage import main
-from moe_sweeps.freeze import freeze
+from moe_sweeps.experiment.freeze import freeze
 from moe_sweeps.model.transformer import build_model
 
 
@@ -46,7 +46,7 @@ def test_a_line_of_overrides_and_a_load_based_split(capsys: pytest.CaptureFixtur
 def test_a_split_that_means_a_plainer_one_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "lr_split=batch_fraction", "lr_split.control=uniform"]) == 0
     shown = capsys.readouterr().out
-    assert rows(shown)["expert"][2:4] == ["0.25", "0.00075"]
+    assert rows(shown)["expert"][2:4] == ["0.25", "0.003"]
     assert "lr_split=batch_fraction with these settings is static in this run" in shown
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import socket
+import time
 from pathlib import Path
 
 import pytest
+import yaml
 from rich.console import Console
-from unit.cli.fake_runs import fake_run
+from unit.cli.fake_runs import CONFIG, fake_run
 
 from moe_sweeps.cli.follow import SweepView, headline, print_failures, status_table
-from moe_sweeps.rundir import Failure, RunDir, State
-from moe_sweeps.sweep.follow import Follower, duration
+from moe_sweeps.launch.follow import LOST, Follower, RunRow, duration
+from moe_sweeps.records.rundir import Failure, RunDir, State
 
 HERE = {"host": socket.gethostname(), "pid": os.getpid()}
 
@@ -121,7 +124,7 @@ def test_failures_are_grouped_by_cause_with_one_traceback_each(tmp_path: Path) -
     assert "failed: 1 run, ValueError in trainer.py:save" in shown
     assert "  run1: ValueError: no luck" in shown
     assert "earlier" not in text(console)
-    assert shown[-1].startswith("Mended? `moe-sweeps retry`")
+    assert shown[-1].startswith("Fixed it? `moe-sweeps retry`")
 
 
 def test_runs_that_failed_alike_keep_their_own_messages(tmp_path: Path) -> None:
@@ -134,14 +137,70 @@ def test_runs_that_failed_alike_keep_their_own_messages(tmp_path: Path) -> None:
     assert "  run1: ValueError: token 1" in text(console)
 
 
-def test_a_damaged_folder_does_not_hide_the_others(tmp_path: Path, runs: list[tuple[str, RunDir]]) -> None:
-    (runs[0][1].path / "status.json").write_text("{")
+def test_a_folder_that_is_gone_does_not_hide_the_others(tmp_path: Path, runs: list[tuple[str, RunDir]]) -> None:
+    shutil.rmtree(runs[0][1].path)
+    (runs[1][1].path / "status.json").write_text("{")
     console = recorder()
     rows = Follower(runs).read()
     assert headline(rows) == "1 damaged, 2 planned"
+    console.print(status_table(rows))
+    assert "status.json was lost; rebuilt from other files" in text(console)
     assert print_failures(console, rows) == 1
-    assert "status.json is missing or damaged" in text(console)
+    assert "its folder is gone, or closed to you" in text(console)
 
 
 def test_durations() -> None:
     assert [duration(s) for s in (45, 192, 18_400)] == ["about 45 s", "about 3.2 min", "about 5.1 h"]
+
+
+def a_fork(root: Path, number: int, trunk: RunDir) -> RunDir:
+    """An arm that waited for its job."""
+    folder = fake_run(root, number, State.queued, slurm_job_id="7_0")
+    fork = {"step": 5, "role": "arm", "run": trunk.run_id}
+    (folder.path / "config.yaml").write_text(yaml.safe_dump(CONFIG | {"fork": fork}))
+    return folder
+
+
+IS_THE_CAUSE = (State.failed, State.diverged, State.cancelled, State.preempted)
+
+
+@pytest.mark.parametrize("ended", [*IS_THE_CAUSE, State.done, State.running, State.queued, State.planned])
+def test_a_job_that_is_gone_before_it_began_is_no_dead_worker(tmp_path: Path, ended: State) -> None:
+    """SLURM removed it with its trunk's, or somebody took it out of the queue. Two arms of a trunk are one cause."""
+    trunk = fake_run(tmp_path, 1, ended, heartbeat=time.time(), **HERE)
+    folders = [fake_run(tmp_path, 0, State.queued, slurm_job_id="6_0"), *(a_fork(tmp_path, n, trunk) for n in (2, 3))]
+    rows = [RunRow(f"run{n}", f, f.status(), LOST, "CANCELLED") for n, f in enumerate(folders)]
+    console = recorder()
+    print_failures(console, rows)
+    said = text(console)
+    gone = "its job is gone and has trained nothing (SLURM says CANCELLED); run the same command again to submit it"
+    by_trunk = f"its trunk {trunk.path.name} is {ended}, so SLURM removed its job (SLURM says CANCELLED)"
+    assert "died" not in said
+    assert f"lost: {1 if ended in IS_THE_CAUSE else 3} run" in said
+    assert gone in said
+    assert (f"lost: 2 runs, {by_trunk}; run the same command again to submit it" in said) == (ended in IS_THE_CAUSE)
+
+
+def test_a_trunk_that_was_lost_is_the_cause(tmp_path: Path) -> None:
+    """Its folder says that it trains, but its process is gone."""
+    trunk = fake_run(tmp_path, 1, State.running, host=socket.gethostname(), pid=2**22 + 1)
+    folder = a_fork(tmp_path, 2, trunk)
+    console = recorder()
+    print_failures(console, [RunRow("run", folder, folder.status(), LOST)])
+    assert f"its trunk {trunk.path.name} is lost, so SLURM removed its job" in text(console)
+
+
+def test_a_job_that_went_back_to_the_queue_and_is_gone_has_trained(tmp_path: Path) -> None:
+    folder = fake_run(tmp_path, 0, State.queued, slurm_job_id="6_0", attempt=1, step=30)
+    console = recorder()
+    print_failures(console, [RunRow("run", folder, folder.status(), LOST, "CANCELLED")])
+    assert "its job is gone (SLURM says CANCELLED); run the same command again to resume" in text(console)
+
+
+def test_a_trunk_without_a_folder_is_no_traceback(tmp_path: Path) -> None:
+    trunk = fake_run(tmp_path, 1)
+    folder = a_fork(tmp_path, 2, trunk)
+    shutil.rmtree(trunk.path)
+    console = recorder()
+    print_failures(console, [RunRow("run", folder, folder.status(), LOST)])
+    assert "its job is gone and has trained nothing; run the same command again" in text(console)

@@ -9,15 +9,16 @@ import pytest
 from helpers import TINY, compose_run
 from unit.results.routing import make_recorded_run
 
-from moe_sweeps.cli.manage import main
+from moe_sweeps.__main__ import program
+from moe_sweeps.cli.manage import _number, main
 from moe_sweeps.data.memmap import TokenData
-from moe_sweeps.freeze import freeze
-from moe_sweeps.rundir import Failure, State, Status
+from moe_sweeps.experiment.freeze import freeze
+from moe_sweeps.records.rundir import Failure, State, Status
 
 
 def test_the_console_script_is_this_command() -> None:
     (script,) = entry_points(group="console_scripts", name="moe-sweeps")
-    assert script.load() is main
+    assert script.load() is program
 
 
 def test_plan_writes_nothing(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,3 +75,16 @@ def test_report_refuses_a_run_that_does_not_exist(folders: Path, capsys: pytest.
     make_recorded_run(folders, dense=True)
     assert main(["report", "0123456789ac"]) == 2
     assert "Did you mean 0123456789ab?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("text", "count"), [("2.3M", 2_300_000), ("1.1G", 1_100_000_000), ("500000", 500_000)])
+def test_a_count_is_what_its_decimals_say(text: str, count: int) -> None:
+    assert _number(text) == count
+
+
+@pytest.mark.parametrize("text", ["infM", "nanM", "xM", "-5", "0", "1e3", "9" * 30])
+def test_what_is_no_count_is_a_message(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["data", "prepare", f"--max-tokens={text}"])
+    assert stopped.value.code == 2
+    assert "--max-tokens" in capsys.readouterr().err

@@ -11,10 +11,12 @@ from helpers import TINY, compose_run
 from moe_sweeps.cli.manage import main
 from moe_sweeps.cli.train import main as train
 from moe_sweeps.data.memmap import TokenData
-from moe_sweeps.freeze import freeze
-from moe_sweeps.rundir import State, Status
+from moe_sweeps.experiment.freeze import freeze
+from moe_sweeps.records.code_record import CodeRecord
+from moe_sweeps.records.rundir import RunDir, State, Status
 from moe_sweeps.sweep.estimate import tokens_of
-from moe_sweeps.sweep.plan import make_plan, write_manifest
+from moe_sweeps.sweep.manifest import write_manifest
+from moe_sweeps.sweep.plan import make_plan
 
 
 @pytest.fixture(autouse=True)
@@ -76,17 +78,17 @@ def test_detect_says_what_was_measured(folders: Path, capsys: pytest.CaptureFixt
     line = [*TINY, "seed=0,1"]
     assert main(["plan", "--no-probe", *line, "--detect", "0.1"]) == 0
     out = shown(capsys)
-    assert "unpaired: not known: the noise floor of this size and length was not measured" in out
-    assert "paired by seed: not known" in out
+    assert "not known: no arm of this size and length has two finished seeds" in out
     for seed, loss in enumerate((4.0, 4.2, 4.4)):
         finished(f"seed={seed}", val_loss=loss)
     write_manifest(make_plan([*TINY, "name=noise_floor", "seed=0,1,2"]), "test")
     assert main(["plan", "--no-probe", *line, "--detect", "0.2"]) == 0
     out = shown(capsys)
-    # sd 0.2, effect 1: 17 seeds an arm (Cohen 1988, table 2.4.1)
-    assert "unpaired: 17 seeds an arm;" in out
-    assert "which is 0.2 (3 runs of noise_floor)" in out
-    assert "this plan has 2 seeds an arm" in out
+    # sd 0.2, effect 1: Welch's test at 5% would need 17 seeds an arm (Cohen 1988, table 2.4.1)
+    needed = int(out.split(" seeds an arm find it")[0].split()[-1])
+    assert 16 <= needed <= 21
+    assert "which is 0.2 (2 degrees of freedom in 1 arm)" in out
+    assert "this plan has 3 seeds an arm, and finds it with a chance of" in out
     assert main(["plan", "--no-probe", *line, "--detect", "0"]) == 2
 
 
@@ -95,7 +97,7 @@ def test_the_manipulation_check(folders: Path, real_data: TokenData, capsys: pyt
     assert main(["plan", *line]) == 0
     out = shown(capsys)
     assert "1 of 1 other spellings of a run gave bit-identical traces" in out
-    assert "every arm does what it says" in out
+    assert "every arm differs where it claims to" in out
     assert main(["plan", "--no-probe", *TINY, "router.clip_norm=0,1e6", "--check", "--steps", "2"]) == 1
     assert "no effect: router.clip_norm made no difference" in shown(capsys)
 
@@ -111,7 +113,7 @@ def test_why_of_two_runs(folders: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "are the same run" in out
     assert "engine.device auto cpu no infrastructure" in out
     assert main(["why", a]) == 2
-    assert "why compares two runs" in capsys.readouterr().err
+    assert "give two runs, a run and overrides" in capsys.readouterr().err
 
 
 def test_why_of_a_line(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,6 +130,20 @@ def test_why_of_a_line(folders: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "balancer.rate 0.01 0.001 yes decides the result" in out
     assert main(["why", *TINY, "balancer.rat=0.01"]) == 2
     assert "Did you mean balancer.rate?" in capsys.readouterr().err
+
+
+def test_why_names_files_in_full_on_a_narrow_terminal(
+    folders: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunDir.find(folders, finished("lr_split=batch_fraction"))
+    assert folder
+    then = CodeRecord.of({**folder.provenance()["sources"], "optim/lr_split/load_based.py": "0ld"})
+    folder.update_provenance(**then.entry())
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main(["why", *TINY, "lr_split=batch_fraction"]) == 0
+    out = capsys.readouterr().out
+    assert "\nthe training code differs in: optim/lr_split/load_based.py\n" in out
+    assert "…" not in out
 
 
 def test_a_thousand_combinations_are_planned_in_five_seconds(folders: Path) -> None:

@@ -7,12 +7,15 @@ import socket
 from pathlib import Path
 
 import pytest
+from unit.cli import fake_runs
 from unit.cli.fake_runs import fake_run, fake_sweep
 
 from moe_sweeps.cli import runs as commands
 from moe_sweeps.cli import watching
 from moe_sweeps.cli.manage import main
-from moe_sweeps.rundir import Failure, RunDir, State
+from moe_sweeps.errors import RunFolderError
+from moe_sweeps.host.machine_memory import OUT_OF_MEMORY, VMSTAT, oom_kills
+from moe_sweeps.records.rundir import Failure, RunDir, State
 
 Capture = pytest.CaptureFixture[str]
 
@@ -38,52 +41,11 @@ def test_without_runs_there_is_a_message(folders: Path, capsys: Capture) -> None
         assert "there are no runs" in capsys.readouterr().err
 
 
-def test_status_shows_sweeps_and_runs(sweep: list[RunDir], capsys: Capture) -> None:
-    assert main(["status"]) == 1  # one failed
-    shown = capsys.readouterr().out
-    assert "aaaaaaaaaaaa  fakes  2026-11-25 00:00" in shown
-    assert "1 done, 1 failed, 1 planned, 1 preempted" in shown
-    assert "2 done, 1 failed, 1 planned, 1 preempted" in shown
-    assert "fake-000000000f00" in shown
-
-
-@pytest.mark.parametrize("word", ["fakes", "aaaa", "aaaaaaaaaaaa"])
-def test_status_of_a_sweep_calls_runs_by_their_arms(sweep: list[RunDir], capsys: Capture, word: str) -> None:
-    main(["status", word])
-    shown = capsys.readouterr().out
-    assert "arm=3" in shown
-    assert "000000000f00" not in shown
-
-
-def test_status_of_a_run(sweep: list[RunDir], capsys: Capture) -> None:
-    assert main(["status", "000000000f00"]) == 0
-    assert "1 done" in capsys.readouterr().out
-    assert main(["status", "nonsense"]) == 2
-    assert "no run in" in capsys.readouterr().err
-
-
 def test_a_name_of_two_sweeps_is_refused(folders: Path, sweep: list[RunDir], capsys: Capture) -> None:
     fake_sweep(folders, sweep[:2], sweep_id="bbbbbbbbbbbb")
     assert main(["cancel", "fakes"]) == 2
     assert "fakes means 2 sweeps. Give the id of one:" in capsys.readouterr().err
     assert State.cancelled not in states(sweep)
-
-
-def test_planned_runs_without_a_folder_are_said(folders: Path, sweep: list[RunDir], capsys: Capture) -> None:
-    sweep[2].path.rename(folders / "gone")
-    main(["status", "fakes"])
-    assert "1 planned runs have no folder" in capsys.readouterr().out
-
-
-def test_status_of_a_thousand_runs_lists_those_that_matter(folders: Path, capsys: Capture) -> None:
-    for n in range(60):
-        fake_run(folders, n, State.failed if n == 5 else State.done)
-    main(["status"])
-    shown = capsys.readouterr().out
-    assert "59 done, 1 failed" in shown
-    assert shown.count("fake-00000000") == 2  # its row, and its reason
-    main(["status", "--all"])
-    assert capsys.readouterr().out.count("fake-00000000") == 61
 
 
 def test_cancel_needs_to_know_what(sweep: list[RunDir], capsys: Capture) -> None:
@@ -123,12 +85,43 @@ def test_make_ready_keeps_the_summary_of_a_diverged_run(folders: Path) -> None:
     folder = fake_run(folders, 1, State.diverged, attempt=2, deaths=2, death_step=7, step=50, failure=failure)
     folder.write_summary({"diverged_at_step": 50})
     folder.request_cancel()
-    commands.make_ready(folder)
+    commands.make_ready(folder, folder.status())
     status = folder.status()
     assert (status.state, status.deaths, status.death_step, status.failure) == (State.preempted, 0, -1, None)
     assert json.loads((folder.path / "summary.attempt-2.json").read_text()) == {"diverged_at_step": 50}
     assert folder.summary() is None
     assert not folder.cancel_requested
+
+
+def test_a_run_is_retried_from_one_shell_alone(folders: Path) -> None:
+    folder = fake_run(folders, 1, State.failed, attempt=1)
+    seen = folder.status()
+    commands.make_ready(folder, seen)
+    with pytest.raises(RunFolderError, match="is preempted by now, so it is left alone"):
+        commands.make_ready(folder, seen)
+
+
+def test_retry_leaves_out_runs_in_other_hands_and_says_in_which_jobs_the_others_ended(
+    folders: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """One that only looks lost may be trained by its job, so that one is not said to have ended."""
+    monkeypatch.setitem(fake_runs.CONFIG, "launch", {"kind": "slurm"})
+    monkeypatch.setattr(commands, "with_queue", list)
+    submitted: list[tuple[list[str], dict[str, str | None]]] = []
+
+    def resubmit(console: object, runs: list[RunDir], root: Path, ended_in: dict[str, str | None]) -> None:
+        submitted.append(([run.run_id[-1] for run in runs], {name[-1]: job for name, job in ended_in.items()}))
+
+    monkeypatch.setattr("moe_sweeps.cli.slurm.resubmit", resubmit)
+    fake_run(folders, 1, State.failed, slurm_job_id="7_1")
+    fake_run(folders, 2, State.running, attempt=1, slurm_job_id="7_2", host=socket.gethostname(), pid=None)
+    fake_run(folders, 3, State.failed)  # its job went back to the queue without it
+    busy = fake_run(folders, 4, State.failed, slurm_job_id="7_4")
+    with busy.lock():
+        assert main(["retry"]) == 1
+    assert busy.run_id in capsys.readouterr().out
+    assert busy.status().state is State.failed
+    assert submitted == [(["1", "2", "3"], {"1": "7_1", "3": None})]
 
 
 def test_retry_without_failed_runs_says_so(folders: Path, capsys: Capture) -> None:
@@ -150,3 +143,32 @@ def test_watch_ends_when_nobody_trains(folders: Path, capsys: Capture, monkeypat
     fake_run(folders, 1, State.preempted)
     assert main(["watch"]) == 1
     assert "Nothing is being trained." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "said"), [(["--done"], "Name sweeps or runs"), (["--other-code"], "--done --other")]
+)
+def test_which_finished_runs_are_trained_again_must_be_said(
+    sweep: list[RunDir], capsys: Capture, options: list[str], said: str
+) -> None:
+    before = [folder.status() for folder in sweep]
+    assert main(["retry", *options]) == 2
+    assert said in capsys.readouterr().err
+    assert [folder.status() for folder in sweep] == before
+
+
+@pytest.mark.parametrize(("counted_before", "said"), [(1, True), (0, False)])
+def test_a_lost_run_that_the_kernel_killed_is_called_that(
+    folders: Path, capsys: Capture, counted_before: int, said: bool
+) -> None:
+    now = oom_kills()
+    file = next((name for name in now if name.endswith(VMSTAT)), None)
+    if file is None:
+        pytest.skip("this kernel counts no kills for want of memory")
+    before = {file: now[file] - counted_before}
+    gone = fake_run(folders, 1, State.running, attempt=1, host=socket.gethostname(), pid=2**22 + 1, oom_kills=before)
+    assert main(["status"]) in (0, 1)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert gone.path.name in shown
+    assert (f"its worker was {OUT_OF_MEMORY}, most likely" in shown) == said
+    assert ("its worker died without a traceback" in shown) != said

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib.util
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,11 @@ from unit.cli.fake_runs import fake_run
 from moe_sweeps.cli import track
 from moe_sweeps.cli.manage import main
 from moe_sweeps.cli.track import settings_for
-from moe_sweeps.config.frozen import to_dict
 from moe_sweeps.errors import ConfigError
-from moe_sweeps.identity import run_id
-from moe_sweeps.mirroring import Record
-from moe_sweeps.rundir import RunDir, State
+from moe_sweeps.experiment.frozen import to_dict
+from moe_sweeps.experiment.identity import run_id
+from moe_sweeps.records.mirror import Mirror, Record
+from moe_sweeps.records.rundir import RunDir, State
 from moe_sweeps.sweep.plan import make_plan
 
 Capture = pytest.CaptureFixture[str]
@@ -86,17 +87,49 @@ def test_a_tracker_that_fails_is_said_and_the_exit_code_is_1(
     assert run.status().tracking == "wandb: nobody answers"
 
 
+def test_one_cause_is_said_once_with_what_helps(
+    run: RunDir, folders: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(2, 7):
+        other = fake_run(folders, number, State.done, attempt=1)
+        (other.path / "metrics.jsonl").write_text('{"step": 4, "split": "train", "loss": 1.0}\n')
+    monkeypatch.setattr(track, "require_tracker", lambda _: None)
+    monkeypatch.setattr(Mirror, "_start", lambda *_: None)
+    monkeypatch.setattr(Mirror, "end", lambda mirror, state: f"wandb: no key for {mirror.folder.path}")
+    assert main(["track", "sync", "--to", "wandb"]) == 1
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) == 2
+    names = "fake-000000000001, fake-000000000002, fake-000000000003 and 3 more runs"
+    assert shown[0] == f"{names}: wandb: no key for the run folder"
+    assert "moe-sweeps track sync --to wandb --offline writes files" in shown[1]
+    main(["track", "sync", "--to", "wandb", "--offline"])
+    assert "--offline" not in capsys.readouterr().out
+
+
+def test_runs_that_have_all_are_said_once(run: RunDir, folders: Path, capsys: Capture) -> None:
+    other = fake_run(folders, 2, State.done, attempt=1)
+    (other.path / "metrics.jsonl").write_text('{"step": 4, "split": "train", "loss": 1.0}\n')
+    (other.path / "tracking").mkdir(exist_ok=True)
+    other.write_summary({"val_loss": 1.0})
+    main(["track", "sync", "--to", "tensorboard"])
+    capsys.readouterr()
+    assert main(["track", "sync", "--to", "tensorboard"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("tensorboard: has all 4 steps") == 1
+    assert shown.count("--again") == 1
+
+
 def test_nothing_to_sync(folders: Path, capsys: Capture) -> None:
     fake_run(folders, 1)
     assert main(["track", "sync"]) == 2
-    assert "no run with results is meant" in capsys.readouterr().err
+    assert "none of these runs has results yet" in capsys.readouterr().err
 
 
 def test_a_package_that_is_missing_is_refused_at_planning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="the package tensorboard is not installed here") as refused:
         make_plan(["scale=smoke", "seed=0,1", "tracking=tensorboard"])
-    assert refused.value.fix == f"Install it: {sys.executable} -m pip install -e '.[tensorboard]'"
+    assert refused.value.fix == f"Install it: {shlex.quote(sys.executable)} -m pip install -e '.[tensorboard]'"
     make_plan(["scale=smoke", "seed=0,1"])  # who does not ask for it does not need it
 
 

@@ -10,7 +10,7 @@ from helpers import TINY
 from rich.console import Console
 
 from moe_sweeps.cli.views import TrainingBar, print_summary
-from moe_sweeps.rundir import RunDir, State
+from moe_sweeps.records.rundir import RunDir, State
 from moe_sweeps.sweep.plan import make_plan
 
 

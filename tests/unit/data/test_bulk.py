@@ -1,16 +1,19 @@
-"""FineWeb-Edu and own text against a reference that does everything in memory, interrupted wherever it can be."""
+"""FineWeb-Edu and own text against a reference that works in memory, with interruptions at every kind of write."""
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +23,9 @@ import pytest
 from pyarrow import parquet
 
 from moe_sweeps.cli.manage import main
-from moe_sweeps.data import arrange, encoding, tokenlog
+from moe_sweeps.data import arrange, encoders, encoding, localfiles, tokenlog
 from moe_sweeps.data.config import EncodedConfig, FineWebEduConfig, TextConfig, TextUnit
+from moe_sweeps.data.corpus import Document
 from moe_sweeps.data.encoders import Encoder, Ids, gpt2
 from moe_sweeps.data.memmap import TokenData
 from moe_sweeps.data.prepare import folder_name, prepared
@@ -102,7 +106,7 @@ def test_bytes_equal_the_reference(workers: int, sample: Path, reference: tuple[
 
 
 class Killed(BaseException):
-    """Stands for a process that ends without a chance to tidy up."""
+    """Simulates a process that is killed."""
 
 
 def after(calls: int, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -157,9 +161,9 @@ def test_goes_on_without_reading_again_what_was_encoded(
     encoded: list[str] = []
     ids = encoding._ids
 
-    def counted(encoder: Encoder, text: str) -> Ids:
-        encoded.append(text)
-        return ids(encoder, text)
+    def counted(encoder: Encoder, document: Document) -> Ids:
+        encoded.append(document.text)
+        return ids(encoder, document)
 
     monkeypatch.setattr(encoding, "_ids", counted)
     prepare(fineweb(sample), tmp_path)
@@ -189,18 +193,34 @@ def test_a_run_refuses_a_partial_copy_and_says_how_to_finish_it(
     sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = fineweb(sample, max_tokens=3000)
-    with pytest.raises(DataError, match="nothing of it is there"):
+    with pytest.raises(DataError, match="nothing is encoded yet"):
         prepared(config, tmp_path, progress=False)
     with monkeypatch.context() as patch:
         patch.setattr(tokenlog.TokenLog, "commit", after(3, tokenlog.TokenLog.commit))
         with pytest.raises(Killed):
             prepare(config, tmp_path)
     command = rf"moe-sweeps data prepare fineweb_edu data.max_tokens=3000 data.source={re.escape(str(sample))}"
-    with pytest.raises(DataError, match=rf"% of it is there \([\d,]+ of 3,000 tokens\)\. Run: {command}"):
+    with pytest.raises(DataError, match=rf"% is encoded \([\d,]+ of 3,000 tokens\)\. Run: {command}"):
         prepared(config, tmp_path, progress=False)
 
 
-def test_counts_of_the_full_sample_are_checked(sample: Path, tmp_path: Path) -> None:
+def give_disk(monkeypatch: pytest.MonkeyPatch, free: float) -> None:
+    """Say that `free` bytes are left: the full sample wants 60 GB, which not every machine that tests has."""
+    usage = shutil.disk_usage("/")._replace(free=int(free))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+
+
+def test_too_little_disk_is_refused_before_anything_is_read(
+    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_disk(monkeypatch, 39.9e9)
+    with pytest.raises(DataError, match=r"too little room: 19\.9 GB in the end, 39\.9 GB more while .* 39\.9 GB free"):
+        prepare(FineWebEduConfig(source=str(sample)), tmp_path)
+    assert not list(tmp_path.rglob("*.bin"))
+
+
+def test_counts_of_the_full_sample_are_checked(sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    give_disk(monkeypatch, 40.0e9)
     with pytest.raises(DataError, match=r"data\.train_tokens=9,949,090,040 is not what came out: [\d,]+ tokens of 101"):
         prepare(FineWebEduConfig(source=str(sample)), tmp_path)
     assert not (tmp_path / folder_name(FineWebEduConfig(source=str(sample)))).exists()
@@ -307,7 +327,14 @@ def test_plain_text(unit: TextUnit, expected: list[str], tmp_path: Path) -> None
         ("a.txt", b"good\nbad \xff\n", r"a\.txt:2 is not UTF-8 \(byte 5 of the line"),
         ("a.jsonl", b'{"text": "x"}\n{"test": "y"}\n', r"a\.jsonl:2 has no such column\. It has test"),
         ("a.jsonl", b'{"text": "x"}\n{"text"\n', r"a\.jsonl:2 is not JSON"),
-        ("a.jsonl", b'{"text": "x"}\n{"text": 3}\n', r"a\.jsonl:2 holds int in 'text'"),
+        ("a.jsonl", b'{"text": "x"}\n{"text": 3}\n', r"data\.column=text is refused: .*a\.jsonl:2 holds int in 'text'"),
+        ("a.jsonl", b'{"text": "x"}\n' + b"[" * 100_000, r"a\.jsonl:2 is not JSON"),
+        ("a.jsonl", b'{"text": "x"}\n\xff\n', r"a\.jsonl:2 is not UTF-8"),
+        ("a.jsonl", b"", r"the text has 0"),
+        ("a.txt", "\ufeffx\n".encode("utf-16-le"), r"begins as UTF-16 does: convert it with iconv"),
+        ("a.txt.gz", gzip.compress(b"one two three " * 99, mtime=0)[:-20], r"a\.txt\.gz cannot be read \(EOFError"),
+        ("a.txt.gz", gzip.compress(b"", mtime=0)[:10] + b"\xff" * 30, r"a\.txt\.gz cannot be read \(error"),
+        ("a.txt.gz", b"one", r"a\.txt\.gz cannot be read \(BadGzipFile"),
         ("a.jsonl", b"\n[1]\n", r"a\.jsonl:2 holds a list"),
         ("a.parquet", b"no", r"a\.parquet is not a parquet file"),
         ("a.pdf", b"no", r"a\.pdf has an ending that is not read"),
@@ -332,6 +359,111 @@ def test_parquet_without_the_column_and_with_bad_bytes(tmp_path: Path) -> None:
         prepare(TextConfig(files=str(path)), tmp_path / "data")
     with pytest.raises(DataError, match=r"a\.parquet:row 2 is not UTF-8"):
         prepare(TextConfig(files=str(path), column="body"), tmp_path / "data")
+
+
+def test_a_domain_that_is_no_text_names_the_domain_column(tmp_path: Path) -> None:
+    records = [{"text": f"text {i}", "site": i} for i in range(4)]
+    lines(tmp_path / "a.jsonl", *records)
+    parquet.write_table(pa.Table.from_pylist(records), tmp_path / "b.parquet")
+    for name, place in (("a.jsonl", ":1"), ("b.parquet", ":row 1")):
+        message = rf"data\.domain_column=site is refused: .*{name}{place} holds int in 'site' where text is expected"
+        with pytest.raises(DataError, match=message):
+            prepare(TextConfig(files=str(tmp_path / name), domain_column="site"), tmp_path / "data")
+        with pytest.raises(DataError, match=r"data\.domain_column=page is refused: .* has no such column"):
+            prepare(TextConfig(files=str(tmp_path / name), domain_column="page"), tmp_path / "data")
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    parquet.write_table(pa.table([pa.array(["x"]), pa.array(["y"])], names=["text", "text"]), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"data\.column=text is refused: .*a\.parquet has 2 columns of that name"):
+        prepare(TextConfig(files=str(tmp_path / "a.parquet")), tmp_path / "data")
+
+
+@pytest.mark.parametrize("unit", list(TextUnit))
+def test_a_byte_order_mark_is_no_token(unit: TextUnit, tmp_path: Path) -> None:
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbfone\r\n\r\ntw\0o")
+    data = prepare(TextConfig(files=str(tmp_path / "*.txt"), document=unit), tmp_path / "data")
+    count = data.meta["splits"]["train"]["tokens"] + data.meta["splits"]["val"]["tokens"]
+    texts = ["one\r\n\r\ntw\0o"] if unit is TextUnit.file else ["one", "tw\0o"]
+    assert count == 2 * sum(len(gpt2().ids(text)) + 1 for text in texts)
+
+
+def test_a_byte_order_mark_of_jsonl_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "one"}\r\n\xef\xbb\xbf{"text": "\\ufefftwo"}\n')
+    data = prepare(TextConfig(files=str(tmp_path / "a.jsonl")), tmp_path / "data")
+    assert sorted(decode(data, "train") + decode(data, "val")) == ["one", "two"]
+
+
+@pytest.mark.parametrize("unit", ["line", "paragraph", "jsonl"])
+def test_a_line_that_no_memory_holds_is_refused(unit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(localfiles, "MAX_DOCUMENT_BYTES", 1000)
+    path = tmp_path / ("a.jsonl" if unit == "jsonl" else "a.txt")
+    path.write_text("\n" + "x" * 1001)
+    document = TextUnit.file if unit == "jsonl" else TextUnit[unit]
+    with pytest.raises(DataError, match=rf"{path.name}:2 is longer than"):
+        prepare(TextConfig(files=str(path), document=document), tmp_path / "data")
+    if unit == "paragraph":
+        path.write_text("y\n\n" + "x\n" * 501)
+        with pytest.raises(DataError, match=r"the paragraph at .*a\.txt:3 has more than .*data\.document=line"):
+            prepare(TextConfig(files=str(path), document=document), tmp_path / "data")
+
+
+def test_half_a_surrogate_pair_is_one_thing_to_every_encoder(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "abc \\ud83d", "site": "\\udc00"}\n{"text": "def", "site": "x"}\n')
+    tokenizer = word_level(tmp_path / "tokenizer.json", {"abc": 0, "def": 1, "\ufffd": 2, "<|endoftext|>": 3})
+    config = TextConfig(files=str(tmp_path / "a.jsonl"), domain_column="site")
+    ours = prepare(config, tmp_path / "data")
+    assert sorted(decode(ours, "train") + decode(ours, "val")) == ["abc \ufffd", "def"]
+    theirs = prepare(replace(config, tokenizer=str(tokenizer)), tmp_path / "data")
+    assert sorted(theirs.train[:].tolist() + theirs.val[:].tolist()) == [0, 1, 2, 3, 3]
+    assert theirs.domains == ours.domains == ["\ufffd", "x"]
+
+
+def test_a_document_that_an_encoder_refuses_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(text: str) -> Ids:
+        raise TypeError("TextEncodeInput must be str")
+
+    monkeypatch.setattr(encoders, "load_encoder", lambda *a, **k: replace(gpt2(), ids=refuse))
+    lines(tmp_path / "a.jsonl", {"text": "x"}, {"text": "y"})
+    with pytest.raises(DataError, match=r"a\.jsonl:1 cannot be encoded by the tokenizer \(TypeError: TextEncodeInput"):
+        prepare(TextConfig(files=str(tmp_path / "a.jsonl")), tmp_path / "data")
+
+
+def word_level(path: Path, vocabulary: dict[str, int]) -> Path:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    bpe = Tokenizer(models.WordLevel(vocabulary, unk_token=next(iter(vocabulary))))
+    bpe.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    bpe.save(str(path))
+    return path
+
+
+def test_documents_on_both_sides_of_the_split_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = [f"text number {i}" for i in range(30)]
+    lines(tmp_path / "a.jsonl", *({"text": text} for text in [*texts, *texts[:20], "other", "other"]))
+    config = TextConfig(files=str(tmp_path / "a.jsonl"), val_fraction=0.3)
+    data = prepared(config, tmp_path / "data")
+    train, val = decode(data, "train"), decode(data, "val")
+    expected = sum(text in set(train) for text in val)
+    assert 0 < expected < len(val)
+    assert data.meta["duplicates"] == {"val_in_train": expected, "val": len(val)}
+    assert f"duplicates: {expected} of {len(val)} documents of validation stand in training" in capsys.readouterr().err
+    assert data.meta["files"]["read"] == 1
+    lines(tmp_path / "b.jsonl", *({"text": text} for text in texts))
+    alone = prepare(replace(config, files=str(tmp_path / "b.jsonl")), tmp_path / "data")
+    assert alone.meta["duplicates"] == {"val_in_train": 0, "val": 9}
+
+
+def test_what_is_read_does_not_depend_on_how_a_folder_is_spelled(tmp_path: Path) -> None:
+    folder = tmp_path / "web"
+    (folder / ".ipynb_checkpoints").mkdir(parents=True)
+    for name in ("a.jsonl", ".ipynb_checkpoints/a-checkpoint.jsonl"):
+        lines(folder / name, *({"text": f"text {i}"} for i in range(9)))
+    (tmp_path / "link").symlink_to(folder)
+    spelled = [f"{folder}", f"{folder}/", f"{tmp_path}/link", f"{folder}:{folder}/../link", f"{tmp_path}/w*"]
+    found = {prepare(TextConfig(files=files), tmp_path / "data").fingerprint for files in spelled}
+    assert len(found) == 1
 
 
 def test_vocabulary_beyond_uint16(tmp_path: Path) -> None:

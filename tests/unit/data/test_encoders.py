@@ -35,7 +35,7 @@ def test_gpt2_ids() -> None:
 
 
 def test_ids_equal_tiktokens_and_hugging_faces(tmp_path: Path) -> None:
-    """tiktoken's encode_ordinary on the ranks that we store, and transformers' own reading of the original files."""
+    """tiktoken's encode_ordinary on the ranks that we store, and transformers' reading of the original files."""
     encoder = gpt2()
     ranks = {base64.b64decode(a): int(b) for a, b in (line.split() for line in encoder.content.splitlines())}
     special = {"<|endoftext|>": 50256}

@@ -123,8 +123,17 @@ def test_folder_name_follows_config_and_version(monkeypatch: pytest.MonkeyPatch)
     assert all(name.startswith("corpus-") for name in names)
 
 
+# Both go on when both have imported what they need.
+MEET = """
+meeting = prepare.Path({folder!r})
+(meeting / f"here-{{os.getpid()}}").touch()
+while len(list(meeting.glob("here-*"))) < 2:
+    time.sleep(0.001)
+"""
+
+
 def test_processes_that_start_together_prepare_once(tmp_path: Path) -> None:
-    processes = [start(tmp_path / "data") for _ in range(2)]
+    processes = [start(tmp_path / "data", MEET.format(folder=str(tmp_path))) for _ in range(2)]
     outputs = [process.communicate(timeout=60) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert outputs[0][0] == outputs[1][0] != ""

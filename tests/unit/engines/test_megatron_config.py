@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from unittest.mock import create_autospec
 
 import pytest
 import torch
 from helpers import compose_run
-from megatron_helpers import needs_megatron
+from megatron_helpers import both, needs_megatron
 
 from moe_sweeps.engines.megatron import shim
 from moe_sweeps.engines.megatron.settings import balancing_settings, transformer_settings
+from moe_sweeps.engines.megatron.weights import megatron_weights
 from moe_sweeps.errors import ConfigError
-from moe_sweeps.identity import canonical_form, run_id
+from moe_sweeps.experiment.identity import canonical_form, run_id
 from moe_sweeps.model.compiling import compiling
 
 REFUSED = [
@@ -30,6 +32,7 @@ REFUSED = [
     (["experts.top_k=1", "router=sigmoid"], "experts.top_k", "router=softmax_topk"),
     (["engine.parallel=fsdp"], "engine.parallel", "engine.parallel=ddp"),
     (["engine.compile=true"], "engine.compile", "engine=native"),
+    (["trainer.precision=mixed", "engine.device=cpu"], "trainer.precision", "engine=native"),
     (["engine.tensor_parallel=2"], "engine.tensor_parallel", "engine.expert_parallel"),
     (["engine.expert_parallel=3"], "engine.expert_parallel", "divisor"),
     (["experts=dense", "engine.expert_parallel=2"], "engine.expert_parallel", "divisor"),
@@ -75,7 +78,7 @@ def test_where_cuda_is_present_nothing_is_replaced(monkeypatch: pytest.MonkeyPat
         note(f"uncompiled {wanted}")
         return nullcontext()
 
-    monkeypatch.setattr(shim, "_replace", lambda: note("replaced"))
+    monkeypatch.setattr(shim, "_patch", lambda: note("replaced"))
     monkeypatch.setattr(shim, "_uncompiled", uncompiled)
     monkeypatch.setattr(shim, "problem", lambda on_cpu: note(f"refuses by version {on_cpu}"))
     monkeypatch.setattr(shim, "is_needed", lambda: False)
@@ -105,15 +108,15 @@ def test_the_engine_is_part_of_identity_and_native_is_its_neutral_value() -> Non
 
 @needs_megatron
 @pytest.mark.parametrize(
-    ("normalization", "expected"), [("megatron", 0.6), ("switch", 0.6 / 4), ("talk", 0.6 / 4 * 2 / 16)]
+    ("normalization", "expected"), [("megatron", 0.6), ("switch", 0.6 / 2), ("talk", 0.6 / 2 * 2 / 16)]
 )
 def test_coefficients_keep_their_meaning(normalization: str, expected: float) -> None:
-    """Megatron sums both losses over the 4 layers; `talk` lacks the factor E/k = 16/2."""
+    """Megatron sums both losses over the 2 layers; `talk` lacks the factor E/k = 16/2."""
     line = ["experts=e16", "aux.coef=0.6", f"aux.normalization={normalization}", "router.z_loss=0.02"]
     found = balancing_settings(compose_run("engine=megatron", *line))
     assert found["moe_aux_loss_coeff"] == pytest.approx(expected)
     assert found["moe_router_load_balancing_type"] == "aux_loss"
-    assert found["moe_z_loss_coeff"] == pytest.approx(0.02 / 4)
+    assert found["moe_z_loss_coeff"] == pytest.approx(0.02 / 2)
     assert "moe_router_enable_expert_bias" not in found
 
 
@@ -134,5 +137,36 @@ def test_sizes_and_gates_are_passed_on() -> None:
         "moe_router_load_balancing_type": "none",
         "moe_grouped_gemm": True,
         "expert_model_parallel_size": 4,
+        "qk_layernorm": False,
     }
     assert {name: found[name] for name in expected} == expected
+
+
+@needs_megatron
+@pytest.mark.parametrize("on", [False, True])
+def test_norms_of_queries_and_keys_are_passed_on(on: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    shim.prepare()
+    from moe_sweeps.engines.megatron import skeleton
+
+    run = compose_run("engine=megatron", f"model.qk_norm={on}")
+    assert transformer_settings(run, fused=True, expert_parallel=1)["qk_layernorm"] is on
+    attention = skeleton._layer_spec(8, False, on).submodules.self_attention.submodules
+    expected = "WrappedTorchNorm" if on else "IdentityOp"
+    assert (attention.q_layernorm.__name__, attention.k_layernorm.__name__) == (expected, expected)
+    # Layers of Transformer Engine cannot be built where it is not installed: see what its function is asked for.
+    name = "get_gpt_layer_with_transformer_engine_spec"
+    spec = create_autospec(getattr(skeleton, name))
+    monkeypatch.setattr(skeleton, name, spec)
+    skeleton._layer_spec(8, True, on)
+    spec.assert_called_once_with(num_experts=8, moe_grouped_gemm=True, qk_layernorm=on)
+
+
+@needs_megatron
+@pytest.mark.parametrize("fused", [False, True])
+def test_gains_of_queries_and_keys_have_megatron_s_names(fused: bool) -> None:
+    _, model, _ = both("scale=smoke", "model.qk_norm=true")["native"]
+    found = megatron_weights(model, fused=fused, local=slice(0, 8), dtype=torch.float32)
+    for layer in (0, 1):
+        place, ours = f"decoder.layers.{layer}.self_attention", f"layers.{layer}.attention.qk_norm"
+        assert found[f"{place}.q_layernorm.weight"] is model.get_parameter(f"{ours}.query_norm.weight")
+        assert found[f"{place}.k_layernorm.weight"] is model.get_parameter(f"{ours}.key_norm.weight")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from moe_sweeps.config.groups import DenseFFNConfig, ExpertsConfig, ModelConfig, MoEExpertsConfig
 from moe_sweeps.data.config import CorpusConfig
-from moe_sweeps.identity import run_id
+from moe_sweeps.experiment.identity import run_id
 from moe_sweeps.model.transformer import Transformer, build_model, document_mask
 
 VOCAB, END = 40, 0

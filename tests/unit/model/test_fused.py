@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 import torch
@@ -12,10 +12,13 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from moe_sweeps.config.groups import EngineConfig, ExpertBackend, KernelChoice, ModelConfig, MoEExpertsConfig
-from moe_sweeps.kernels import Kernels, KernelsUnavailable, load
+from moe_sweeps.errors import ConfigError
+from moe_sweeps.kernels import Arithmetic, Kernels, KernelsUnavailable, calls, load, use
+from moe_sweeps.kernels.arithmetic import before_there_were_several
 from moe_sweeps.model import fused
 from moe_sweeps.model.cross_entropy import linear_cross_entropy
 from moe_sweeps.model.moe import Experts, MoE, swiglu
+from moe_sweeps.model.precision import Compute
 from moe_sweeps.model.router import Router, TopkSoftmaxConfig
 from moe_sweeps.model.transformer import Transformer, build_model, rotary_tables, rotate
 
@@ -23,12 +26,16 @@ from moe_sweeps.model.transformer import Transformer, build_model, rotary_tables
 TOLERANCE = 3e-6
 
 
-@pytest.fixture(scope="module")
-def kernels() -> Kernels:
+@pytest.fixture(params=[a for a in Arithmetic if a.obstacle() is None])
+def kernels(request: pytest.FixtureRequest) -> Iterator[Kernels]:
+    """The kernels in each arithmetic that this processor has."""
+    use(request.param)
     try:
-        return load()
+        yield load()
     except KernelsUnavailable as error:
         pytest.skip(str(error))
+    finally:
+        use(None)
 
 
 @pytest.fixture(params=[1, 2], ids=["1 thread", "2 threads"])
@@ -61,26 +68,24 @@ def _assert_agree(
 
 
 @pytest.mark.usefixtures("_threads")
-@pytest.mark.parametrize("width", [1, 7, 8, 20, 64])
+@pytest.mark.parametrize("width", [1, 7, 8, 16, 20, 64])
 def test_rms_norm(kernels: Kernels, width: int) -> None:
     inputs = (_normal(3, 97, width), _normal(width, seed=1))
-    _assert_agree(
-        lambda x, w: fused.rms_norm(x, w, 1e-3, kernels), lambda x, w: F.rms_norm(x, (width,), w, 1e-3), inputs, 1e-5
-    )
+    _assert_agree(lambda x, w: fused.rms_norm(x, w, 1e-3), lambda x, w: F.rms_norm(x, (width,), w, 1e-3), inputs, 1e-5)
 
 
 @pytest.mark.usefixtures("_threads")
 @pytest.mark.parametrize("hidden", [1, 8, 21])
 def test_swiglu(kernels: Kernels, hidden: int) -> None:
-    _assert_agree(lambda h: fused.swiglu(h, kernels), swiglu, (_normal(5, 13, 2 * hidden, scale=4),))
+    _assert_agree(lambda h: fused.swiglu(h), swiglu, (_normal(5, 13, 2 * hidden, scale=4),))
 
 
 def test_swiglu_of_extreme_gates(kernels: Kernels) -> None:
     gates = torch.tensor([-1e4, -200.0, -88.0, -87.0, -17.0, -1e-3, 0.0, 1e-3, 17.0, 88.0, 1e4])
     h_PH = torch.stack([gates, torch.ones_like(gates)], dim=1)
-    assert_close(fused.swiglu(h_PH, kernels), swiglu(h_PH.double()).float(), rtol=1e-6, atol=1e-34)
+    assert_close(fused.swiglu(h_PH), swiglu(h_PH.double()).float(), rtol=1e-6, atol=1e-34)
     nan = torch.tensor([[float("nan"), 1.0], [1.0, float("nan")]])
-    assert fused.swiglu(nan, kernels).isnan().all()
+    assert fused.swiglu(nan).isnan().all()
 
 
 def _attention(qkv_BSQ: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
@@ -96,12 +101,12 @@ def _attention(qkv_BSQ: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
 
 
 @pytest.mark.usefixtures("_threads")
-@pytest.mark.parametrize("head_dim", [2, 6, 16, 24, 40])
+@pytest.mark.parametrize("head_dim", [2, 6, 16, 24, 40, 48])
 @pytest.mark.parametrize("seq_len", [1, 5, 37])
 def test_rotary_attention(kernels: Kernels, seq_len: int, head_dim: int) -> None:
     rotary = rotary_tables(seq_len, ModelConfig(width=3 * head_dim, heads=3), torch.empty(0))
     inputs = (_normal(2, seq_len, 9 * head_dim, scale=1.5),)
-    _assert_agree(lambda x: fused.rotary_attention(x, rotary, kernels), lambda x: _attention(x, rotary), inputs)
+    _assert_agree(lambda x: fused.rotary_attention(x, rotary), lambda x: _attention(x, rotary), inputs)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1000.0], ids=["ordinary", "huge logits"])
@@ -129,7 +134,7 @@ def test_a_logit_that_is_no_number_shows_in_the_loss(kernels: Kernels) -> None:
 
 @pytest.mark.usefixtures("_threads")
 @pytest.mark.parametrize(("experts", "top_k"), [(8, 2), (1, 1), (3, 3), (64, 2)])
-@pytest.mark.parametrize(("width", "hidden"), [(16, 24), (9, 7)])
+@pytest.mark.parametrize(("width", "hidden"), [(16, 24), (9, 7), (33, 40)])
 def test_moe(kernels: Kernels, experts: int, top_k: int, width: int, hidden: int) -> None:
     """77 tokens: with 64 experts some are idle, with one it has more rows than are worked on at a time."""
     tokens = 77 if experts > 1 else 600
@@ -147,13 +152,13 @@ def test_moe(kernels: Kernels, experts: int, top_k: int, width: int, hidden: int
         return (picked_TKD * weights_TK.unsqueeze(-1)).sum(dim=1)
 
     def ours(x_TD: Tensor, weights_TK: Tensor, up_EHD: Tensor, down_EDF: Tensor) -> Tensor:
-        return fused.moe(x_TD, weights_TK, up_EHD, down_EDF, ids_TK, kernels)
+        return fused.moe(x_TD, weights_TK, up_EHD, down_EDF, ids_TK)
 
     _assert_agree(ours, oracle, inputs, 1e-5)
 
 
 def test_results_do_not_depend_on_the_number_of_threads(kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, found = _model(KernelChoice.compiled), []
+    model, found = _model(_choice(kernels)), []
     tokens_BS = torch.randint(96, (3, 100), generator=torch.Generator().manual_seed(0))
     for threads in (1, 2, 3):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
@@ -161,6 +166,11 @@ def test_results_do_not_depend_on_the_number_of_threads(kernels: Kernels, monkey
         found.append([loss, *torch.autograd.grad(loss, list(model.parameters()))])
     for other in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+def _choice(kernels: Kernels) -> KernelChoice:
+    """The setting that means these kernels, and no other."""
+    return KernelChoice.compiled if kernels.arithmetic is Arithmetic.plain else KernelChoice(kernels.arithmetic.value)
 
 
 def _model(choice: KernelChoice, backend: ExpertBackend = ExpertBackend.auto) -> Transformer:
@@ -173,7 +183,7 @@ def _model(choice: KernelChoice, backend: ExpertBackend = ExpertBackend.auto) ->
 
 
 def test_a_model_with_kernels_agrees_with_one_without(kernels: Kernels) -> None:
-    with_, without = _model(KernelChoice.compiled), _model(KernelChoice.torch)
+    with_, without = _model(_choice(kernels)), _model(KernelChoice.torch)
     assert with_.kernels is kernels
     assert without.kernels is None
     tokens_BS = torch.randint(96, (2, 48), generator=torch.Generator().manual_seed(0))
@@ -200,19 +210,62 @@ def test_a_model_with_kernels_agrees_with_one_without(kernels: Kernels) -> None:
 def test_kernels_step_aside_for_what_they_cannot_compute(
     kernels: Kernels, prepare: Callable[[Transformer], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, tokens_BS = _model(KernelChoice.compiled), torch.zeros(1, 8, dtype=torch.int64)
+    model, tokens_BS = _model(_choice(kernels)), torch.zeros(1, 8, dtype=torch.int64)
     prepare(model)
     monkeypatch.setattr(Kernels, "_call", lambda *_: pytest.fail("a kernel was called"))
     assert model(tokens_BS, tokens_BS).loss.isfinite()
     with torch.autocast("cpu", torch.bfloat16):
-        assert _model(KernelChoice.compiled)(tokens_BS, tokens_BS).loss.isfinite()
+        assert _model(_choice(kernels))(tokens_BS, tokens_BS).loss.isfinite()
 
 
 def test_an_expert_backend_that_was_asked_for_is_used(kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Kernels, "experts", lambda *_: pytest.fail("the kernel computed the experts"))
     tokens_BS = torch.zeros(1, 8, dtype=torch.int64)
     for backend in (ExpertBackend.grouped, ExpertBackend.loop):
-        assert _model(KernelChoice.compiled, backend)(tokens_BS, tokens_BS).loss.isfinite()
+        assert _model(_choice(kernels), backend)(tokens_BS, tokens_BS).loss.isfinite()
+
+
+def test_a_run_keeps_the_arithmetic_that_it_began_with(kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
+    began, compute = _model(_choice(kernels)), Compute(torch.device("cpu"), autocast=False)
+    state = fused.KernelUse(began, compute).state_dict()
+    assert state == kernels.arithmetic.value
+    resumed = _model(KernelChoice.torch)
+    fused.KernelUse(resumed, compute).load_state_dict(state)
+    assert resumed.kernels is kernels
+    assert fused.KernelUse(resumed, compute).record() == kernels.arithmetic.value
+    monkeypatch.setattr(Arithmetic, "obstacle", lambda _: "the processor is another")
+    calls._loaded.cache_clear()
+    with pytest.raises(
+        ConfigError, match=rf"began with kernels for {kernels.arithmetic}, .*; the processor is another"
+    ):
+        fused.KernelUse(resumed, compute).load_state_dict(state)
+
+
+def test_a_checkpoint_of_a_time_with_one_arithmetic_means_that_one(kernels: Kernels) -> None:
+    """Its word is True or False."""
+    model, compute = _model(_choice(kernels)), Compute(torch.device("cpu"), autocast=False)
+    fused.KernelUse(model, compute).load_state_dict(True)
+    assert model.kernels is not None
+    assert model.kernels.arithmetic is before_there_were_several()
+    fused.KernelUse(model, compute).load_state_dict(False)
+    assert model.kernels is None
+
+
+@pytest.mark.parametrize(
+    "elsewhere", [Compute(torch.device("cpu"), autocast=True), Compute(torch.device("meta"), False)]
+)
+def test_a_run_that_began_with_kernels_is_refused_where_they_are_not_used(kernels: Kernels, elsewhere: Compute) -> None:
+    with pytest.raises(ConfigError, match=f"began with kernels for {kernels.arithmetic}, .* computes without kernels"):
+        fused.KernelUse(_model(_choice(kernels)), elsewhere).load_state_dict(kernels.arithmetic.value)
+
+
+@pytest.mark.parametrize("said", ["avx1024", "", "AVX2", "../avx2"])
+def test_a_checkpoint_of_an_arithmetic_that_is_not_known_is_refused(said: str) -> None:
+    """One from a later version, or one that somebody wrote."""
+    model = _model(KernelChoice.torch)
+    with pytest.raises(ConfigError, match=r"is not a valid Arithmetic.* Resume on a machine like the one"):
+        fused.KernelUse(model, Compute(torch.device("cpu"), autocast=False)).load_state_dict(said)
+    assert model.kernels is None
 
 
 def test_picks_of_one_expert_stay_in_token_order(kernels: Kernels) -> None:

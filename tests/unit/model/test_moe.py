@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -11,7 +12,9 @@ from torch.testing import assert_close
 
 from moe_sweeps.config.groups import ExpertBackend
 from moe_sweeps.errors import ConfigError
-from moe_sweeps.model.moe import Experts, MoE, grouped_obstacle, sort_picks, swiglu
+from moe_sweeps.model import moe as moe_module
+from moe_sweeps.model.moe import Experts, MoE, Picks, grouped_obstacle, narrow_experts, sort_picks, swiglu
+from moe_sweeps.model.precision import Compute
 from moe_sweeps.model.router import Router, RouterConfig, SigmoidConfig, SoftmaxTopkConfig, TopkSoftmaxConfig
 
 T, D, F = 17, 16, 24
@@ -181,7 +184,7 @@ def test_two_passes_are_bit_identical_and_change_no_state() -> None:
 
 
 def test_picks_are_sorted_by_expert_and_then_by_token() -> None:
-    picks = sort_picks(torch.tensor([[2, 0], [1, 2], [0, 1]]))
+    picks = sort_picks(torch.tensor([[2, 0], [1, 2], [0, 1]]), 3)
     assert picks.order_P.tolist() == [1, 4, 2, 5, 0, 3]
     assert picks.token_P.tolist() == [0, 2, 1, 2, 0, 1]
     assert picks.place_TK.tolist() == [[4, 0], [2, 5], [1, 3]]
@@ -236,3 +239,105 @@ def test_in_evaluation_tokens_choose_their_experts() -> None:
     routers[1].load_state_dict(routers[0].state_dict())
     x_TD = torch.randn(10, 8)
     assert torch.equal(routers[0](x_TD).ids_TK, routers[1](x_TD).ids_TK)
+
+
+# --- narrow rows, keys and weights ----------------------------------------------------------------------------------
+
+
+def _picks() -> tuple[Picks, Tensor]:
+    ids_TK = torch.rand(T, 8, generator=torch.Generator().manual_seed(4)).topk(2).indices
+    return sort_picks(ids_TK, 8), torch.rand(T, 2, generator=torch.Generator().manual_seed(5))
+
+
+def test_rows_that_are_narrowed_before_they_move_are_those_narrowed_after() -> None:
+    """To the last bit, there and back: 2 bytes of a number move in place of 4."""
+    picks, _ = _picks()
+    x_TD = _input(dtype=torch.float32)
+    x_PD = moe_module._Dispatch.apply(x_TD, picks, torch.bfloat16)  # type: ignore[no-untyped-call]
+    assert torch.equal(x_PD, x_TD.index_select(0, picks.token_P).bfloat16())
+    dy_PD = torch.randn(2 * T, D, generator=torch.Generator().manual_seed(6)).bfloat16()
+    (found_TD,) = torch.autograd.grad(x_PD, x_TD, dy_PD)
+    wanted_TD = dy_PD.float()[picks.place_TK.flatten()].view(T, 2, D).sum(dim=1)
+    assert found_TD.dtype is torch.float32
+    assert torch.equal(found_TD, wanted_TD)
+
+
+def test_the_same_for_tokens_with_differing_numbers_of_picks() -> None:
+    token_P = torch.tensor([3, 0, 3, 16, 3, 5])
+    x_TD = _input(dtype=torch.float32)
+    x_PD = moe_module._TakeRows.apply(x_TD, token_P, torch.bfloat16)  # type: ignore[no-untyped-call]
+    assert torch.equal(x_PD, x_TD[token_P].bfloat16())
+    dy_PD = torch.randn(6, D, generator=torch.Generator().manual_seed(6)).bfloat16()
+    (found_TD,) = torch.autograd.grad(x_PD, x_TD, dy_PD)
+    assert torch.equal(found_TD, moe_module._sum_rows_TD(dy_PD.float(), token_P, T, torch.float32))
+    assert torch.equal(found_TD[3], (dy_PD[0].float() + dy_PD[2].float()) + dy_PD[4].float())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_the_gradient_of_combined_rows_is_rounded_once(dtype: torch.dtype) -> None:
+    picks, weights_TK = _picks()
+    y_PD = torch.randn(2 * T, D, generator=torch.Generator().manual_seed(6)).to(dtype).requires_grad_()
+    y_TD = moe_module._Combine.apply(y_PD, weights_TK.requires_grad_(), picks)  # type: ignore[no-untyped-call]
+    dy_TD = torch.randn(T, D, generator=torch.Generator().manual_seed(7))
+    found_PD, found_TK = torch.autograd.grad(y_TD, (y_PD, weights_TK), dy_TD)
+    weights_P = weights_TK.detach().flatten()[picks.order_P]
+    assert torch.equal(found_PD, (dy_TD[picks.token_P] * weights_P.unsqueeze(1)).to(dtype))
+    rows_TKD = y_PD.detach().double()[picks.place_TK.flatten()].view(T, 2, D)
+    assert_close(found_TK.double(), (rows_TKD * dy_TD.double().unsqueeze(1)).sum(-1), rtol=1e-5, atol=1e-5)
+
+
+class _OnGpu(Tensor):
+    """A tensor of the host that says that it is on a GPU."""
+
+    is_cuda = True
+
+
+@pytest.mark.parametrize("num_experts", [1, 8, 256, 257])
+def test_narrow_keys_sort_alike(num_experts: int) -> None:
+    ids_P = torch.randint(num_experts, (4096,), generator=torch.Generator().manual_seed(0))
+    ids_P[-1] = num_experts - 1
+    keys_P = moe_module._sort_keys(ids_P.as_subclass(_OnGpu), num_experts).as_subclass(Tensor)
+    assert keys_P.dtype is (torch.uint8 if num_experts <= 256 else torch.int64)
+    assert torch.equal(keys_P.argsort(stable=True), ids_P.argsort(stable=True))
+    assert moe_module._sort_keys(ids_P, num_experts) is ids_P
+
+
+GPU = Compute(torch.device("cuda"), True)  # that of a model on a GPU; the tensors below stay on the host
+
+
+@pytest.mark.parametrize("backend", [ExpertBackend.grouped, ExpertBackend.loop])
+def test_weights_that_are_held_in_bfloat16_change_no_bit(backend: ExpertBackend) -> None:
+    moe, x_TD = _moe(8, 2, backend, torch.float32), _input(dtype=torch.float32)
+    found = []
+    for held in (nullcontext(), narrow_experts(moe, GPU)):
+        with held, torch.autocast("cpu", torch.bfloat16):
+            y_TD = moe(x_TD)[0]
+            found.append(_with_gradients(moe, x_TD, y_TD))
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+    assert {tensor.dtype for tensor in found[1].values()} == {torch.float32}
+
+
+def grouped_and_refused(moe: MoE) -> None:
+    raise ConfigError("field", "value", "rule", "fix")
+
+
+def test_weights_are_held_within_alone_and_only_where_products_are_bfloat16_on_a_gpu() -> None:
+    moe = _moe(4, 2, ExpertBackend.auto, torch.float32)
+    for compute in (Compute(torch.device("cpu"), True), Compute(torch.device("cuda"), False)):
+        with narrow_experts(moe, compute):
+            assert moe.experts.narrow is None
+    with narrow_experts(moe, GPU):
+        assert moe.experts.narrow is not None
+        assert torch.equal(moe.experts.narrow[0], moe.experts.up_EHD.bfloat16())
+    assert moe.experts.narrow is None
+    with pytest.raises(ConfigError), narrow_experts(moe, GPU):
+        grouped_and_refused(moe)
+    assert moe.experts.narrow is None
+
+
+def test_outside_autocast_held_weights_are_not_used() -> None:
+    """An evaluation in float32 within, for example."""
+    moe, x_TD = _moe(4, 2, ExpertBackend.auto, torch.float32), _input(dtype=torch.float32)
+    expected_TD = moe(x_TD)[0]
+    with narrow_experts(moe, GPU):
+        assert torch.equal(moe(x_TD)[0], expected_TD)

@@ -6,6 +6,7 @@ Axes: T tokens, D width, E experts.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,17 +14,25 @@ import torch
 from helpers import compose_run, make_run
 from torch import Tensor
 
-from moe_sweeps.config.groups import ModelConfig, MoEExpertsConfig
+from moe_sweeps.config.groups import ModelConfig, MoEExpertsConfig, RouterNoise
 from moe_sweeps.errors import ConfigError
-from moe_sweeps.gradients import clip_router_gradients
-from moe_sweeps.identity import run_id, unread_knobs
-from moe_sweeps.model.router import Router, RouterInit, RouterNoise, TopkSoftmaxConfig
+from moe_sweeps.experiment.identity import run_id, unread_knobs
+from moe_sweeps.model.router import Router, RouterInit, TopkSoftmaxConfig
 from moe_sweeps.model.sizes import sizes
 from moe_sweeps.model.transformer import build_model
 from moe_sweeps.optim.groups import expected_roles, parameter_groups
 from moe_sweeps.optim.lr_split import MatchedConfig, Role
+from moe_sweeps.training.gradients import clip_router_gradients
 
 T, D, E = 4000, 8, 4
+
+
+@pytest.fixture(autouse=True)
+def _same_draws() -> Iterator[None]:
+    """Noise draws from torch's own generator, whose state is that of the tests before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
 
 
 def build(**knobs: Any) -> Router:

@@ -34,8 +34,11 @@ def test_the_talks_model() -> None:
     ids=str,
 )
 @pytest.mark.parametrize(("layers", "width", "vocab"), [(1, 16, 50), (3, 64, 512)])
-def test_formula_equals_the_built_model(experts: ExpertsConfig, layers: int, width: int, vocab: int) -> None:
-    run = make_run(model=ModelConfig(layers=layers, width=width), experts=experts)
+@pytest.mark.parametrize("qk_norm", [False, True])
+def test_formula_equals_the_built_model(
+    experts: ExpertsConfig, layers: int, width: int, vocab: int, qk_norm: bool
+) -> None:
+    run = make_run(model=ModelConfig(layers=layers, width=width, qk_norm=qk_norm), experts=experts)
     found = sizes(run, vocab)
     active = matmul = total = 0.0
     for name, param in build_model(run, vocab).named_parameters():

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from moe_sweeps.config.groups import DenseFFNConfig, ExpertsConfig, ModelConfig, MoEExpertsConfig
-from moe_sweeps.config.schema import RunConfig
+from moe_sweeps.experiment.schema import RunConfig
 from moe_sweeps.model.router import RouterInit, SigmoidConfig, TopkSoftmaxConfig
 from moe_sweeps.model.transformer import Transformer, build_model, weights_digest
 from moe_sweeps.optim.groups import expected_roles, parameter_groups, role_of

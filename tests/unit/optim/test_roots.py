@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pytest
 import torch
@@ -11,8 +9,8 @@ from torch import Tensor
 
 from moe_sweeps.errors import Diverged
 from moe_sweeps.optim import roots
-from moe_sweeps.optim.ranks import shared
-from moe_sweeps.optim.roots import eigh, inverse_roots, require_finite
+from moe_sweeps.optim.findings import Findings
+from moe_sweeps.optim.roots import eigh, finite, inverse_roots
 
 
 def factors(num: int, size: int, rank: int | None = None) -> Tensor:
@@ -79,44 +77,8 @@ def test_torch_itself_fails_in_the_way_that_is_caught() -> None:
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_a_factor_that_is_not_finite_names_its_parameter(bad: float) -> None:
-    factor = factors(3, 4)
-    require_finite(factor, lambda block: "x")
+    factor, findings = factors(3, 4), Findings()
+    assert finite(factor, lambda block: "x", findings) is factor
     factor[1, 2, 3] = bad
     with pytest.raises(Diverged, match="a preconditioner's factor of block 1 is NaN or infinite"):
-        require_finite(factor, lambda block: f"block {block}")
-
-
-class Rank:
-    """One rank of several. It records what it sends, and receives what was prepared for it."""
-
-    def __init__(self, rank: int, size: int, answers: Sequence[list[Tensor]]) -> None:
-        self.rank, self.size = rank, size
-        self.sent: list[Tensor] = []
-        self.answers = list(answers)
-
-    def gather(self, tensor: Tensor) -> list[Tensor]:
-        self.sent.append(tensor)
-        return self.answers.pop(0) if self.answers else [tensor] * self.size
-
-
-@pytest.mark.parametrize(("num", "size", "first"), [(5, 2, 0), (5, 2, 1), (1, 3, 2), (4, 3, 7), (6, 3, 1)])
-def test_ranks_share_the_work_and_each_gets_all_of_it(num: int, size: int, first: int) -> None:
-    factor = factors(num, 4)
-    done: list[int] = []
-
-    def work(part: Tensor) -> tuple[Tensor, Tensor]:
-        done.append(len(part))
-        found, good = inverse_roots(part, -0.25, 1e-8)
-        return found, good & (part[:, 0, 0] != factor[-1, 0, 0])  # the last one fails
-
-    senders = [Rank(r, size, []) for r in range(size)]
-    for rank in senders:
-        shared(rank, factor, work, first)
-    assert sum(done) == num
-    assert max(done) == -(-num // size)
-    answers = [[rank.sent[message] for rank in senders] for message in range(2)]
-    expected, _ = inverse_roots(factor, -0.25, 1e-8)
-    for r in range(size):
-        found, good = shared(Rank(r, size, answers), factor, work, first)
-        assert good.tolist() == [True] * (num - 1) + [False]
-        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-15)  # a batch of other size rounds otherwise
+        finite(factor, lambda block: f"block {block}", findings)

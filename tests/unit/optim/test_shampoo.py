@@ -117,12 +117,14 @@ def test_the_oracle_of_a_matrix_that_is_cut() -> None:
 
 def test_the_oracle_with_three_dimensions() -> None:
     """No parameter of ours has such blocks; the exponent is -1/6."""
-    from moe_sweeps.optim.ranks import ALONE
+    from moe_sweeps.distributed.ranks import ALONE
+    from moe_sweeps.optim.findings import Findings
     from moe_sweeps.optim.shampoo import ShampooStack
 
     class Three:
         role, index, shape = None, 0, (1, 3, 4, 5)
         like = torch.empty(0, dtype=torch.float64)
+        findings = Findings()
 
         def zeros(self, *shape: int) -> Tensor:
             return self.like.new_zeros(shape or self.shape)

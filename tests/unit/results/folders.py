@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from moe_sweeps.files import read_json, write_json
-from moe_sweeps.results.manifest import Manifest, load_manifest
-from moe_sweeps.rundir import Failure, RunDir, State, Status
+from moe_sweeps.host.files import read_json, write_json
+from moe_sweeps.records.genuine import arm_of, hash_of
+from moe_sweeps.records.manifest import Manifest
+from moe_sweeps.records.rundir import Failure, RunDir, State, Status
 
 NOW = 1_800_000_000.0
 CODE, DATA = "c0de" * 16, "da7a" * 16
@@ -16,12 +17,12 @@ DEMO_ARMS: tuple[tuple[str, float | None], ...] = (("aux", 0.1), ("aux", 0.2), (
 
 def arm_hash(balancer: str, coef: float | None) -> str:
     """Twelve hex digits, the same for all seeds."""
-    return f"{balancer.encode().hex()[:4]}{int(1000 * (coef or 0)):06x}aa"
+    return arm_of(canonical(balancer, coef, 0), 0, 0)
 
 
 def run_hash(balancer: str, coef: float | None, seed: int) -> str:
     """Twelve hex digits of one run."""
-    return f"{arm_hash(balancer, coef)[:10]}{seed:02x}"
+    return hash_of(canonical(balancer, coef, seed))
 
 
 def canonical(balancer: str, coef: float | None, seed: int) -> dict[str, Any]:
@@ -81,7 +82,7 @@ def make_manifest(root: Path, content: dict[str, Any] | None = None, **changes: 
     path = root / "sweeps" / content["sweep_id"] / "manifest.json"
     path.parent.mkdir(parents=True)
     write_json(path, content)
-    return load_manifest(path)
+    return Manifest.load(path)
 
 
 def make_messy_sweep(root: Path) -> Manifest:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from moe_sweeps.rundir import RunDir, State, Status
+from moe_sweeps.records.rundir import RunDir, State, Status
 
 DOMAINS = ("wikipedia", "bible", "python")
 TOKENS = 1024

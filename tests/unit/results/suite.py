@@ -12,10 +12,10 @@ from typing import Any
 
 from unit.results.folders import make_manifest
 
-from moe_sweeps.files import write_json
-from moe_sweeps.results.frame import flatten
-from moe_sweeps.results.manifest import Manifest
-from moe_sweeps.rundir import Failure, RunDir, State, Status
+from moe_sweeps.host.files import write_json
+from moe_sweeps.records.genuine import arm_of, flatten, hash_of
+from moe_sweeps.records.manifest import Manifest
+from moe_sweeps.records.rundir import Failure, RunDir, State, Status
 
 STEPS = 400
 CONFIG: dict[str, Any] = {
@@ -31,7 +31,12 @@ Settings = Mapping[str, str]
 
 
 def short_hash(*parts: object) -> str:
-    """Twelve hex digits."""
+    """Twelve hex digits: those of an arm by its settings, or with a seed of a run, are what its config gives."""
+    if isinstance(parts[0], Mapping):
+        seed = parts[1] if len(parts) > 1 else 0
+        assert isinstance(seed, int)
+        form = canonical(parts[0], seed)
+        return hash_of(form) if len(parts) > 1 else arm_of(form, seed, seed)
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:12]
 
 
@@ -48,6 +53,11 @@ def configured(settings: Settings) -> dict[str, Any]:
     return config
 
 
+def canonical(settings: Settings, seed: int) -> dict[str, Any]:
+    """A canonical form, other for other settings that mean the same."""
+    return flatten(configured(settings)) | {"asked": dict(settings), "seed": seed, "data_seed": seed}
+
+
 def make_suite_run(
     root: Path, settings: Settings, seed: int, *, loss: float, maxvio: float, state: str = "done",
     collapsed: bool = False, speed: float = 1.0, weights: str = "w", code: str = "c0de",
@@ -55,7 +65,7 @@ def make_suite_run(
     """One run with its curves; `loss` and `maxvio` are what it ends with."""
     config = configured(settings) | {"seed": seed, "data_seed": None}
     arm, run_id = short_hash(settings), short_hash(settings, seed)
-    identity = {"version": 1, "run_id": run_id, "arm": arm, "canonical": flatten(config)}
+    identity = {"version": 1, "run_id": run_id, "arm": arm, "canonical": canonical(settings, seed)}
     overrides = [*(f"{k}={v}" for k, v in settings.items()), f"seed={seed}"]
     provenance = {"source_hash": code, "data_fingerprint": "da7a", "git": {"commit": "abc123", "dirty": False},
                   "pairing": {"initial_weights": f"{weights}{seed}", "batches": f"b{seed}"}}  # fmt: skip
@@ -97,10 +107,11 @@ def sweep_content(name: str, arms: Sequence[Settings], seeds: int, baseline: int
             run_id, label = short_hash(settings, seed), " ".join(f"{k}={v}" for k, v in settings.items())
             folder = f"proxy-{settings.get('balancer', 'aux')}-{run_id}"
             runs[run_id] = {"folder": folder, "arm": short_hash(settings), "label": label, "seed": seed}
+            runs[run_id]["settings"] = dict(settings)
             requested.append({"overrides": {**settings, "seed": str(seed)}, "run_id": run_id, "unread": {}})
     file = {"name": name, "question": f"What does {name} do?", "source": "report", "table": name}
     return {
-        "version": 2, "sweep_id": short_hash(name, len(arms), seeds), "name": name,
+        "version": 3, "sweep_id": short_hash(name, len(arms), seeds), "name": name,
         "created": "2026-01-02T03:04:05+00:00", "command": f"python train.py -m sweep={name}", "axes": {},
         "requested": requested, "runs": runs, "file": file, "baseline": short_hash(arms[baseline]), "expect": [],
         **more,

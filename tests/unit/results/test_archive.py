@@ -9,12 +9,13 @@ from unit.results.folders import make_manifest
 from unit.results.suite import AUX, make_suite_run, short_hash, sweep_content
 
 from moe_sweeps.errors import RunFolderError
+from moe_sweeps.host.files import write_json
+from moe_sweeps.records.manifest import Manifest, decision_path, load_manifests
+from moe_sweeps.records.rundir import RunDir
+from moe_sweeps.reports.markdown import markdown
 from moe_sweeps.results.archive import archive
-from moe_sweeps.results.frame import load_runs
-from moe_sweeps.results.manifest import Manifest, load_manifests
-from moe_sweeps.results.markdown import markdown
+from moe_sweeps.results.runs import read_runs
 from moe_sweeps.results.tables import ablation_table
-from moe_sweeps.rundir import RunDir
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def sweep(tmp_path: Path) -> tuple[Path, Manifest]:
 def table(root: Path) -> str:
     (manifest,), problems = load_manifests(root)
     assert not problems
-    return markdown(ablation_table(manifest, load_runs(root), now=0.0))
+    return markdown(ablation_table(manifest, read_runs(root), now=0.0))
 
 
 def test_its_table_is_that_of_the_runs(sweep: tuple[Path, Manifest], tmp_path: Path) -> None:
@@ -65,3 +66,49 @@ def test_another_result_of_the_same_run_is_refused(sweep: tuple[Path, Manifest],
     kept = RunDir.find(tmp_path / "kept", run.run_id)
     assert kept is not None
     assert (kept.summary() or {})["val_loss"] == 3.0
+
+
+def decide(root: Path, name: str, *looks: str) -> Path:
+    """The record of a decision with these looks."""
+    path = decision_path(root, "abc")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"version": 1, "name": name, "trained": [], "closed": [{"sweep_id": look} for look in looks]})
+    return path
+
+
+def test_the_looks_of_a_decision_are_kept_and_none_is_lost(sweep: tuple[Path, Manifest], tmp_path: Path) -> None:
+    runs, manifest = sweep
+    kept = tmp_path / "kept"
+    decide(runs, "aux_coef", "first")
+    assert not archive([], [manifest], runs, kept).problems
+    longer = decide(runs, "aux_coef", "first", "second").read_text()
+    assert not archive([], [manifest], runs, kept).problems
+    assert decision_path(kept, "abc").read_text() == longer
+    decide(runs, "aux_coef", "first")
+    (problem,) = archive([], [manifest], runs, kept).problems
+    assert "has looks that this decision lacks" in str(problem)
+    assert decision_path(kept, "abc").read_text() == longer
+
+
+def test_the_decision_of_another_sweep_is_left_and_a_damaged_one_is_told(
+    sweep: tuple[Path, Manifest], tmp_path: Path
+) -> None:
+    runs, manifest = sweep
+    path = decide(runs, "gating", "first")
+    assert not archive(RunDir.all(runs), [manifest], runs, tmp_path / "kept").problems
+    assert not decision_path(tmp_path / "kept", "abc").exists()
+    for damage in ("", "[]", '{"name": "aux_coef"}', '{"name": "aux_coef", "closed": [3]}'):
+        path.write_text(damage)
+        found = archive(RunDir.all(runs), [manifest], runs, tmp_path / "kept")
+        assert [problem.path for problem in found.problems] == [path]
+        assert not decision_path(tmp_path / "kept", "abc").exists()
+    path.unlink()
+    path.symlink_to("/etc/passwd")
+    assert archive(RunDir.all(runs), [manifest], runs, tmp_path / "kept").problems
+    path.unlink()
+    decide(tmp_path / "elsewhere", "aux_coef", "first")
+    path.parent.rmdir()
+    path.parent.symlink_to(decision_path(tmp_path / "elsewhere", "abc").parent)
+    (problem,) = archive([], [manifest], runs, tmp_path / "kept").problems
+    assert "is a link" in str(problem)
+    assert not decision_path(tmp_path / "kept", "abc").exists()

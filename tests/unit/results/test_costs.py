@@ -8,11 +8,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 from unit.results.folders import make_manifest, make_run, manifest_content, run_hash, summary
 
 from moe_sweeps.cli.tables import main
+from moe_sweeps.records.manifest import load_manifests
+from moe_sweeps.records.rundir import RunDir
+from moe_sweeps.reports.evidence import gather
+from moe_sweeps.reports.render_costs import csv_text, markdown, notes_of, terminal
 from moe_sweeps.results.costs import (
     CostTable,
     Point,
@@ -22,9 +27,11 @@ from moe_sweeps.results.costs import (
     evaluations,
     loss_at_seconds,
     loss_at_step,
+    ratio,
 )
-from moe_sweeps.results.frame import load_runs
-from moe_sweeps.results.render_costs import csv_text, markdown, notes_of, terminal
+from moe_sweeps.results.curves import load_curves
+from moe_sweeps.results.runs import read_runs
+from moe_sweeps.results.stats import Estimate, estimate
 from moe_sweeps.results.tables import ablation_table
 
 ARMS: tuple[tuple[str, float | None], ...] = (("aux", 0.1), ("lossfree", None))
@@ -50,7 +57,7 @@ def made(root: Path) -> CostTable:
         costly(root, "aux", 0.1, seed, step_seconds=0.1, fall=1.0 + seed / 10)
         costly(root, "lossfree", None, seed, step_seconds=0.15 + seed / 100, fall=1.2)
     manifest = make_manifest(root, manifest_content(2, ARMS))
-    runs = load_runs(root)
+    runs = read_runs(root)
     found = cost_table(ablation_table(manifest, runs), runs)
     assert found is not None
     return found
@@ -84,8 +91,23 @@ def test_where_losses_are_compared() -> None:
 def test_the_final_evaluation_is_left_out_for_its_other_windows(tmp_path: Path) -> None:
     costly(tmp_path, "aux", 0.1, 0, step_seconds=0.1, fall=1.0)
     run_id = run_hash("aux", 0.1, 0)
-    found = evaluations([str(tmp_path / f"smoke-aux-{run_id}")])
+    found = evaluations(load_curves([str(tmp_path / f"smoke-aux-{run_id}")]).frame)
     assert found == {run_id: [Point(50, 5.0, 6.0), Point(100, 10.0, 5.0), Point(150, 15.0, 4.0)]}
+
+
+def test_a_run_whose_log_is_damaged_is_named(tmp_path: Path) -> None:
+    """Its arm has no loss at equal steps, and the reader is told why, whatever figures the table has."""
+    made(tmp_path)
+    broken = tmp_path / f"smoke-aux-{run_hash('aux', 0.1, 0)}"
+    (broken / "metrics.jsonl").write_text('{"step": 1\n{"step"\n')
+    [manifest], _ = load_manifests(tmp_path)
+    runs = read_runs(tmp_path)
+    found = cost_table(ablation_table(manifest, runs), runs)
+    assert found is not None
+    assert [problem.path for problem in found.damaged] == [broken]
+    assert any(broken.name in line for line in notes_of(found))
+    evidence = gather(manifest, runs, None)
+    assert [problem.path for problem in evidence.problems].count(broken) == 1
 
 
 def test_costs_by_hand(tmp_path: Path) -> None:
@@ -112,7 +134,7 @@ def test_an_arm_of_which_a_run_never_got_there_has_no_loss_there(tmp_path: Path)
     costly(tmp_path, "aux", 0.1, 0, step_seconds=0.1, fall=1.0)
     costly(tmp_path, "aux", 0.1, 1, step_seconds=9.0, fall=1.0)  # its first evaluation comes after the others' last
     costly(tmp_path, "lossfree", None, 0, step_seconds=0.1, fall=1.0)
-    runs = load_runs(tmp_path)
+    runs = read_runs(tmp_path)
     found = cost_table(ablation_table(make_manifest(tmp_path, manifest_content(2, ARMS)), runs), runs)
     assert found is not None
     slow, fast = (found.cells[arm.arm]["loss_at_seconds"] for arm in found.table.arms)
@@ -127,7 +149,7 @@ def test_an_arm_of_which_a_run_never_got_there_has_no_loss_there(tmp_path: Path)
 def test_only_done_runs_count(tmp_path: Path) -> None:
     costly(tmp_path, "aux", 0.1, 0, step_seconds=0.1, fall=1.0)
     make_run(tmp_path, "lossfree", None, 0, state="diverged", numbers=summary(9.0, seconds_per_step=9.0))
-    runs = load_runs(tmp_path)
+    runs = read_runs(tmp_path)
     found = cost_table(ablation_table(make_manifest(tmp_path, manifest_content(1, ARMS)), runs), runs)
     assert found is not None
     assert [found.cells[arm.arm]["seconds_per_step"].n for arm in found.table.arms] == [1, 0]
@@ -135,7 +157,7 @@ def test_only_done_runs_count(tmp_path: Path) -> None:
 
 def test_runs_without_costs_have_no_table(tmp_path: Path) -> None:
     make_run(tmp_path)
-    runs = load_runs(tmp_path)
+    runs = read_runs(tmp_path)
     manifest = make_manifest(tmp_path, manifest_content(1, ARMS))
     assert cost_table(ablation_table(manifest, runs), runs) is None
 
@@ -155,11 +177,55 @@ def test_how_it_looks(tmp_path: Path) -> None:
     assert float(first["equal_seconds"]) == pytest.approx(15.0)
 
 
-def test_several_hosts_are_pointed_out(tmp_path: Path) -> None:
+def relative(root: Path) -> list[Estimate]:
+    [manifest], _ = load_manifests(root)
+    runs = read_runs(root)
+    found = cost_table(ablation_table(manifest, runs), runs)
+    assert found is not None
+    return [found.cells[arm.arm]["relative"] for arm in found.table.arms]
+
+
+def test_on_several_hosts_nothing_is_said_of_relative_times(tmp_path: Path) -> None:
     found = made(tmp_path)
-    assert not any("hosts" in line for line in notes_of(found))
-    mixed = CostTable(found.table, found.cells, found.baseline, None, None, ("a", "b"))
-    assert notes_of(mixed)[-1] == "NOT COMPARABLE without care: timed on 2 hosts (a, b)"
+    assert not any("NOT COMPARABLE" in line for line in notes_of(found))
+    for number, run in enumerate(RunDir.all(tmp_path)):
+        status = run.status()
+        status.host = "ab"[number % 2]
+        run.write_status(status)
+    assert relative(tmp_path) == [Estimate(0), Estimate(0)]
+    [manifest], _ = load_manifests(tmp_path)
+    runs = read_runs(tmp_path)
+    mixed = cost_table(ablation_table(manifest, runs), runs)
+    assert mixed is not None
+    assert notes_of(mixed)[-1] == "NOT COMPARABLE: timed on 2 hosts (a, b), so no arm has a relative time"
+    assert "1.55" not in markdown(mixed)
+
+
+def test_one_run_a_side_has_no_relative_time(tmp_path: Path) -> None:
+    costly(tmp_path, "aux", 0.1, 0, step_seconds=0.1, fall=1.0)
+    costly(tmp_path, "lossfree", None, 0, step_seconds=0.2, fall=1.0)
+    make_manifest(tmp_path, manifest_content(1, ARMS))
+    assert relative(tmp_path) == [Estimate(1, 1.0), Estimate(0)]
+
+
+def test_the_interval_of_a_ratio_covers_as_often_as_it_says() -> None:
+    """Against a simulation: two sides of three runs each, whose times scatter by a tenth."""
+    random = np.random.default_rng(0)
+    hits, rounds = 0, 4000
+    for a, b in zip(random.normal(1.5, 0.15, (rounds, 3)), random.normal(1.0, 0.1, (rounds, 3)), strict=True):
+        found = ratio(estimate(list(a)), estimate(list(b)))
+        assert found.mean is not None
+        assert found.half_width is not None
+        hits += abs(found.mean - 1.5) <= found.half_width
+    assert 0.94 <= hits / rounds <= 0.99
+
+
+def test_the_same_computation_is_not_called_faster() -> None:
+    """What stood there as 0.57 +- 0.29: the interval holds 1 when the spread of both sides is in it."""
+    found = ratio(estimate([0.30, 0.62, 0.41]), estimate([0.55, 1.10, 0.66]))
+    assert found.mean is not None
+    assert found.half_width is not None
+    assert found.mean - found.half_width < 1 < found.mean + found.half_width
 
 
 def test_tables_show_costs_when_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,20 +8,22 @@ from typing import Any
 import pytest
 from unit.results.folders import DEMO_ARMS, NOW, make_manifest, make_messy_sweep, make_run, manifest_content, summary
 
-from moe_sweeps.results.columns import FURTHER
-from moe_sweeps.results.columns import METRICS as COLUMNS
+from moe_sweeps.errors import ConfigError
+from moe_sweeps.records.code_record import CodeRecord
+from moe_sweeps.records.manifest import Manifest
+from moe_sweeps.records.numbers import METRICS as COLUMNS
+from moe_sweeps.records.rundir import State
+from moe_sweeps.reports.markdown import markdown
+from moe_sweeps.reports.notes import warning
+from moe_sweeps.reports.rows import cell
 from moe_sweeps.results.definition import TableDefinition
-from moe_sweeps.results.frame import METRICS, load_runs
-from moe_sweeps.results.manifest import Manifest
-from moe_sweeps.results.markdown import markdown
 from moe_sweeps.results.outcomes import OUTCOMES
-from moe_sweeps.results.rows import cell
-from moe_sweeps.results.tables import Arm, Table, ablation_table, marks
-from moe_sweeps.rundir import State
+from moe_sweeps.results.runs import read_runs
+from moe_sweeps.results.tables import Arm, Table, ablation_table, marks, mixed
 
 
 def build(root: Path, manifest: Manifest) -> Table:
-    return ablation_table(manifest, load_runs(root), now=NOW)
+    return ablation_table(manifest, read_runs(root), now=NOW)
 
 
 def one_arm(root: Path, *runs: dict[str, Any]) -> tuple[Table, Arm]:
@@ -31,10 +33,6 @@ def one_arm(root: Path, *runs: dict[str, Any]) -> tuple[Table, Arm]:
         make_run(root, "aux", 0.1, seed, **run)
     table = build(root, manifest)
     return table, table.arms[0]
-
-
-def test_columns_are_the_metrics_of_the_frame() -> None:
-    assert tuple(m.column for m in (*COLUMNS, *FURTHER)) == METRICS
 
 
 def test_every_state_has_an_explanation() -> None:
@@ -78,6 +76,35 @@ def test_settings_have_the_columns_that_the_definition_names(
     assert build(tmp_path, make_manifest(tmp_path, manifest_content(arms=DEMO_ARMS))).axes == shown
 
 
+def test_any_number_of_the_summary_may_be_a_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("extra.depth", "tokens_per_second", "word", "val_z_los")
+    definition = TableDefinition(name="x", metrics=names)
+    monkeypatch.setattr("moe_sweeps.results.tables.load_definition", lambda name: definition)
+    more = [{"extra": {"depth": d}, "word": None, "val_z_loss": 1.0, "tokens_per_second": 7.0} for d in (1.0, 3, 2)]
+    table, arm = one_arm(tmp_path, *({"numbers": summary(3.0) | numbers} for numbers in more))
+    assert [metric.header for metric in table.metrics[5:]] == ["extra.depth", "tokens/s", "word", "val_z_los"]
+    assert (arm.cells["extra.depth"].n, arm.cells["extra.depth"].mean) == (3, 2.0)
+    assert arm.cells["tokens_per_second"].mean == 7.0
+    assert [problem.reason for problem in table.problems] == [
+        "metrics: no finished run has a number word",
+        "metrics: no finished run has a number val_z_los; did you mean val_z_loss?",
+    ]
+    assert table.clean
+
+
+def test_a_definition_that_cannot_be_used_is_that_tables_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(name: str) -> TableDefinition:
+        raise ConfigError("tables/x.yaml", "titel", "it must be one of title", "Did you mean title?")
+
+    monkeypatch.setattr("moe_sweeps.results.tables.load_definition", refuse)
+    table, arm = one_arm(tmp_path, {}, {})
+    assert arm.cells["val_loss"].n == 2
+    [problem] = table.problems
+    assert problem.reason.startswith("the table is laid out without it: tables/x.yaml=titel is refused")
+
+
 @pytest.mark.parametrize("state", sorted(set(State) - {State.done}))
 def test_a_run_that_is_not_done_is_marked_and_not_averaged(tmp_path: Path, state: str) -> None:
     table, arm = one_arm(tmp_path, {}, {}, {"state": state, "numbers": summary(99.0)})
@@ -87,12 +114,13 @@ def test_a_run_that_is_not_done_is_marked_and_not_averaged(tmp_path: Path, state
     assert table.clean == (state == "diverged")
 
 
-def test_a_diverged_run_is_not_averaged_even_if_the_frame_had_its_numbers(tmp_path: Path) -> None:
+def test_a_diverged_run_is_not_averaged_even_if_its_row_had_numbers(tmp_path: Path) -> None:
     manifest = make_manifest(tmp_path, manifest_content(arms=(("aux", 0.1),)))
     for seed, state in enumerate(("done", "done", "diverged")):
         make_run(tmp_path, seed=seed, state=state)
-    runs = load_runs(tmp_path)
-    runs.frame.loc[runs.frame["state"] == "diverged", "val_loss"] = 99.0
+    runs = read_runs(tmp_path)
+    (diverged,) = (row for row in runs.rows.values() if row["state"] == "diverged")
+    runs.rows[diverged["run_id"]] = {**diverged, "val_loss": 99.0}
     cell = ablation_table(manifest, runs, now=NOW).arms[0].cells["val_loss"]
     assert cell.n == 2
     assert cell.mean == pytest.approx(3.05)
@@ -199,6 +227,42 @@ def test_runs_that_changed_on_their_way_are_mixed_though_all_did(tmp_path: Path,
     table, arm = one_arm(tmp_path, *({what: "1111112222+3333334444"} for _ in range(3)))
     assert marks(table, arm) == [f"{what} 111111+333333"]
     assert not table.clean
+
+
+def arms_by_files(root: Path, *files: dict[str, str]) -> Table:
+    """The demo's first arms with one seed each, trained by code that is known by its files."""
+    manifest = make_manifest(root, manifest_content(seeds=1, arms=DEMO_ARMS[: len(files)]))
+    for (balancer, coef), known in zip(DEMO_ARMS, files, strict=False):
+        make_run(root, balancer, coef, 0).update_provenance(**CodeRecord.of(known).entry())
+    return build(root, manifest)
+
+
+def test_arms_that_execute_different_files_are_compared(tmp_path: Path) -> None:
+    table = arms_by_files(tmp_path, {"trainer.py": "1", "balancing/a.py": "1"}, {"trainer.py": "1", "b.py": "1"})
+    assert table.clean
+    assert len(table.code) == 1
+    assert not mixed(*table.arms)
+    assert [marks(table, arm) for arm in table.arms] == [[], []]
+
+
+def test_a_file_that_two_arms_executed_otherwise_is_named_and_refused(tmp_path: Path) -> None:
+    """Of three arms the third, which executed neither version of the file, can be compared with both."""
+    table = arms_by_files(
+        tmp_path, {"trainer.py": "1", "a.py": "1"}, {"trainer.py": "1", "a.py": "2"}, {"trainer.py": "1"}
+    )
+    one, other, neither = table.arms
+    assert not table.clean
+    assert warning(table) == "NOT FINAL: 2 versions of the code are mixed (a.py)."
+    assert [mixed(one, other), mixed(one, neither), mixed(other, neither)] == [True, False, False]
+
+
+def test_a_result_of_an_earlier_release_is_a_version_of_its_own(tmp_path: Path) -> None:
+    manifest = make_manifest(tmp_path, manifest_content(seeds=1, arms=DEMO_ARMS[:2]))
+    for number, (balancer, coef) in enumerate(DEMO_ARMS[:2]):
+        run = make_run(tmp_path, balancer, coef, 0)
+        if number:
+            run.update_provenance(**CodeRecord.of({"trainer.py": "1"}).entry())
+    assert mixed(*build(tmp_path, manifest).arms)
 
 
 @pytest.mark.parametrize("what", ["code", "data"])

@@ -88,3 +88,8 @@ def test_spellings_of_one_value(a: str, b: str) -> None:
 @pytest.mark.parametrize(("a", "b"), [("0.1", "0.2"), ("aux", "AUX"), ("null", "0")])
 def test_different_values(a: str, b: str) -> None:
     assert not same_value(a, b)
+
+
+def test_what_is_excluded_is_seen_through_links() -> None:
+    block = Block.read({"a": ["1", "2"], "b": ["${a}", "3"], "exclude": {"a": "1", "b": "1.0"}})
+    assert block.combinations() == [{"a": "1", "b": "3"}, {"a": "2", "b": "${a}"}, {"a": "2", "b": "3"}]

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from moe_sweeps.checkpoint import Checkpoints
 from moe_sweeps.errors import MoeSweepsError
-from moe_sweeps.rundir import RunDir
+from moe_sweeps.records.rundir import RunDir
 from moe_sweeps.sweep.comparing import compare_folders, same, without_clock
+from moe_sweeps.training.checkpoint import Checkpoints
 
 
 def state(**changes: Any) -> dict[str, Any]:

@@ -6,21 +6,27 @@ from pathlib import Path
 
 import pytest
 from helpers import TINY, compose_run
+from unit.cli.test_plan_view import printed
 
 from moe_sweeps.errors import ConfigError
-from moe_sweeps.freeze import freeze
-from moe_sweeps.identity import canonical_form
-from moe_sweeps.rundir import RunDir, State, Status
+from moe_sweeps.experiment.freeze import freeze
+from moe_sweeps.experiment.identity import canonical_form
+from moe_sweeps.experiment.schema import RunConfig
+from moe_sweeps.launch.probe import PROBE_STEPS, Probe, probe
+from moe_sweeps.launch.probe_process import ProbeFailed
+from moe_sweeps.records.rundir import RunDir, State, Status
+from moe_sweeps.sweep import estimate as estimating
 from moe_sweeps.sweep.cost import count_text, flops_text, plan_cost, size_text
-from moe_sweeps.sweep.estimate import CHECKPOINT_BYTES_PER_PARAM, Estimator, cost_key, tokens_of, wall_time
+from moe_sweeps.sweep.estimate import Estimator, RunEstimate, cost_key, tokens_of, wall_time
+from moe_sweeps.sweep.fitting import Machine
 from moe_sweeps.sweep.plan import make_plan
-from moe_sweeps.sweep.probe import PROBE_STEPS, Probe, probe
+from moe_sweeps.training.checkpoint_size import checkpoint_bytes
 
 
 def finish(*line: str, seconds: float, tokens: int, host: str | None = None, checkpoint: int = 0) -> RunDir:
     """A run folder that says it is done."""
     folder = freeze(compose_run(*line), [], command="test")
-    folder.write_summary({"wall_seconds": seconds, "tokens": tokens})
+    folder.write_summary({"val_loss": 3.0, "wall_seconds": seconds, "tokens": tokens})
     folder.write_status(Status(State.done, host=host))
     (folder.checkpoints / "step-1.pt").write_bytes(b"x" * checkpoint)
     return folder
@@ -74,14 +80,12 @@ def test_a_damaged_folder_does_not_stop_a_plan(folders: Path) -> None:
     assert "a guess" in Estimator(folders).estimate(compose_run(*TINY)).source
 
 
-def test_a_probe_measures_steps_and_checkpoints(folders: Path) -> None:
+def test_a_probe_measures_steps(folders: Path) -> None:
     run = compose_run(*TINY)
     estimate = Estimator(folders, probing=True).estimate(run)
     assert estimate.source == f"from a probe of {PROBE_STEPS} steps"
     assert 0.02 < estimate.seconds < 60
-    params = plan_cost(make_plan(TINY), Estimator(folders), 1).runs[0].size.params_total
-    assert estimate.checkpoint_bytes > CHECKPOINT_BYTES_PER_PARAM * params
-    assert estimate.checkpoint_bytes < 1.5 * CHECKPOINT_BYTES_PER_PARAM * params + 60_000
+    assert estimate.checkpoint_bytes == checkpoint_bytes(run)
     assert not folders.exists()  # a probe leaves nothing behind
 
 
@@ -89,6 +93,47 @@ def test_a_probe_measures_steps_and_checkpoints(folders: Path) -> None:
 def test_a_run_that_is_shorter_than_a_probe_is_probed(folders: Path, steps: int) -> None:
     run = compose_run(*TINY, f"trainer.steps={steps}", "schedule.warmup_steps=1")
     assert probe(run, threads=1).seconds_per_step > 0
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A server is there, and every probe on it dies; the names of the runs that were tried."""
+    tried: list[str] = []
+
+    def die(run: RunConfig, threads: int) -> Probe:
+        tried.append(run.run_name)
+        raise ProbeFailed(f"the probe of {run.run_name} died")
+
+    monkeypatch.setattr(estimating, "probe_apart", die)
+    monkeypatch.setattr(estimating, "has_server", lambda: True)
+    return tried
+
+
+def test_a_probe_that_dies_leaves_a_guess_and_no_other_is_tried(folders: Path, failing: list[str]) -> None:
+    estimator, runs = Estimator(folders, probing=True), [compose_run(*TINY, f"model.layers={n}") for n in (1, 2, 1)]
+    found = [estimator.estimate(run) for run in runs]
+    assert failing == ["smoke-aux"]
+    assert [one.problem for one in found] == ["the probe of smoke-aux died", "", "the probe of smoke-aux died"]
+    assert not any(one.measured for one in found)
+    assert all("a guess" in one.source for one in found)
+
+
+def test_the_plan_says_why_a_probe_gave_nothing_and_goes_on(folders: Path, failing: list[str]) -> None:
+    plan = make_plan([*TINY, "seed=0,1"])
+    shown = printed(plan, plan_cost(plan, Estimator(folders, probing=True), 2))
+    assert shown.count("no probe: the probe of smoke-aux died") == 1
+    assert "a guess: 20% of this machine's matrix-product peak" in shown
+
+
+def test_a_gpu_is_probed_from_a_process_of_its_own(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def elsewhere(run: RunConfig, threads: int) -> Probe:
+        return Probe(3.0)
+
+    monkeypatch.setattr(estimating, "probe_apart", elsewhere)
+    monkeypatch.setattr(estimating, "probe", lambda *_: pytest.fail("in this process"))
+    monkeypatch.setattr(Machine, "here", classmethod(lambda cls, device: Machine(None, None, 10**11, 1)))
+    found: RunEstimate = Estimator(folders, probing=True).estimate(compose_run(*TINY))
+    assert found.seconds >= 24 * 3.0
 
 
 def test_what_is_too_large_is_not_probed(folders: Path) -> None:
@@ -100,7 +145,7 @@ def test_what_is_too_large_is_not_probed(folders: Path) -> None:
 def test_a_probe_counts_evaluations_when_data_are_prepared(folders: Path, real_data: object) -> None:
     run = compose_run(*TINY, "trainer.eval_every=8")  # 2 of 32 windows before the end, 64 at the end, 32 tokens each
     steps = 24 + 0.35 * (2 * 32 + 64) * 32 / (4 * 32)
-    assert Probe(2.0, 0).seconds_of(run) == pytest.approx(2.0 * steps)
+    assert Probe(2.0).seconds_of(run) == pytest.approx(2.0 * steps)
 
 
 def test_cost_of_a_plan_counts_what_is_left(folders: Path) -> None:

@@ -49,3 +49,19 @@ def test_a_sweep_without_m_is_refused() -> None:
 def test_an_empty_axis_is_refused(line: str) -> None:
     with pytest.raises(ConfigError):
         expand([line])
+
+
+@pytest.mark.parametrize("typed", ["0.3,0.30,3e-1,.3,0.5", "choice(0.3,.3,0.5)", "sort(0.5,0.30,0.3)"])
+def test_a_number_has_one_spelling_on_an_axis(typed: str) -> None:
+    assert expand([f"aux.coef={typed}"]).axes == {"aux.coef": ["0.3", "0.5"]}
+    assert expand(["trainer.grad_clip=1,1.0,2"]).axes == {"trainer.grad_clip": ["1", "2"]}
+    assert expand(["name=1,1.0"]).axes == {"name": ["1", "1.0"]}  # two texts
+
+
+def test_long_seeds_are_compared_to_the_last_digit() -> None:
+    assert expand(["seed=9007199254740992,9007199254740993"]).axes["seed"] == ["9007199254740992", "9007199254740993"]
+
+
+def test_a_link_stays_as_it_was_typed() -> None:
+    combinations = expand(["lr_split=static", "lr_split.expert=1,${lr_split.dense}", "lr_split.dense=0.5"]).combinations
+    assert [[str(s) for s in c][1] for c in combinations] == ["lr_split.expert=1", "lr_split.expert=${lr_split.dense}"]

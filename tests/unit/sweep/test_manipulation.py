@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from helpers import TINY, compose_run
 
-from moe_sweeps.balancing.auxiliary import AuxBalancer, AuxConfig
+from moe_sweeps.balancing.auxiliary import AuxBalancer
+from moe_sweeps.config.groups import AuxConfig
 from moe_sweeps.config.registry import Unread
-from moe_sweeps.sweep.manipulation import Checked, _problem, check, work
+from moe_sweeps.launch.probe import random_tokens
+from moe_sweeps.sweep.manipulation import Checked, _problem, check, count_traces
 from moe_sweeps.sweep.plan import make_plan
-from moe_sweeps.sweep.probe import random_tokens
 from moe_sweeps.sweep.trace import Trace, trace
 
 STEPS = 4
@@ -28,7 +29,7 @@ def checked(*line: str) -> Checked:
     ticks: list[str] = []
     plan = make_plan([*TINY, *line])
     found = check(plan, lambda p: random_tokens(p.run), STEPS, threads=1, tick=ticks.append)
-    assert len(ticks) == work(plan)
+    assert len(ticks) == count_traces(plan)
     return found
 
 
@@ -97,7 +98,7 @@ def test_runs_wrongly_declared_the_same_are_caught(folders: Path, monkeypatch: p
 
 
 def test_a_knob_that_no_code_reads_is_listed(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("moe_sweeps.gradients.z_loss", lambda routings: routings[0].logits_TE.sum() * 0)
+    monkeypatch.setattr("moe_sweeps.training.gradients.z_loss", lambda routings: routings[0].logits_TE.sum() * 0)
     monkeypatch.setattr("moe_sweeps.model.router.Router._logits", _logits_without_temperature)
     found = checked("router.temperature=1,2")
     assert not found.clean

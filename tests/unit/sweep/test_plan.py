@@ -9,9 +9,9 @@ from helpers import TINY
 
 from moe_sweeps.cli.plan_view import collapse_reasons
 from moe_sweeps.errors import ConfigError
-from moe_sweeps.files import read_json
-from moe_sweeps.rundir import State, Status
-from moe_sweeps.sweep.plan import make_plan, write_manifest
+from moe_sweeps.records.rundir import State, Status
+from moe_sweeps.sweep.manifest import manifest_of
+from moe_sweeps.sweep.plan import make_plan
 
 CANONICAL = ["balancer=aux,lossfree", "aux.coef=0.1,0.2,0.6", *TINY]
 
@@ -53,19 +53,6 @@ def test_one_bad_combination_refuses_the_whole_sweep(folders: Path) -> None:
     assert not folders.exists()
 
 
-def test_the_manifest_is_the_design_matrix(folders: Path) -> None:
-    plan = make_plan(CANONICAL)
-    content = read_json(write_manifest(plan, "python train.py -m ..."))
-    assert content["axes"] == {"balancer": ["aux", "lossfree"], "aux.coef": ["0.1", "0.2", "0.6"]}
-    assert len(content["requested"]) == 6
-    collapsed = [r for r in content["requested"] if r["unread"]]
-    assert [r["unread"] for r in collapsed] == [{"aux.coef": "balancer=aux or balancer=aux_lossfree"}] * 3
-    assert len({r["run_id"] for r in collapsed}) == 1
-    assert list(content["runs"]) == list(plan.runs)
-    again = read_json(write_manifest(make_plan(CANONICAL), "python train.py -m ..."))
-    assert again == content  # also the date of its first writing
-
-
 def test_a_sweep_is_its_set_of_runs(folders: Path) -> None:
     swapped = ["aux.coef=0.6,0.1,0.2", "balancer=lossfree,aux", *TINY]
     assert make_plan(CANONICAL).sweep_id == make_plan(swapped).sweep_id
@@ -75,6 +62,29 @@ def test_a_sweep_is_its_set_of_runs(folders: Path) -> None:
 def test_a_plan_sees_what_is_done(folders: Path) -> None:
     plan = make_plan(CANONICAL)
     first = next(iter(plan.runs.values())).frozen("test", threads=1)
+    first.write_summary({"val_loss": 3.0})
     first.write_status(Status(State.done))
     states = [p.state for p in make_plan(CANONICAL).runs.values()]
     assert states == [State.done] + [State.planned] * 3
+
+
+def test_axes_that_are_linked_to_axes(tmp_path: Path) -> None:
+    line = [
+        "lr_split=static",
+        "lr_split.expert=1,${lr_split.dense}",
+        "lr_split.dense=0.50,1",
+        "aux.coef=${lr_split.dense}",
+    ]
+    plan = make_plan([*line, f"paths.runs={tmp_path}"])
+    assert plan.axes == {"lr_split.expert": ["1", "0.5"], "lr_split.dense": ["0.5", "1"], "aux.coef": ["0.5", "1"]}
+    split = [(p.run.lr_split.expert, p.run.lr_split.dense, p.run.aux.coef) for p in plan.runs.values()]  # type: ignore[attr-defined]
+    assert split == [(1, 0.5, 0.5), (1, 1, 1), (0.5, 0.5, 0.5)]
+    assert len({p.label for p in plan.runs.values()}) == 3
+    assert "${" not in str(manifest_of(plan, ""))
+    typed = [str(s) for s in list(plan.runs.values())[2].typed]
+    assert typed[1:3] == ["lr_split.expert=${lr_split.dense}", "lr_split.dense=0.5"]
+
+
+def test_a_sweep_has_one_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"paths\.runs=.*the folders are the same for all runs of a sweep"):
+        make_plan(["seed=0,1", f"paths.runs={tmp_path}/${{seed}}"])

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from moe_sweeps.launch.probe import random_tokens
 from moe_sweeps.paths import SWEEPS
 from moe_sweeps.sweep.manipulation import first_of_each_arm
 from moe_sweeps.sweep.plan import make_plan
-from moe_sweeps.sweep.probe import random_tokens
 from moe_sweeps.sweep.trace import trace
 
 STEPPED: set[str] = set()  # sweeps share arms; each takes its step once a process

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from helpers import TINY, compose_run
 
-from moe_sweeps.errors import RunFolderError
-from moe_sweeps.freeze import freeze
-from moe_sweeps.rundir import RunDir
-from moe_sweeps.sweep.why import Difference, Subject, differences, find_run, nearest_runs, version_differences
+from moe_sweeps.experiment.freeze import freeze
+from moe_sweeps.records.code_record import CodeRecord
+from moe_sweeps.records.rundir import RunDir
+from moe_sweeps.sweep.why import Difference, Subject, differences, nearest_run, version_differences
 
 
 def folder_of(*line: str) -> RunDir:
@@ -52,7 +51,7 @@ def test_infrastructure_and_spelling_do_not_count() -> None:
 def test_a_component_that_only_one_has() -> None:
     found = {d.key: d for d in differences(line_of("balancer=aux"), line_of("balancer=lossfree"))}
     assert found["balancer.kind"].reason == "decides the result"
-    assert found["aux.coef"].reason == "only one of them reads it: the other has balancer=lossfree"
+    assert found["aux.coef"].reason == "not read with balancer=lossfree"
     assert found["balancer.rate"].reason.startswith("only one of them has it")
     assert all(d.counts for d in found.values())
 
@@ -62,28 +61,33 @@ def test_the_nearest_run_is_the_one_with_fewest_differences(folders: Path) -> No
     near = folder_of("aux.coef=0.3")
     (folders / "broken-000000000000").mkdir()
     (folders / "broken-000000000000" / "identity.json").write_text("{")
-    (found,) = nearest_runs(line_of("aux.coef=0.4"), folders)
+    found = nearest_run(line_of("aux.coef=0.4"), folders)
+    assert found is not None
     assert found.folder == near
     assert as_pairs(differences(line_of("aux.coef=0.4"), found))["aux.coef"] == ("0.4", "0.3", True)
 
 
 def test_code_and_data_are_named_but_never_count(folders: Path) -> None:
     a, b = folder_of("seed=0"), folder_of("seed=1")
-    a.update_provenance(attempts=[{"source_hash": "aaaa", "data_fingerprint": "d1"}])
+    a.update_provenance(attempts=[{"source_hash": "aaaa", "data_fingerprint": "d1"}], sources=None)
     b.update_provenance(attempts=[{"source_hash": "bbbb", "data_fingerprint": "d1"}], packages={"torch": "0"})
     found = as_pairs(version_differences(Subject.of_folder(a), Subject.of_folder(b)))
     assert found["training code"] == ("aaaa", "bbbb", False)
     assert found["package torch"][1:] == ("0", False)
     assert "data" not in found
-    assert version_differences(Subject.of_folder(a), line_of()) == []
+    (only,) = version_differences(Subject.of_folder(a), line_of())
+    assert (only.key, only.a, only.counts) == ("training code", "aaaa", False)
+    assert version_differences(Subject.of_folder(folder_of("seed=2")), line_of("seed=2")) == []
 
 
-def test_runs_are_found_by_path_name_id_and_beginning(folders: Path) -> None:
-    run = folder_of()
-    for name in (str(run.path), run.path.name, run.run_id, run.run_id[:5]):
-        assert find_run(name, folders) == run
-    with pytest.raises(RunFolderError, match=rf"there is no run {run.run_id[:-1]}x.*Did you mean {run.run_id}\?"):
-        find_run(f"{run.run_id[:-1]}x", folders)
-    folder_of("seed=1")
-    with pytest.raises(RunFolderError, match="beginning of several runs"):
-        find_run("", folders)
+def test_the_files_that_differ_are_named(folders: Path) -> None:
+    a, b, aux = folder_of("balancer=lossfree"), folder_of("balancer=lossfree", "seed=1"), folder_of("balancer=aux")
+    then = CodeRecord.of({**a.provenance()["sources"], "balancing/lossfree.py": "0ld", "training/trainer.py": "0ld"})
+    a.update_provenance(**then.entry())
+    line = line_of("balancer=lossfree")
+    for other in (line, Subject.of_folder(b)):
+        (found,) = version_differences(Subject.of_folder(a), other)
+        assert found.files == "balancing/lossfree.py, training/trainer.py"
+    (found,) = version_differences(Subject.of_folder(a), Subject.of_folder(aux))  # which executes one of the two
+    assert found.files == "training/trainer.py"
+    assert version_differences(Subject.of_folder(b), Subject.of_folder(aux)) == []

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from moe_sweeps.rundir import MetricsLog
+from moe_sweeps.records.rundir import MetricsLog
 from moe_sweeps.tracking.rows import Row, Rows
 
 
@@ -76,7 +76,7 @@ def test_what_is_done_again_after_a_resume_is_not_given_out_again(run: Run) -> N
     assert list(rows.read()) == []
     run.train(8, 12, 16, shift=100)
     (row,) = rows.read()
-    # Step 12 was open when the run died; what its new attempt says counts.
+    # Step 12 was open when the run died; the values of its new attempt count.
     assert (row.step, row.values["train/loss"]) == (12, 1 / 12 + 100)
     assert rows.last() == Row(16, of_step(16) | {"train/loss": 1 / 16 + 100})
 

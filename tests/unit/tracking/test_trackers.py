@@ -1,17 +1,20 @@
-"""wandb and TensorBoard: what is in their files, and what of it they find again."""
+"""wandb and TensorBoard: what they write, and what they read back from earlier attempts."""
 
 from __future__ import annotations
 
 import struct
 import zlib
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from unit.hostile import HOSTILE
 
-from moe_sweeps.mirroring import Record
+from moe_sweeps.host.plain import plain
+from moe_sweeps.records.mirror import Record
+from moe_sweeps.records.rundir import State
 from moe_sweeps.results.history import History
-from moe_sweeps.rundir import State
 from moe_sweeps.tracking import wandb as wandb_tracker
 from moe_sweeps.tracking.results import experts_table, summary_table
 from moe_sweeps.tracking.rows import Row
@@ -67,7 +70,7 @@ def test_tensorboard_holds_each_step_once_over_attempts(tmp_path: Path) -> None:
     assert [(s, v) for s, tag, v in found if tag == "train/loss"] == [(4, 2.0), (8, 4.0), (12, 6.0), (16, 8.0)]
     texts = {tag: v[0].decode() for _, tag, v in found if tag in ("config", "summary")}
     assert "aux:\n  coef: 0.1" in texts["config"]
-    assert texts["summary"] == "| name | value |\n| --- | --- |\n| val_loss | 1.5 |"
+    assert texts["summary"] == "| name | value |\n| --- | --- |\n| val&#95;loss | 1.5 |"
     (picture,) = [v for step, tag, v in found if tag == "pictures/load" and step == 16]
     assert list(picture) == [b"3", b"2", (tmp_path / "load.png").read_bytes()]
     assert [tag for _, tag, _ in found].count("config") == 1
@@ -77,6 +80,48 @@ def test_tensorboard_holds_each_step_once_over_attempts(tmp_path: Path) -> None:
     third.add_results(None, results)
     third.end(State.done)
     assert events(tmp_path) == found
+
+
+class Page(HTMLParser):
+    """The tags with their attributes, and the text of a page."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.shape: list[object] = []
+        self.text = ""
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.shape.append((tag, attrs))
+
+    def handle_endtag(self, tag: str) -> None:
+        self.shape.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def shown(folder: Path, text: str) -> dict[str, Page]:
+    """What TensorBoard makes of its text panels where `text` stands in a config and in both places of a table."""
+    from tensorboard.plugin_util import markdown_to_safe_html
+
+    tracker = TensorBoardTracker()
+    tracker.begin(Facts("id", "name", None, {"note": text, "lines": f"a\n{text}\n```\n\n# {text}"}, folder))
+    tracker.add_results(Row(4, {"train/loss": 1.0}), Results({}, {"summary": (["name", text], [[text, "1.5"]])}))
+    tracker.end(State.done)
+    return {tag: Page(markdown_to_safe_html(v[0])) for _, tag, v in events(folder) if tag in ("config", "summary")}
+
+
+@pytest.mark.filterwarnings("ignore:html5lib's sanitizer is deprecated")  # TensorBoard's
+@pytest.mark.parametrize("number", range(len(HOSTILE)))
+def test_tensorboard_shows_texts_of_a_run_as_text(tmp_path: Path, number: int) -> None:
+    """By its own renderer of Markdown: no markup, link or picture comes from a run folder."""
+    text = HOSTILE[number].encode(errors="replace").decode()
+    found, harmless = shown(tmp_path / "hostile", text), shown(tmp_path / "harmless", "word")
+    assert set(found) == {"config", "summary"}
+    assert {tag: page.shape for tag, page in found.items()} == {tag: page.shape for tag, page in harmless.items()}
+    assert found["summary"].text.count(plain(text).strip()) == 2
 
 
 def records(*steps: int, ended: bool = True) -> list[dict[str, Any]]:
@@ -92,7 +137,7 @@ def records(*steps: int, ended: bool = True) -> list[dict[str, Any]]:
         ([records(20), records(40)], ["a0", "a1"], 44, 40, ["a0", "a1"]),  # the last rows never reached the file
         ([records(20), records(40, ended=False)], ["a0", "a1"], 44, 20, ["a0"]),  # cut short
         ([records(ended=False)], ["a0"], 12, 0, []),
-        ([records(20), records()], ["a0", "a1"], 24, 20, ["a0", "a1"]),  # a second attempt that came to nothing
+        ([records(20), records()], ["a0", "a1"], 24, 20, ["a0", "a1"]),  # a second attempt that logged nothing
         ([], ["a0"], 44, 44, []),  # somebody has removed it: it was sent
         ([records(60)], ["a0", "a1"], 44, 60, ["a1"]),
         ([records()], ["a0", "a1"], 44, 44, ["a1"]),

@@ -1,1 +1,1 @@
-"""engine=megatron: the model computed by megatron-core, an optional package that is imported where a run needs it."""
+"""engine=megatron: the model computed by megatron-core, an optional package, imported only where a run needs it."""

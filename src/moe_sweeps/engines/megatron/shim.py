@@ -1,9 +1,9 @@
-"""What megatron-core needs in order to train on a CPU. Where CUDA is present nothing here does anything.
+"""Patches that let megatron-core train on a CPU. With CUDA, none of them is applied.
 
-megatron-core is written for GPUs: its token dispatcher copies counts to the host on a CUDA stream, buffers are made on
-`torch.cuda.current_device()`, and small functions are compiled when they are first called, which takes 6 to 17 s on a
-CPU. The replacements below were tried with the versions of `TESTED`; others are refused, because a replacement
-that no longer fits may change a result in silence.
+megatron-core is written for GPUs: its token dispatcher copies counts to the host on a CUDA stream, buffers are created
+on `torch.cuda.current_device()`, and small functions are compiled at their first call, which takes 6 to 17 s on a CPU.
+The patches were tested with the versions in `TESTED`. Other versions are refused, because a patch that no longer fits
+may silently change a result.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def problem(on_cpu: bool) -> ConfigError | None:
     if version is None:
         return ConfigError("engine", "megatron", f"the package {PACKAGE} is not installed", INSTALL)
     if on_cpu and version not in TESTED:
-        rule = f"on a CPU it was tried with {PACKAGE} {' and '.join(TESTED)} alone, and {version} is installed"
+        rule = f"on a CPU it was tested with {PACKAGE} {' and '.join(TESTED)} alone, and {version} is installed"
         return ConfigError("engine", "megatron", rule, f"Install one of them ({INSTALL[11:-24]}), or use a GPU.")
     return None
 
@@ -49,35 +49,35 @@ def is_needed() -> bool:
 
 
 def record(device: torch.device) -> dict[str, Any]:
-    """What provenance.json keeps: versions, and whether the CPU replacements were in place."""
+    """What provenance.json keeps: versions, and whether the CPU patches were applied."""
     engine = {"kind": "megatron", "megatron_core": installed_version(), "cpu_shim": is_needed()}
     return engine | {"transformer_engine": installed_version("transformer-engine"), "device": device.type}
 
 
 def prepare() -> None:
-    """Import megatron-core, and on a machine without CUDA put the replacements in place. Again changes nothing.
+    """Import megatron-core, and on a machine without CUDA apply the patches. A second call changes nothing.
 
     Raises:
-        ConfigError: it is not installed, or the replacements were never tried with its version.
+        ConfigError: it is not installed, or the patches were not tested with its version.
     """
     found = problem(on_cpu=is_needed())
     if found:
         raise found
     with _quiet(), _uncompiled(is_needed()):
-        import megatron.core.models.gpt.gpt_layer_specs  # noqa: F401  # and with it all that is marked to be compiled
-    warnings.filterwarnings("ignore", module=r"megatron\.")  # what it warns of at every call concerns its own code
+        import megatron.core.models.gpt.gpt_layer_specs  # noqa: F401  # imports everything that is marked to be compiled
+    warnings.filterwarnings("ignore", module=r"megatron\.")  # its warnings at every call concern its own code
     if is_needed():
-        _replace()
+        _patch()
 
 
-def _replace() -> None:
+def _patch() -> None:
     from megatron.core.transformer.moe import moe_utils
     from megatron.core.transformer.moe.token_dispatcher import MoEAlltoAllTokenDispatcher
 
     if not hasattr(moe_utils, "te_general_gemm"):  # 0.16 defines it only beside Transformer Engine
         moe_utils.te_general_gemm = None
     setattr(torch.cuda, "current_device", _cpu)  # noqa: B010
-    MoEAlltoAllTokenDispatcher.cuda_dtoh_stream = object()  # else it makes a CUDA stream
+    MoEAlltoAllTokenDispatcher.cuda_dtoh_stream = object()  # otherwise it creates a CUDA stream
     MoEAlltoAllTokenDispatcher._maybe_dtoh_and_synchronize = _splits_as_lists
 
 
@@ -86,7 +86,7 @@ def _cpu() -> torch.device:
 
 
 def _splits_as_lists(dispatcher: Any, point: str, tokens_per_expert: torch.Tensor | None = None) -> Any:
-    """What the dispatcher's copy to the host leaves behind: the sizes of its messages as numbers, not as tensors."""
+    """The result of the dispatcher's copy to the host: the sizes of its messages as numbers instead of tensors."""
     if point == dispatcher.cuda_dtoh_point:
         for name in ("input_splits", "output_splits", "output_splits_tp"):
             splits = getattr(dispatcher, name)
@@ -97,7 +97,7 @@ def _splits_as_lists(dispatcher: Any, point: str, tokens_per_expert: torch.Tenso
 
 @contextmanager
 def _uncompiled(wanted: bool) -> Iterator[None]:
-    """While megatron-core is imported, its functions that are marked to be compiled stay as they are."""
+    """While megatron-core is imported, do not compile the functions that it marks for that."""
     if not wanted:
         yield
         return
@@ -114,7 +114,7 @@ def _uncompiled(wanted: bool) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the warnings that Apex and other optional packages are missing."""
+    """Suppress the warnings that Apex and other optional packages are missing."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

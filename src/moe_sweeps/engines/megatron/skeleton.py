@@ -1,4 +1,4 @@
-"""Megatron's GPT as a skeleton without weights. Imports megatron-core: after `shim.prepare()` alone.
+"""Megatron's GPT without weights of its own. Import it only after `shim.prepare()`: it imports megatron-core.
 
 Axes: B sequences, S positions, V vocabulary, E experts.
 """
@@ -30,18 +30,16 @@ from moe_sweeps.engines.megatron.router import RecordingRouter
 from moe_sweeps.engines.megatron.settings import transformer_settings
 from moe_sweeps.errors import ConfigError, MoeSweepsError
 from moe_sweeps.model.precision import Compute
-from moe_sweeps.model.router import Routing
+from moe_sweeps.model.router import RouterConfig, Routing
 
 if TYPE_CHECKING:
-    from moe_sweeps.config.schema import RunConfig
+    from moe_sweeps.config.run import Run
 
 
 class Skeleton:
-    """Megatron's GPT of one run. `local`: the experts that this process computes."""
+    """Megatron's GPT for one run. `local` is the range of experts that this process computes."""
 
-    def __init__(
-        self, run: RunConfig, vocab_size: int, device: torch.device, *, fused: bool, expert_parallel: int
-    ) -> None:
+    def __init__(self, run: Run, vocab_size: int, device: torch.device, *, fused: bool, expert_parallel: int) -> None:
         self.config, self.fused = run, fused
         num_experts = run.experts.num_experts if isinstance(run.experts, MoEExpertsConfig) else 0
         groups = process_groups(run.engine.expert_parallel, device, alone=expert_parallel == 1)  # type: ignore[attr-defined]
@@ -51,7 +49,7 @@ class Skeleton:
             warnings.simplefilter("ignore")  # of optional packages and of options that are not set
             self.gpt = GPTModel(
                 TransformerConfig(**settings),
-                _layer_spec(num_experts or None, fused),
+                _layer_spec(num_experts or None, fused, run.model.qk_norm),
                 vocab_size=vocab_size,
                 max_sequence_length=run.trainer.seq_len,
                 position_embedding_type="rope",
@@ -70,7 +68,7 @@ class Skeleton:
         self.gpt.output_layer.register_forward_hook(self._look_at_logits)
 
     def require_names(self, weights: dict[str, Tensor]) -> None:
-        """Raise MoeSweepsError unless `weights` are exactly what this version of Megatron calls its parameters."""
+        """Raise MoeSweepsError unless `weights` have exactly the names and shapes of this Megatron's parameters."""
         expected = {name: tuple(p.shape) for name, p in self.gpt.named_parameters()}
         found = {name: tuple(t.shape) for name, t in weights.items()}
         if expected != found:
@@ -87,28 +85,30 @@ class Skeleton:
     ) -> Tensor:
         """Each token's cross-entropy (B, S) or, without targets, the logits (B, S, V).
 
-        `bias_LE`: the expert bias of every router that has one; `hidden_B1SS`: True where a position sees nothing.
+        `bias_LE`: the expert bias of every router that has one. `hidden_B1SS`: True where a position may not attend.
         """
         tensors = weights | dict(zip(self.bias_names, bias_LE, strict=True))
         places_BS = torch.arange(tokens_BS.shape[1], device=tokens_BS.device).expand_as(tokens_BS)
         self._targets_BS = targets_BS
         found: Tensor = functional_call(self.gpt, tensors, (tokens_BS, places_BS, hidden_B1SS), {"labels": targets_BS})
         if targets_BS is not None and found.requires_grad:
-            # Megatron adds the gradients of its auxiliary losses on the way back: at the scale that the loss has.
+            # Megatron adds the gradients of its auxiliary losses in the backward pass. Scale them as the loss is.
             found.register_hook(_scale_auxiliary_losses)
         return found
 
     def routings(self) -> tuple[Routing, ...]:
-        """How the last call's tokens were routed, first layer first."""
-        return tuple(router.record(self.config.router) for router in self.routers)
+        """The routings of the last call, first layer first."""
+        config = self.config.router
+        assert isinstance(config, RouterConfig)
+        return tuple(router.record(config) for router in self.routers)
 
     def correct_BS(self) -> Tensor | None:
-        """bool: no token had a higher logit than the target. None in training, which does not ask."""
+        """bool (B, S): no token had a higher logit than the target. None in training."""
         found, self._correct_BS = self._correct_BS, None
         return found
 
     def _look_at_logits(self, module: Any, arguments: Any, output: tuple[Tensor, Any]) -> None:
-        """Now, because the cross-entropy overwrites them."""
+        """A hook, because the cross-entropy overwrites the logits."""
         if self._targets_BS is not None and not self.gpt.training:
             logits_BSV = output[0].detach().transpose(0, 1)
             target_BS1 = logits_BSV.gather(-1, self._targets_BS.unsqueeze(-1))
@@ -116,14 +116,18 @@ class Skeleton:
 
 
 def _scale_auxiliary_losses(grad_BS: Tensor) -> None:
-    """The loss is the mean over tokens, so its own gradient is the sum over its tokens'."""
+    """The loss is a mean over tokens, so the gradient of the loss itself is the sum over tokens."""
     MoEAuxLossAutoScaler.set_loss_scale(grad_BS.sum().clone())
 
 
-def _layer_spec(num_experts: int | None, fused: bool) -> Any:
+def _layer_spec(num_experts: int | None, fused: bool, qk_norm: bool) -> Any:
     if fused:
-        return get_gpt_layer_with_transformer_engine_spec(num_experts=num_experts, moe_grouped_gemm=True)
-    return get_gpt_layer_local_spec(num_experts=num_experts, moe_grouped_gemm=False, normalization="RMSNorm")
+        return get_gpt_layer_with_transformer_engine_spec(
+            num_experts=num_experts, moe_grouped_gemm=True, qk_layernorm=qk_norm
+        )
+    return get_gpt_layer_local_spec(
+        num_experts=num_experts, moe_grouped_gemm=False, qk_layernorm=qk_norm, normalization="RMSNorm"
+    )
 
 
 def _recording_routers(gpt: GPTModel, groups: ProcessGroupCollection) -> list[RecordingRouter]:
@@ -138,10 +142,10 @@ def _recording_routers(gpt: GPTModel, groups: ProcessGroupCollection) -> list[Re
 
 
 def process_groups(expert_parallel: int, device: torch.device, *, alone: bool) -> ProcessGroupCollection:
-    """Megatron's process groups over the processes of the run. `alone`: this one computes all experts.
+    """Megatron's process groups over the processes of the run. `alone`: this process computes all experts.
 
     Raises:
-        ConfigError: the processes cannot be divided so.
+        ConfigError: the number of processes is not a multiple of `expert_parallel`.
     """
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
@@ -162,7 +166,7 @@ _divided: tuple[Any, int] | None = None
 
 
 def _divide_processes(expert_parallel: int) -> None:
-    """Megatron keeps its groups in a global place; they hold for one process group and one division of it."""
+    """Set Megatron's global groups, unless they are already those of this process group and `expert_parallel`."""
     global _divided
     wanted = dist.group.WORLD, expert_parallel
     if _divided == wanted and parallel_state.model_parallel_is_initialized():
@@ -170,6 +174,6 @@ def _divide_processes(expert_parallel: int) -> None:
     if parallel_state.model_parallel_is_initialized():
         parallel_state.destroy_model_parallel()
     parallel_state.initialize_model_parallel(expert_model_parallel_size=expert_parallel)
-    # Weights and dropout draw nothing from Megatron's own generators; they must exist all the same.
+    # Megatron requires its own generators to exist, though nothing draws from them.
     model_parallel_cuda_manual_seed(0, inference_rng_tracker=True, force_reset_rng=True)
     _divided = wanted

@@ -1,4 +1,4 @@
-"""The parameters of our model by the names and in the layout of Megatron's, as views where the layout is the same.
+"""The parameters of our model with Megatron's names and layout, as views where the layout is the same.
 
 Axes: E experts, N heads, C head size, D width; Q = 3D query, key and value rows.
 """
@@ -16,8 +16,8 @@ from moe_sweeps.model.transformer import Layer, Transformer
 def megatron_weights(model: Transformer, *, fused: bool, local: slice, dtype: torch.dtype) -> dict[str, Tensor]:
     """Megatron's name -> tensor, differentiable with respect to the parameters of `model`.
 
-    `fused`: by the names of Transformer Engine's modules. `local`: the experts that this process computes. `dtype`: of
-    all but the router, as stock Megatron casts its weights; the gradients are those of the parameters, in theirs.
+    `fused`: with the names of Transformer Engine's modules. `local`: the experts that this process computes. `dtype`:
+    of all tensors but the router's, as stock Megatron casts its weights. Gradients have the dtype of the parameters.
     """
     found = {"embedding.word_embeddings.weight": model.embedding.weight.to(dtype)}
     for i, layer in enumerate(model.layers):
@@ -30,6 +30,9 @@ def _layer(layer: Layer, fused: bool, local: slice, dtype: torch.dtype) -> Itera
     attention = layer.attention
     yield "self_attention.linear_qkv.weight", by_head(attention.qkv_QD.to(dtype), attention.head_dim)
     yield "self_attention.linear_proj.weight", attention.out_DD.to(dtype)
+    if attention.qk_norm is not None:
+        yield "self_attention.q_layernorm.weight", attention.qk_norm.query_norm.weight.to(dtype)
+        yield "self_attention.k_layernorm.weight", attention.qk_norm.key_norm.weight.to(dtype)
     norm = "self_attention.linear_qkv.layer_norm_weight" if fused else "input_layernorm.weight"
     yield norm, layer.attention_norm.weight.to(dtype)
     if hasattr(layer, "ffn"):
@@ -51,6 +54,6 @@ def _layer(layer: Layer, fused: bool, local: slice, dtype: torch.dtype) -> Itera
 
 
 def by_head(qkv_QD: Tensor, head_dim: int) -> Tensor:
-    """Rows of all queries, keys, values -> for each head its query, key and value rows."""
+    """(Q, D): from rows of all queries, all keys, all values to the query, key and value rows of each head in turn."""
     qkv_3NCD = qkv_QD.view(3, -1, head_dim, qkv_QD.shape[1])
     return qkv_3NCD.transpose(0, 1).reshape(qkv_QD.shape)

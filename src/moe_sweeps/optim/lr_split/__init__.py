@@ -1,9 +1,9 @@
-"""Learning-rate splits: how the experts, the router and the rest share one base learning rate.
+"""Learning-rate splits: the learning rates of experts, router and the rest, relative to one base learning rate.
 
-A split gives each role a multiplier; a load-based one gives each expert a ratio besides, anew in every step. Between
-two splits nothing but learning rates differs.
+A split gives each role a multiplier. A load-based one also gives each expert a ratio, a new one in every step. Two
+splits differ in nothing but learning rates.
 
-Every module of this package is imported, so that a split in a new one is registered by existing.
+Every module of this package is imported, so that a split in a new module registers itself.
 """
 
 from importlib import import_module

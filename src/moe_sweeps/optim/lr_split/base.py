@@ -1,4 +1,4 @@
-"""Roles, what every learning-rate split has, and the two splits that look at no load."""
+"""Roles, the interface of all learning-rate splits, and the two splits that do not depend on loads."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from moe_sweeps.config.registry import DENSE_HAS_NO_ROUTER, Component, Unread, c
 from moe_sweeps.optim.lr_split.ratios import LoadRatios
 
 if TYPE_CHECKING:
-    from moe_sweeps.config.schema import RunConfig
+    from moe_sweeps.config.run import Run
 
 
 class Role(Enum):
-    """What a parameter is for. Every trainable parameter has exactly one role."""
+    """The role of a parameter. Every trainable parameter has exactly one."""
 
     expert = "expert"
     router = "router"
@@ -28,13 +28,14 @@ class LrSplitConfig(Component):
     """Base: a multiplier of `optimizer.base_lr` for each role."""
 
     def multiplier(self, role: Role) -> float:
+        """The multiplier of `optimizer.base_lr` for `role`."""
         return 1.0
 
-    def canonical(self, run: RunConfig) -> LrSplitConfig:
+    def canonical(self, run: Run) -> LrSplitConfig:
         return self
 
-    def ratios(self, run: RunConfig) -> LoadRatios | None:
-        """What gives each expert a ratio of its role's learning rate in every step; None: all have the same."""
+    def ratios(self, run: Run) -> LoadRatios | None:
+        """Computes each expert's ratio of its role's learning rate in every step; None where all have the same rate."""
         return None
 
 
@@ -50,21 +51,21 @@ class MatchedConfig(LrSplitConfig):
 class RoleMultipliers(LrSplitConfig):
     """Base of the splits with a fixed multiplier of `optimizer.base_lr` for each role."""
 
-    expert: float = knob(1.0, ge=0)  # multiple of optimizer.base_lr for the experts
-    router: float = knob(1.0, ge=0)  # the same for the router
-    dense: float = knob(1.0, ge=0)  # for attention
-    embedding: float = knob(1.0, ge=0)  # for the embedding
-    norm: float = knob(1.0, ge=0)  # for norms
+    expert: float = knob(1.0, ge=0, doc="multiple of optimizer.base_lr for the experts")
+    router: float = knob(1.0, ge=0, doc="multiple of optimizer.base_lr for the router")
+    dense: float = knob(1.0, ge=0, doc="multiple of optimizer.base_lr for attention")
+    embedding: float = knob(1.0, ge=0, doc="multiple of optimizer.base_lr for the embedding")
+    norm: float = knob(1.0, ge=0, doc="multiple of optimizer.base_lr for the norms")
 
     def multiplier(self, role: Role) -> float:
         return float(getattr(self, role.value))
 
-    def unread(self, run: RunConfig) -> dict[str, Unread]:
+    def unread(self, run: Run) -> dict[str, Unread]:
         moe_only = [] if run.experts.is_moe else [Role.expert.value, Role.router.value]
         return dict.fromkeys(moe_only, DENSE_HAS_NO_ROUTER)
 
-    def without_loads(self, run: RunConfig, expert: float) -> LrSplitConfig:
-        """The same multipliers, but for the experts', in their plainest form."""
+    def without_loads(self, run: Run, expert: float) -> LrSplitConfig:
+        """The canonical split with the same multipliers, except `expert` for the experts."""
         plain = StaticConfig(
             expert=expert, router=self.router, dense=self.dense, embedding=self.embedding, norm=self.norm
         )
@@ -80,5 +81,5 @@ class StaticConfig(RoleMultipliers):
 
     kind: str = "static"
 
-    def canonical(self, run: RunConfig) -> LrSplitConfig:
+    def canonical(self, run: Run) -> LrSplitConfig:
         return self.without_loads(run, self.expert)

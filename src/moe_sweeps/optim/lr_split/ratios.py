@@ -1,4 +1,4 @@
-"""From a step's loads to the ratio of its learning rate that each expert gets.
+"""From a step's loads to each expert's ratio of its role's learning rate.
 
 In this order: the ratios of the step's loads, their moving average over steps, the square root, clipping, the control.
 
@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from moe_sweeps.config.choice import Choice
 from moe_sweeps.model.precision import to_device
 
 
-class Control(Enum):
+class Control(Choice):
     """What a load-based result is compared with."""
 
-    none = "none"  # each expert gets its own ratio
-    uniform = "uniform"  # each expert of a layer gets the mean of the layer's ratios
-    shuffled = "shuffled"  # the ratios of a layer are permuted among its experts, anew in every step
+    none = "none", "each expert gets its own ratio"
+    uniform = "uniform", "each expert of a layer gets the mean of the layer's ratios"
+    shuffled = "shuffled", "the ratios of a layer are permuted among its experts, anew in every step"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +41,9 @@ class RatioRule:
 
 @dataclass(frozen=True, slots=True)
 class Ratios:
-    """The ratios of one step, float64 (L, E), and the permutation behind them, int64 (L, E), if they were shuffled.
+    """The ratios of one step, float64 (L, E), and their permutation, int64 (L, E), if they were shuffled.
 
-    `ratio_LE[l, e]` is then the ratio that the loads of expert `permutation_LE[l, e]` gave.
+    `ratio_LE[l, e]` then follows from the load of expert `permutation_LE[l, e]`.
     """
 
     ratio_LE: Tensor
@@ -51,7 +51,7 @@ class Ratios:
 
 
 class LoadRatios:
-    """Turns the loads of each step into ratios. It holds the moving average, which is state of the run."""
+    """Turns the loads of each step into ratios. Its state is the moving average."""
 
     def __init__(self, rule: RatioRule) -> None:
         self.rule = rule
@@ -71,9 +71,9 @@ class LoadRatios:
         return Ratios(ratio_LE)
 
     def _smoothed(self, ratio_LE: Tensor) -> Tensor:
-        """The bias-corrected exponential moving average, m / (1 - ema^t), as a step of it towards the new ratios.
+        """The bias-corrected exponential moving average m / (1 - ema^t), written as a step towards the new ratios.
 
-        In this form an average of equal ratios is that ratio to the last bit.
+        In this form an average of equal ratios is exactly that ratio.
         """
         if not self.rule.ema:
             return ratio_LE
@@ -100,7 +100,7 @@ def load_ratio_LE(load_LE: Tensor, per_pick: float) -> Tensor:
 
 
 def permutation_LE(seed: int, step: int, num_layers: int, num_experts: int) -> Tensor:
-    """One permutation of the experts a layer, int64 (L, E): a function of (seed, step, layer) and nothing else."""
+    """One permutation of the experts for each layer, int64 (L, E), which depends on (seed, step, layer) alone."""
     return torch.stack([_permutation_E(f"{seed}:lr_split:{step}:{i}", num_experts) for i in range(num_layers)])
 
 

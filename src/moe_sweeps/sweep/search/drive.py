@@ -1,7 +1,7 @@
-"""The search itself: whenever a worker is free, the next run of a trial, a promotion, or a new suggestion.
+"""The search itself: a free worker gets the next run of a trial, a promotion, or a new suggestion.
 
-Nothing waits for the slowest run, and nothing is remembered between two questions but the manifest and the folders: a
-search that was interrupted asks them again and goes on.
+No worker waits for the slowest run. All state is in the manifest and the run folders, so an interrupted search reads
+them again and resumes.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from moe_sweeps.freeze import default_threads, freeze
-from moe_sweeps.rundir import RunDir, State
-from moe_sweeps.sweep.local import POLL_SECONDS, LocalSweep, Tick
+from moe_sweeps.errors import NotWritable
+from moe_sweeps.experiment.freeze import default_threads, freeze
+from moe_sweeps.host.files import NOT_ALLOWED, make_folder
+from moe_sweeps.host.locks import Busy, locked
+from moe_sweeps.launch.local import POLL_SECONDS, LocalSweep, Tick
+from moe_sweeps.records.rundir import RunDir, State
 from moe_sweeps.sweep.search.halving import Rung, next_promotion
 from moe_sweeps.sweep.search.plan import SearchPlan
-from moe_sweeps.sweep.search.record import FILE, load_trials, save
+from moe_sweeps.sweep.search.record import load_trials, path_of, save
 from moe_sweeps.sweep.search.stop import drop_stop_request, stop_requested
 from moe_sweeps.sweep.search.suggest import suggest
 from moe_sweeps.sweep.search.trials import Outcome, RunFacts, Standing, Trial, read_facts, standing, told
 
 Seen = Callable[[str, RunDir], None]
-MOST_STARTS = 3  # of a worker that ends before it begins an attempt; its log says why
+MOST_STARTS = 3  # in a row, of a worker that ends before it begins an attempt; its log says why
 GIVEN_UP = (Outcome.failed, Outcome.cancelled)
 NOT_RUN_AGAIN = (State.done, State.diverged, State.cancelled)
 
@@ -34,7 +35,7 @@ NOT_RUN_AGAIN = (State.done, State.diverged, State.cancelled)
 class Search:
     """The trials of a search, as its manifest and the run folders know them.
 
-    `seen` hears of every run folder that belongs to it. A run that failed is tried once in the life of this object.
+    `seen` is called with the label and folder of every run. A failed run is retried at most once by each such object.
     """
 
     plan: SearchPlan
@@ -44,26 +45,26 @@ class Search:
     trials: list[Trial] = field(default_factory=list)
     folders: dict[str, RunDir] = field(default_factory=dict)
     _loaded: int = -1
-    # Run id -> its attempt when it was last started here, and how often in a row it was without a new one.
+    # Run id -> its attempt number when last started here, and how many starts in a row left that number unchanged.
     _starts: dict[str, tuple[int, int]] = field(default_factory=dict)
     _facts: dict[str, tuple[tuple[int, ...], RunFacts]] = field(default_factory=dict)
 
     def load(self) -> None:
-        """Read what was suggested so far."""
-        self._loaded = _changed(self.plan.folder / FILE)
+        """Read the trials suggested so far from the manifest."""
+        self._loaded = _changed(path_of(self.plan))
         self.trials = load_trials(self.plan)
         for trial in self.trials:
             self._find_folders(trial)
 
     def load_if_changed(self) -> None:
-        """The same, unless the manifest is still the one that was read."""
-        if _changed(self.plan.folder / FILE) != self._loaded:
+        """The same, if the manifest has changed since."""
+        if _changed(path_of(self.plan)) != self._loaded:
             self.load()
 
     def next_run(self, in_hand: Collection[RunDir] = ()) -> RunDir | None:
-        """A run for a worker that is free, frozen up to the step that its trial goes to.
+        """A run for a free worker, frozen to stop at its trial's target. `in_hand`: runs that are training.
 
-        None: nothing can be trained now, or the search is over if nothing is in hand either.
+        None: there is nothing to train now, and if nothing is training either, the search is over.
         """
         while True:
             for trial in self._own_trials():
@@ -72,16 +73,16 @@ class Search:
                         return self._frozen(trial, run_id)
             if stop_requested(self.plan.folder):
                 return None
-            if not (self._promote() or self._ask() or (not in_hand and self._promote(at_the_end=True))):
+            if not (self._promote() or self._suggest() or (not in_hand and self._promote(at_the_end=True))):
                 return None
 
     def standing(self, trial: Trial) -> Standing:
-        """How a trial stands by its run folders."""
+        """Where a trial stands, by its run folders."""
         owner = trial if trial.same_as is None else self.trials[trial.same_as]
         return standing(owner, [self._fact(run_id) for run_id in owner.runs], self.plan.rungs)
 
     def labelled_folders(self) -> list[tuple[str, RunDir]]:
-        """Every run folder of the search so far, with what its run is called."""
+        """(label, run folder) of every run of the search so far."""
         own = [(trial, run_id) for trial in self._own_trials() for run_id in trial.runs if run_id in self.folders]
         return [(_run_label(trial, run_id), self.folders[run_id]) for trial, run_id in own]
 
@@ -92,14 +93,14 @@ class Search:
     def ranked(self) -> list[tuple[Trial, Standing]]:
         """The trials with their standing, best first: those that were trained to their end, then by steps reached.
 
-        Without doubles: a repeated suggestion stands where the first one does.
+        A suggestion that repeats an earlier one is left out.
         """
         found = [(trial, self.standing(trial)) for trial in self.trials if trial.same_as is None]
         return sorted(found, key=_order)
 
     @property
     def is_complete(self) -> bool:
-        """Whether every trial was asked for and has come as far as it goes, so that nothing is left to train."""
+        """Whether every trial was suggested and trained as far as it gets, so that nothing is left to train."""
         if len(self.trials) < self.plan.search.trials:
             return False
         stands = [self.standing(trial) for trial in self._own_trials()]
@@ -110,8 +111,8 @@ class Search:
     # --- the three things that give a worker something to do ------------------------------------------------------
 
     def _promote(self, *, at_the_end: bool = False) -> bool:
-        """Let the best trial of a rung go on to the next one. Whether there was one."""
-        self._pass_over()
+        """Promote the best trial of a rung to the next rung; returns whether there was one."""
+        self._skip_rungs_without_value()
         found = next_promotion(self._rungs(), self.plan.search.reduction, at_the_end=at_the_end)
         if found is None:
             return False
@@ -120,8 +121,8 @@ class Search:
         self.save()
         return True
 
-    def _ask(self) -> bool:
-        """Add the next suggestion. Whether one was left to ask for."""
+    def _suggest(self) -> bool:
+        """Add the next suggestion; returns whether one was left."""
         plan = self.plan
         if len(self.trials) >= plan.search.trials:
             return False
@@ -149,7 +150,7 @@ class Search:
         return [trial for trial in self.trials if trial.same_as is None and trial.refused is None]
 
     def _stop_after(self, rung: int) -> int | None:
-        """Where a trial goes from a rung: to the next one, or to its end."""
+        """The target of a trial after a rung: the next rung, or None for its end."""
         return next((r for r in self.plan.rungs if r > rung), None)
 
     def _rungs(self) -> list[Rung]:
@@ -162,8 +163,8 @@ class Search:
             for rung in self.plan.rungs
         ]
 
-    def _pass_over(self) -> None:
-        """A trial that others trained beyond its rung, without any evaluation so far, is not judged there."""
+    def _skip_rungs_without_value(self) -> None:
+        """Raise the target of a trial that another sweep trained beyond it without an evaluation up to there."""
         for trial in self._own_trials():
             facts = [self._fact(run_id) for run_id in trial.runs]
             while trial.target is not None and all(_is_beyond_without_value(f, trial.target) for f in facts):
@@ -179,14 +180,14 @@ class Search:
         return not facts.has_reached(target)
 
     def _fact(self, run_id: str) -> RunFacts:
-        """What the folder says; read again when its status or its checkpoints changed."""
+        """What the folder says; read again when its status, checkpoints or metrics changed."""
         folder = self.folders.get(run_id)
         if folder is None:
             return RunFacts()
         stamp = tuple(_changed(folder.path / name) for name in ("status.json", "checkpoints", "metrics.jsonl"))
         seen, facts = self._facts.get(run_id, (None, RunFacts()))
         if seen != stamp:
-            facts = read_facts(folder, self.plan.search.metric)
+            facts = read_facts(folder, self.plan.search.number)
             self._facts[run_id] = (stamp, facts)
         return facts
 
@@ -206,27 +207,36 @@ class Search:
         return [str(setting) for setting in self.plan.space.settings(trial.point, seed)]
 
 
-def drive(search: Search, tick: Tick, said: Callable[[str], None]) -> None:
-    """Search to the end; follow instead while another process does so, and take over when it is gone.
+def drive(search: Search, tick: Tick, say: Callable[[str], None]) -> None:
+    """Search to the end; while another process does so, follow it, and take over when it is gone.
 
     Raises:
         KeyboardInterrupt: the process was asked to stop, and its workers have saved their state and ended.
     """
-    search.plan.folder.mkdir(parents=True, exist_ok=True)
-    lock, following = FileLock(search.plan.folder / ".lock"), False
+    try:
+        _drive(search, tick, say)
+    except (OSError, NotWritable) as error:
+        is_closed = isinstance(error, NotWritable) or error.errno in NOT_ALLOWED
+        if not (is_closed and search.is_complete):  # a complete search of somebody else needs no writing
+            raise
+
+
+def _drive(search: Search, tick: Tick, say: Callable[[str], None]) -> None:
+    make_folder(search.plan.folder)
+    following = False
     while True:
         try:
-            with lock.acquire(timeout=0):
+            with locked(search.plan.folder / ".lock"):
                 drop_stop_request(search.plan.folder)
                 search.load()
                 if following and not search.is_complete:
-                    said("the process that ran this search is gone; going on here")
+                    say("the process that ran this search is gone; resuming here")
                 LocalSweep([], search.workers, feed=search.next_run).run(tick)
                 search.save(over=not stop_requested(search.plan.folder))
                 return
-        except Timeout:
+        except Busy:
             if not following:
-                said("another process runs this search; following it (Ctrl-C leaves it alone)")
+                say("another process runs this search; following it (Ctrl-C leaves it alone)")
             following = True
             search.load_if_changed()
             time.sleep(POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""Asynchronous successive halving (Li et al., arXiv 1810.05934): who goes on from a rung, decided without waiting.
+"""Asynchronous successive halving (ASHA; Li et al., arXiv 1810.05934): which trial is promoted from a rung.
 
 A rung is a number of steps. Values are better the lower they are; infinity stands for a trial that diverged.
 """
@@ -23,15 +23,15 @@ def rungs_below(steps: int, min_steps: int | None, reduction: int) -> tuple[int,
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """Values by trial of all that ever reached the rung, and the trials that went on from it."""
+    """Trial -> value, of all trials that ever reached the rung; and the trials that were promoted from it."""
 
     values: Mapping[int, float]
     promoted: AbstractSet[int]
 
     def promotable(self, reduction: int, at_least: int = 0) -> int | None:
-        """The best of its top 1/reduction that did not go on yet, the earlier one of equals; None if all did.
+        """The best trial of the top 1/reduction that is not promoted yet, of equals the earlier; None if all are.
 
-        A diverged trial counts as one of the rung and never goes on. `at_least` so many count as its top.
+        A diverged trial counts in the size of the rung and is never promoted. The top has at least `at_least` trials.
         """
         top = max(len(self.values) // reduction, at_least)
         best = sorted(self.values, key=lambda trial: (self.values[trial], trial))[:top]
@@ -39,10 +39,10 @@ class Rung:
 
 
 def next_promotion(rungs: Sequence[Rung], reduction: int, *, at_the_end: bool = False) -> tuple[int, int] | None:
-    """(rung, trial) of whoever goes on next, the highest rung first; None while nobody does.
+    """(rung, trial) of the next promotion, the highest rung first; None while there is none.
 
-    `at_the_end`, when no further trial will come, one of each rung goes on even if the rung has fewer trials than
-    `reduction`: otherwise a short search could end without a single run that was trained to its end.
+    `at_the_end`, when no further trial will come, one trial of each rung is promoted even if the rung has fewer than
+    `reduction`: otherwise a short search could end without a single run trained to its end.
     """
     for level in reversed(range(len(rungs))):
         trial = rungs[level].promotable(reduction, at_least=int(at_the_end))
@@ -52,7 +52,7 @@ def next_promotion(rungs: Sequence[Rung], reduction: int, *, at_the_end: bool = 
 
 
 def expected_steps(trials: int, rungs: Sequence[int], steps: int, reduction: int) -> int:
-    """Training steps of `trials` when each rung passes on its 1/reduction, at least one."""
+    """Training steps of `trials` if each rung promotes 1/reduction of them, and at least one."""
     total, before, left = 0, 0, trials
     for rung in (*rungs, steps):
         total += left * (rung - before)

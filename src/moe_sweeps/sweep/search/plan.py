@@ -9,13 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from moe_sweeps.config.compose import Setting, compose
 from moe_sweeps.config.groups import SlurmConfig
-from moe_sweeps.config.schema import RunConfig
 from moe_sweeps.config.search import SamplerConfig, SearchConfig
 from moe_sweeps.errors import ConfigError
-from moe_sweeps.identity import ID_LENGTH, identity
+from moe_sweeps.experiment.compose import compose, resolved
+from moe_sweeps.experiment.identity import ID_LENGTH, identity
+from moe_sweeps.experiment.overrides import Setting
+from moe_sweeps.experiment.schema import RunConfig
 from moe_sweeps.paths import resolve
+from moe_sweeps.records.manifest import manifest_path
 from moe_sweeps.sweep.plan import unread_settings
 from moe_sweeps.sweep.search.halving import expected_steps, rungs_below
 from moe_sweeps.sweep.search.space import Choices, Space, read_space
@@ -36,18 +38,22 @@ class SearchPlan:
 
     @property
     def base(self) -> RunConfig:
+        """The run at the first corner: it has all settings that the trials share."""
         return self.corners[0][1]
 
     @property
     def name(self) -> str:
+        """`name=...`, else search-<kind>."""
         return self.base.name or f"search-{self.search.kind}"
 
     @property
     def steps(self) -> int:
+        """Training steps of a whole run."""
         return self.base.trainer.steps
 
     @property
     def rungs(self) -> tuple[int, ...]:
+        """Steps at which trials stop and are compared, ascending; empty without pruning."""
         return rungs_below(self.steps, self.search.min_steps, self.search.reduction)
 
     @property
@@ -62,18 +68,18 @@ class SearchPlan:
 
     @property
     def most_steps(self) -> int:
-        """Training steps if every trial went to its end, with every seed."""
+        """Training steps if every trial is trained to its end, with every seed."""
         return self.most_trained * len(self.space.seeds) * self.steps
 
     @property
     def expected_steps(self) -> int:
-        """Training steps if each rung passes on its share."""
+        """Training steps if each rung promotes its share."""
         steps = expected_steps(self.most_trained, self.rungs, self.steps, self.search.reduction)
         return steps * len(self.space.seeds)
 
     @property
     def search_id(self) -> str:
-        """The same question is the same search, however many trials it is asked for."""
+        """A search with more or fewer trials has the same id."""
         asked = dataclasses.asdict(self.search) | {"metric": self.search.metric.value, "trials": None}
         axes = {key: str(axis) for key, axis in self.space.axes.items()}
         content = [self.name, asked, axes, self.space.seeds, identity(self.base)["arm"]]
@@ -81,21 +87,24 @@ class SearchPlan:
 
     @property
     def runs_root(self) -> Path:
+        """The folder of the run folders."""
         return resolve(self.base.paths.runs)
 
     @property
     def reports_root(self) -> Path:
+        """The folder of tables and pages."""
         return resolve(self.base.paths.reports)
 
     @property
     def folder(self) -> Path:
-        return self.runs_root / "sweeps" / self.search_id
+        """The folder of the search's manifest and locks."""
+        return manifest_path(self.runs_root, self.search_id).parent
 
     def trial(self, number: int, params: dict[str, float | int | str], earlier: Sequence[Trial]) -> Trial:
-        """The trial that a suggestion means. Rules that the corners did not show may refuse it: that is its outcome."""
+        """The trial of a suggestion. Its outcome may be a refusal, by a rule that no corner of the space broke."""
         point = self.space.point(params)
         trial = Trial(number, params, point, self.rungs[0] if self.rungs else None)
-        trial.label = " ".join(f"{k}={v}" for k, v in point.items())
+        trial.shown = dict(point)
         try:
             for seed in self.space.seeds:
                 self._add_run(trial, seed)
@@ -111,7 +120,7 @@ class SearchPlan:
         found = identity(run)
         unread = unread_settings(run, settings)
         trial.arm, trial.unread = found["arm"], {key: why.reader for key, why in unread.items()}
-        trial.label = " ".join(f"{k}={v}" for k, v in trial.point.items() if k not in unread)
+        trial.shown = {s.key: s.value for s in resolved(settings, run) if s.key in trial.point and s.key not in unread}
         trial.runs[found["run_id"]] = run
 
 
@@ -119,7 +128,7 @@ def make_search_plan(arguments: Sequence[str]) -> SearchPlan:
     """Parse and check a search.
 
     Raises:
-        ConfigError: what was typed cannot be searched; nothing was started.
+        ConfigError: this cannot be searched; nothing was started.
     """
     space = read_space(arguments)
     extra = tuple(Setting(k, v) for k, v in space.search.items())
@@ -151,7 +160,7 @@ def _composed(settings: Sequence[Setting], point: dict[str, str]) -> RunConfig:
 def _require_possible(plan: SearchPlan) -> None:
     launch = plan.base.launch
     if isinstance(launch, SlurmConfig):
-        rule = "a search decides from results what to train next, which a queue of jobs does not do"
+        rule = "a search chooses the next run by results, which a queue of jobs cannot"
         raise ConfigError("launch", "slurm", rule, "Run it in one job with launch=local, or submit a grid.")
     if plan.base.trainer.stop_at is not None:
         rule = "a search stops runs at its own rungs"

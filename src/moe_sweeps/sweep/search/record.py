@@ -1,23 +1,35 @@
-"""The manifest of a search: a sweep's manifest, so that status and tables read it, with what was suggested.
+"""The manifest of a search: that of a sweep, so that status and tables read it, plus what was suggested.
 
-`search.trials` holds every suggestion in order, with the step that it is trained to. Everything else about a trial
-follows from that and from the run folders.
+Its trials are every suggestion in order, with the step that it is trained to. Everything else about a trial follows
+from that and from the run folders.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from moe_sweeps.errors import RunFolderError
-from moe_sweeps.files import read_json, write_json
-from moe_sweeps.rundir import RunDir
-from moe_sweeps.sweep.plan import MANIFEST_VERSION
+from moe_sweeps.experiment.compose import resolved
+from moe_sweeps.records.manifest import (
+    Manifest,
+    RequestRecord,
+    RunRecord,
+    SearchRecord,
+    TrialRecord,
+    first_created,
+    manifest_path,
+)
+from moe_sweeps.records.rundir import RunDir
 from moe_sweeps.sweep.search.plan import SearchPlan
 from moe_sweeps.sweep.search.trials import Outcome, Standing, Trial
 
-FILE = "manifest.json"
+Ranked = Sequence[tuple[Trial, Standing]]
+
+
+def path_of(plan: SearchPlan) -> Path:
+    """Where the manifest of a search lies."""
+    return manifest_path(plan.runs_root, plan.search_id)
 
 
 def load_trials(plan: SearchPlan) -> list[Trial]:
@@ -26,17 +38,19 @@ def load_trials(plan: SearchPlan) -> list[Trial]:
     Raises:
         RunFolderError: the manifest cannot be read.
     """
-    path = plan.folder / FILE
+    path = path_of(plan)
     if not path.exists():
         return []
     trials: list[Trial] = []
     try:
-        for number, entry in enumerate(read_json(path)["search"]["trials"]):
-            trial = plan.trial(number, dict(entry["params"]), trials)
-            trial.target = None if entry["target"] is None else int(entry["target"])
-            trials.append(trial)
+        search = Manifest.load(path).search
+        if search is None:
+            raise ValueError("it is the manifest of a grid")
+        for number, entry in enumerate(search.trials):
+            trials.append(plan.trial(number, entry.params, trials))
+            trials[-1].target = entry.target
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunFolderError(f"{path} cannot be read: {error!r}. Move it away to begin the search anew.") from error
+        raise RunFolderError(f"{path} cannot be read: {error}. Move it away to restart the search.") from error
     return trials
 
 
@@ -45,71 +59,69 @@ def save(
     trials: Sequence[Trial],
     command: str,
     folders: Mapping[str, RunDir],
-    over: Sequence[tuple[Trial, Standing]] | None = None,
+    over: Ranked | None = None,
 ) -> None:
-    """Write the manifest. `over`, once the search is: its trials, best first, and how they stand, so that tables know
-    what was pruned and what the others are compared with.
+    """Write the manifest, once there is a trial that can be trained.
 
-    There is no manifest before the first trial that can be trained.
+    `over`: once the search is over, its trials with their standings, best first. Tables then know which runs were
+    pruned, and the best trial becomes the baseline.
     """
-    path = plan.folder / FILE
-    if not any(trial.runs for trial in trials):
-        return
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    created = read_json(path)["created"] if path.exists() else time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    pruned = {id_: found.step for trial, found in over or () if found.outcome is Outcome.paused for id_ in trial.runs}
-    content = _manifest(plan, trials, command, created, folders, pruned)
-    content["search"]["over"] = over is not None
-    content["baseline"] = over[0][0].arm if over and over[0][1].outcome is Outcome.done else None
-    write_json(path, content, durable=True)
+    if any(trial.runs for trial in trials):
+        manifest_of(plan, trials, command, folders, over).write(plan.runs_root)
 
 
-def _manifest(
+def manifest_of(
     plan: SearchPlan,
     trials: Sequence[Trial],
     command: str,
-    created: str,
     folders: Mapping[str, RunDir],
-    pruned: Mapping[str, int],
-) -> dict[str, Any]:
-    axes = {key: list(dict.fromkeys(t.point[key] for t in trials)) for key in plan.space.axes}
-    return {
-        "version": MANIFEST_VERSION,
-        "sweep_id": plan.search_id,
-        "name": plan.name,
-        "created": created,
-        "command": command,
-        "axes": axes | ({"seed": list(plan.space.seeds)} if len(plan.space.seeds) > 1 else {}),
-        "requested": [
-            {
-                "overrides": {s.key: s.value for s in plan.space.settings(t.point, seed)},
-                "run_id": id_,
-                "unread": t.unread,
-            }
-            for t in trials
-            for seed, id_ in zip(plan.space.seeds, t.runs, strict=False)
-        ],
-        "runs": {
-            id_: {
-                "folder": folders[id_].path.name if id_ in folders else f"{run.run_name}-{id_}",
-                "arm": t.arm,
-                "label": t.label,
-                "seed": run.seed,
-                "pruned": pruned.get(id_),
-            }
-            for t in trials
-            if t.same_as is None
-            for id_, run in t.runs.items()
-        },
-        "search": {
-            "kind": plan.search.kind,
-            "metric": plan.search.metric.value,
-            "space": {key: str(axis) for key, axis in plan.space.axes.items()},
-            "seeds": list(plan.space.seeds),
-            "rungs": list(plan.rungs),
-            "reduction": plan.search.reduction,
-            "trials": [
-                {"params": t.params, "target": t.target, "same_as": t.same_as, "refused": t.refused} for t in trials
-            ],
-        },
-    }
+    over: Ranked | None = None,
+) -> Manifest:
+    """The manifest of a search as it stands."""
+    return Manifest(
+        sweep_id=plan.search_id,
+        name=plan.name,
+        runs=_runs(trials, folders, over or ()),
+        requested=tuple(RequestRecord(s, id_, t.unread) for t in trials for id_, s in _requested(plan, t)),
+        axes=_axes(plan, trials),
+        created=first_created(plan.runs_root, plan.search_id),
+        command=command,
+        baseline=over[0][0].arm if over and over[0][1].outcome is Outcome.done else None,
+        search=_search(plan, trials, over is not None),
+    )
+
+
+def _runs(trials: Sequence[Trial], folders: Mapping[str, RunDir], over: Ranked) -> dict[str, RunRecord]:
+    pruned = {id_: found.step for trial, found in over if found.outcome is Outcome.paused for id_ in trial.runs}
+    found = {}
+    for trial in trials:
+        for id_, run in trial.runs.items() if trial.same_as is None else ():
+            name = folders[id_].path.name if id_ in folders else f"{run.run_name}-{id_}"
+            found[id_] = RunRecord(name, trial.arm, trial.label, run.seed, trial.shown, pruned.get(id_))
+    return found
+
+
+def _axes(plan: SearchPlan, trials: Sequence[Trial]) -> dict[str, list[str]]:
+    points = [t.point for t in trials if not t.runs]
+    points += [settings for t in trials for _, settings in _requested(plan, t)]
+    axes = {key: list(dict.fromkeys(point[key] for point in points)) for key in plan.space.axes}
+    return axes | ({"seed": list(plan.space.seeds)} if len(plan.space.seeds) > 1 else {})
+
+
+def _requested(plan: SearchPlan, trial: Trial) -> Iterator[tuple[str, dict[str, str]]]:
+    """Run ids of a trial, with the settings that made them, links followed."""
+    for seed, (id_, run) in zip(plan.space.seeds, trial.runs.items(), strict=False):
+        yield id_, {s.key: s.value for s in resolved(plan.space.settings(trial.point, seed), run)}
+
+
+def _search(plan: SearchPlan, trials: Sequence[Trial], over: bool) -> SearchRecord:
+    return SearchRecord(
+        kind=plan.search.kind,
+        metric=plan.search.number.column,
+        space={key: str(axis) for key, axis in plan.space.axes.items()},
+        seeds=tuple(plan.space.seeds),
+        rungs=tuple(plan.rungs),
+        reduction=plan.search.reduction,
+        trials=tuple(TrialRecord(t.params, t.target, t.same_as, t.refused) for t in trials),
+        over=over,
+    )

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
-from moe_sweeps.config.compose import Setting, current_name, options, parse
+from moe_sweeps.config.grammar import unshuffled
 from moe_sweeps.errors import ConfigError
-from moe_sweeps.identity import SEED_KEYS
+from moe_sweeps.experiment.compose import single_choice
+from moe_sweeps.experiment.identity import SEED_KEYS
+from moe_sweeps.experiment.options import current_name, is_number, options
+from moe_sweeps.experiment.overrides import Setting, parse
 from moe_sweeps.sweep.block import SEEDS
-from moe_sweeps.sweep.grid import typed_value, values_of
+from moe_sweeps.sweep.grid import SWEEP, first_spellings, typed_value, values_of
 
 Param = float | int | str
 DIGITS = 4  # of a suggested number, in its run's config; Optuna keeps all of them
@@ -22,7 +25,7 @@ SEARCH = "search"
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Numbers from `low` to `high`, both included; with `log` as likely in each decade, with `whole` integers."""
+    """Numbers from `low` to `high`, both included. `log`: uniform in the logarithm; `whole`: integers only."""
 
     low: float
     high: float
@@ -38,6 +41,7 @@ class Interval:
 
     @property
     def corners(self) -> tuple[str, ...]:
+        """Both ends, as settings."""
         return self.text(self.low), self.text(self.high)
 
     def __str__(self) -> str:
@@ -58,6 +62,7 @@ class Choices:
 
     @property
     def corners(self) -> tuple[str, ...]:
+        """All values."""
         return self.values
 
     def __str__(self) -> str:
@@ -69,7 +74,7 @@ Axis = Interval | Choices
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """`constants` are the same in all trials, those of the search itself left out; `search` holds the latter."""
+    """What is searched. `constants`: settings that all trials share; `search`: settings of the search itself."""
 
     constants: dict[str, str]
     axes: dict[str, Axis]
@@ -77,7 +82,7 @@ class Space:
     search: dict[str, str]
 
     def settings(self, point: Mapping[str, str], seed: str) -> tuple[Setting, ...]:
-        """The command line of a run."""
+        """The settings of the run at a point with a seed."""
         return tuple(Setting(k, v) for k, v in {**self.constants, **point, SEEDS: seed}.items())
 
     def point(self, params: Mapping[str, Param]) -> dict[str, str]:
@@ -91,8 +96,8 @@ class Space:
         return None if None in lengths else math.prod(n for n in lengths if n is not None)
 
     def corners(self, most: int) -> Iterator[dict[str, str]]:
-        """All combinations of choices and of ends of intervals; of more than `most` those that differ from the first in
-        one axis."""
+        """All combinations of choices and of interval ends. If they are more than `most`: the first one, and those that
+        differ from it in one axis."""
         corners = {key: axis.corners for key, axis in self.axes.items()}
         if math.prod(map(len, corners.values())) <= most:
             for values in itertools.product(*corners.values()):
@@ -104,29 +109,33 @@ class Space:
 
 
 def asks_for_search(arguments: Sequence[str]) -> bool:
-    """Whether a command line chooses a search."""
-    chosen = [a.partition("=")[2] for a in arguments if a.startswith(f"{SEARCH}=")]
-    return bool(chosen) and chosen[-1] != "none"
+    """Whether a command line chooses a search.
+
+    Raises:
+        ConfigError: an override that cannot be parsed.
+    """
+    chosen = [typed_value(o) for o in parse(arguments) if o.key_or_group == SEARCH]
+    return bool(chosen) and single_choice(SEARCH, chosen[-1]) != "none"
 
 
 def read_space(arguments: Sequence[str]) -> Space:
     """The space that a command line describes: every key with several values or an interval is an axis.
 
     Raises:
-        ConfigError: an override that cannot be parsed, an interval that cannot be, a seed among the axes, no axis.
+        ConfigError: an override that cannot be parsed, an impossible interval, a seed among the axes, no axis.
     """
-    named = next((a for a in arguments if a.startswith("sweep=")), None)
-    if named:
+    overrides = parse(arguments)
+    for named in (o for o in overrides if o.key_or_group == SWEEP):
         rule = "a sweep file lists its combinations, and a search chooses its own"
-        raise ConfigError("sweep", named.partition("=")[2], rule, "Leave sweep=... or search=... out.")
+        raise ConfigError(SWEEP, typed_value(named), rule, "Leave sweep=... or search=... out.")
     space = Space({}, {}, ("0",), {})
     seeds = space.seeds
-    for override in parse(arguments):
+    for override in map(unshuffled, overrides):
         key = current_name(override.key_or_group)
         if key in SEED_KEYS:
             _require_replicates(key, override)
         if key == SEEDS:
-            seeds = tuple(dict.fromkeys(values_of(override)))
+            seeds = _distinct(key, override)
             continue
         axis = _axis(key, override)
         fixed = space.search if key.partition(".")[0] == SEARCH else space.constants
@@ -135,8 +144,8 @@ def read_space(arguments: Sequence[str]) -> Space:
         if isinstance(axis, Choices) and len(axis.values) == 1:
             fixed[key] = axis.values[0]
         elif fixed is space.search:
-            rule = "one search has one of it"
-            raise ConfigError(key, typed_value(override), rule, "Type a line for each.")
+            rule = "a search has one value of it"
+            raise ConfigError(key, typed_value(override), rule, "Run one search for each value.")
         else:
             space.axes[key] = axis
     if not space.axes:
@@ -149,7 +158,7 @@ def _require_replicates(key: str, override: Override) -> None:
     is_interval = isinstance(override.value(), IntervalSweep)
     if is_interval or (key != SEEDS and override.is_sweep_override()):
         rule = "seeds are replicates, never something to search for: the best seed is luck"
-        fix = "List those that every trial is trained with: seed=0,1,2." if key == SEEDS else "Give it one value."
+        fix = "List the seeds that every trial is trained with: seed=0,1,2." if key == SEEDS else "Give it one value."
         raise ConfigError(key, typed_value(override), rule, fix)
 
 
@@ -157,10 +166,16 @@ def _axis(key: str, override: Override) -> Axis:
     value = override.value()
     if isinstance(value, IntervalSweep):
         if key in options():
-            rule = "an interval has numbers, and this is a choice of options"
+            rule = "an interval is of numbers, and this key chooses an option"
             raise ConfigError(key, typed_value(override), rule, f"List some of {', '.join(options()[key])}.")
         return _interval(key, value, typed_value(override))
-    return Choices(tuple(dict.fromkeys(values_of(override))), ordered=isinstance(value, RangeSweep))
+    return Choices(_distinct(key, override), ordered=isinstance(value, RangeSweep))
+
+
+def _distinct(key: str, override: Override) -> tuple[str, ...]:
+    """The values of a key, each once however it is spelt: a number listed twice would be drawn twice as often."""
+    values = values_of(override)
+    return tuple(dict.fromkeys(first_spellings(values).values() if is_number(key) else values))
 
 
 def _interval(key: str, value: IntervalSweep, typed: str) -> Interval:

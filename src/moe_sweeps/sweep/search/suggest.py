@@ -1,5 +1,5 @@
-"""What to try next, by Optuna. The study is made anew from what is known, so a search that was interrupted has no state
-but its folders: suggestion n follows from the sampler's seed, n, and the trials before it."""
+"""What to try next, by Optuna. Each suggestion rebuilds the study from the known trials, so a search has no state but
+its folders: suggestion n follows from the sampler's seed, n, and the trials before it."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 
 class Known(StrEnum):
-    """How much is known about a trial, in Optuna's words."""
+    """How much is known about a trial, by Optuna's names."""
 
     complete = "COMPLETE"
     pruned = "PRUNED"  # trained to a rung so far, and judged by its value there
-    running = "RUNNING"  # nothing is known yet; TPE keeps away from it
+    running = "RUNNING"  # no value yet; TPE avoids its neighbourhood
     failed = "FAIL"
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One trial as the sampler sees it. `values`: by step, up to where it was trained; infinity for a diverged one."""
+    """One trial as the sampler sees it. `values`: step -> value, as far as it was trained; infinity if it diverged."""
 
     params: Mapping[str, Param]
     known: Known
@@ -40,21 +40,21 @@ class Told:
 
 
 def suggest(axes: Mapping[str, Axis], search: SamplerConfig, history: Sequence[Told]) -> dict[str, Param]:
-    """Parameters of the trial that follows on `history`, whose values are of `search.metric`."""
+    """Parameters of the trial after those of `history`, whose values are in the unit of `search.metric`."""
     import optuna  # half a second, which no plan needs
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     distributions = {key: distribution(axis) for key, axis in axes.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # constant_liar
-        direction = "minimize" if search.metric.lower_is_better else "maximize"
+        direction = "minimize" if search.number.lower_is_better else "maximize"
         study = optuna.create_study(direction=direction, sampler=sampler(search, len(history)))
         study.add_trials([_frozen(told, distributions) for told in history])
         return dict(study.ask(distributions).params)
 
 
 def sampler(search: SamplerConfig, number: int) -> BaseSampler:
-    """The sampler of suggestion `number`, with a seed of its own."""
+    """The sampler for suggestion `number`, with its own seed."""
     from optuna.samplers import RandomSampler, TPESampler
 
     seed = int(np.random.SeedSequence([search.sampler_seed, number]).generate_state(1)[0])
@@ -64,7 +64,7 @@ def sampler(search: SamplerConfig, number: int) -> BaseSampler:
 
 
 def distribution(axis: Axis) -> BaseDistribution:
-    """An axis in Optuna's words."""
+    """An axis as Optuna's distribution."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if isinstance(axis, Choices):

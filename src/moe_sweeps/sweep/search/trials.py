@@ -1,4 +1,4 @@
-"""Trials, and what their run folders say about them. Nothing here is remembered that a folder could say."""
+"""Trials, and what their run folders say about them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from moe_sweeps.config.schema import RunConfig
-from moe_sweeps.config.search import SamplerConfig, SearchMetric
-from moe_sweeps.rundir import MetricsLog, RunDir, State
+from moe_sweeps.config.search import SamplerConfig
+from moe_sweeps.experiment.schema import RunConfig
+from moe_sweeps.records.manifest import spell_settings
+from moe_sweeps.records.numbers import Metric
+from moe_sweeps.records.rundir import MetricsLog, RunDir, State
 from moe_sweeps.sweep.search.space import Param
 from moe_sweeps.sweep.search.suggest import Known, Told
 
@@ -19,7 +21,8 @@ class Trial:
     """One suggestion: a point of the space, trained with every seed up to `target` steps (None: to its end).
 
     `runs` holds run id -> run in the order of the seeds; it is empty for a point that the config's rules refuse, with
-    the reason in `refused`. `same_as` is the number of an earlier trial that means the same runs.
+    the reason in `refused`. `same_as` is the number of an earlier trial that means the same runs. `shown` is the point
+    with links followed and without what nothing reads.
     """
 
     number: int
@@ -27,11 +30,16 @@ class Trial:
     point: dict[str, str]
     target: int | None = None
     arm: str = ""
-    label: str = ""
+    shown: dict[str, str] = field(default_factory=dict)
     runs: dict[str, RunConfig] = field(default_factory=dict)
     unread: dict[str, str] = field(default_factory=dict)
     same_as: int | None = None
     refused: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The point in one line."""
+        return spell_settings(self.shown)
 
     def goes_beyond(self, rung: int) -> bool:
         """Whether it was promoted from this rung."""
@@ -55,8 +63,8 @@ class RunFacts:
     def value_at(self, rung: int) -> float | None:
         """The metric at a rung, lower is better; None while the run is not there.
 
-        A run that was trained past the rung without an evaluation there, by another sweep, has its last one before:
-        that can only be held against it, and it is trained already.
+        For a run that another sweep trained past the rung without an evaluation there, it is the last value before: an
+        earlier value can only be worse for it, and training it again would give nothing new.
         """
         if self.ended_badly_at is not None and self.ended_badly_at <= rung:
             return math.inf
@@ -72,7 +80,7 @@ class RunFacts:
         return math.inf if self.ended_badly_at is not None else self.final
 
     def has_reached(self, target: int | None) -> bool:
-        """Whether nothing is left to train for a trial that goes to `target`."""
+        """Whether nothing is left to train for a trial with this `target`."""
         if self.state in (State.done, State.diverged):
             return True
         if target is None:
@@ -80,26 +88,26 @@ class RunFacts:
         return self.step > target or (self.step == target and target in self.values)
 
 
-def read_facts(folder: RunDir | None, metric: SearchMetric) -> RunFacts:
-    """The facts of a run; those of a run that never began without a folder."""
+def read_facts(folder: RunDir | None, metric: Metric) -> RunFacts:
+    """The facts of a run. Without a folder it has not started."""
     if folder is None:
         return RunFacts()
     status, sign = folder.status(), 1 if metric.lower_is_better else -1
     lines = MetricsLog(folder.path / "metrics.jsonl").records()
     saved = folder.checkpoint_step()
     values = {r["step"]: sign * r[metric.in_log] for r in lines if r["split"] == "val" and metric.in_log in r}
-    values = {step: value for step, value in values.items() if step <= saved}  # later ones go when the run goes on
+    values = {step: value for step, value in values.items() if step <= saved}  # a resume removes later ones
     summary, final, bad_at = folder.summary() or {}, None, None
     if status.state is State.diverged:
         bad_at = int(summary.get("diverged_at_step", status.step))
     elif status.state is State.done:
-        final = sign * summary[metric.value] if metric.value in summary else None
+        final = sign * summary[metric.column] if metric.column in summary else None
         bad_at = saved if summary.get("stopped_early") else None
     return RunFacts(status.state, saved, values, final, bad_at, status.attempt)
 
 
 class Outcome(StrEnum):
-    """How a trial stands, in the words of the result table."""
+    """How a trial came out, in the words of the result table."""
 
     done = "done"
     diverged = "diverged"  # or collapsed and stopped, with at least one seed
@@ -136,14 +144,14 @@ def standing(trial: Trial, facts: Sequence[RunFacts], rungs: Sequence[int]) -> S
     known = {rung: value for rung, value in by_rung.items() if value is not None}
     final = _mean([f.end_value for f in facts])
     if any(f.ended_badly_at is not None for f in facts):
-        final = math.inf  # whatever the other seeds still find
+        final = math.inf  # whatever the other seeds give
     done = sum(f.state is State.done and f.ended_badly_at is None for f in facts)
     return Standing(_outcome(trial, facts), min(f.step for f in facts), known, final, done)
 
 
 def told(trial: Trial, found: Standing, search: SamplerConfig) -> Told:
-    """The trial as the sampler is told about it, in the metric's own direction."""
-    sign = 1 if search.metric.lower_is_better else -1
+    """What the sampler is told about the trial, in the metric's own direction."""
+    sign = 1 if search.number.lower_is_better else -1
     values = {rung: sign * value for rung, value in found.rung_values.items()}
     if found.final is not None:
         return Told(trial.params, Known.complete, sign * found.final, values)

@@ -12,8 +12,8 @@ from helpers import compose_run, make_run
 from moe_sweeps.balancing import AuxBalancerConfig
 from moe_sweeps.config.groups import DenseFFNConfig
 from moe_sweeps.config.registry import REGISTRY
-from moe_sweeps.config.schema import problems
-from moe_sweeps.identity import canonical_form, run_id, unread_knobs
+from moe_sweeps.experiment.identity import canonical_form, run_id, unread_knobs
+from moe_sweeps.experiment.schema import problems
 from moe_sweeps.optim.build import AdamWConfig
 from moe_sweeps.optim.lr_split import BatchFractionConfig, Control, IdealNormalizedConfig
 

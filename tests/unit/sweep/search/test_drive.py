@@ -12,12 +12,12 @@ import pytest
 from helpers import TINY, compose_run
 
 from moe_sweeps.cli.manage import main as manage
-from moe_sweeps.files import read_json
-from moe_sweeps.freeze import freeze
-from moe_sweeps.results.frame import load_runs
-from moe_sweeps.results.manifest import load_manifest
+from moe_sweeps.experiment.freeze import freeze
+from moe_sweeps.host.files import read_json
+from moe_sweeps.records.manifest import Manifest
+from moe_sweeps.records.rundir import Failure, MetricsLog, RunDir, State
+from moe_sweeps.results.runs import read_runs
 from moe_sweeps.results.tables import Table, ablation_table
-from moe_sweeps.rundir import Failure, MetricsLog, RunDir, State
 from moe_sweeps.sweep.search.drive import Search
 from moe_sweeps.sweep.search.plan import make_search_plan
 from moe_sweeps.sweep.search.stop import request_stop
@@ -92,8 +92,8 @@ def suggestions(search: Search) -> list[dict[str, Any]]:
 
 
 def table(search: Search) -> Table:
-    manifest = load_manifest(search.plan.folder / "manifest.json")
-    return ablation_table(manifest, load_runs(search.plan.runs_root))
+    manifest = Manifest.load(search.plan.folder / "manifest.json")
+    return ablation_table(manifest, read_runs(search.plan.runs_root))
 
 
 def test_an_interrupted_search_trains_nothing_twice_and_finds_the_same(
@@ -136,7 +136,7 @@ def test_runs_stop_at_rungs_and_the_best_goes_on_to_its_end(folders: Path) -> No
     assert len(paused) == len(own) - len(finished) > 0
     best = search.ranked()[0][0].number
     assert best == min(finished, key=lambda n: stands[n].final or math.inf)
-    # At each rung no trial that was left is better than the best third of those that went on.
+    # At each rung no trial that was left is better than the best third of those that were promoted.
     for rung in RUNGS:
         there = {n: s.rung_values[rung] for n, s in stands.items() if rung in s.rung_values}
         assert min(there, key=lambda n: there[n]) in {n for n in there if stands[n].step > rung}
@@ -257,7 +257,7 @@ def test_a_request_to_stop_ends_the_suggestions(folders: Path) -> None:
 def test_pruned_is_shown_and_averaged_by_nobody(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
     search = run(new_search("search.trials=4", "seed=0,1", *HALVING, kind="random"), FakeWorker(), most=4)
     before = table(search)
-    assert before.counts["preempted"] > 0
+    assert before.counts["paused"] > 0
     assert not before.clean  # the search is not over, so what is paused is a gap
     run(search, FakeWorker())
     found = table(search)
@@ -278,7 +278,7 @@ def test_a_run_trained_past_a_rung_by_somebody_else_is_judged_by_what_came_befor
     """Its last evaluation before the rung counts, as a disadvantage; without any it is not judged there."""
     worker, line = FakeWorker(), ("search.trials=3", *HALVING)
     trial = new_search(*line)
-    trial._ask()
+    trial._suggest()
     (run_id, config), = trial.trials[0].runs.items()  # fmt: skip
     alone = freeze(config, [], command="alone")
     worker.train(alone, killed_at=6)

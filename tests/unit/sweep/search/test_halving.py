@@ -37,14 +37,14 @@ def test_a_rung_by_hand() -> None:
     values = {0: 5.0, 1: 3.0, 2: 4.0}
     assert Rung(values, set()).promotable(3) == 1
     assert Rung(values, {1}).promotable(3) is None
-    assert Rung(values | {3: 1.0}, {1}).promotable(3) == 3  # a better one came late: it goes on, too
+    assert Rung(values | {3: 1.0}, {1}).promotable(3) == 3  # a better one came late: it is promoted, too
     assert Rung({0: 5.0, 1: math.inf, 2: math.inf}, set()).promotable(3) == 0
     assert Rung({0: math.inf, 1: math.inf, 2: math.inf}, set()).promotable(3) is None
     assert Rung({0: 5.0, 1: 4.0}, set()).promotable(3) is None
 
 
 def test_a_short_search_ends_with_a_complete_run() -> None:
-    """Two trials and a reduction of 3: nobody is in a top third, so at the end the best goes on, rung by rung."""
+    """Two trials and a reduction of 3: nobody is in a top third, so at the end the best is promoted, rung by rung."""
     rungs = [Rung({0: 2.0, 1: 1.0}, set()), Rung({}, set())]
     assert next_promotion(rungs, 3) is None
     assert next_promotion(rungs, 3, at_the_end=True) == (0, 1)

@@ -64,9 +64,9 @@ def test_a_suggestion_as_a_setting(interval: Interval | Choices, param: float, t
         ("aux.coef=tag(log,interval(0,1))", "aux.coef", "on a log scale numbers are above 0"),
         ("aux.coef=tag(lgo,interval(0,1))", "aux.coef", "the tags of an interval are log and int"),
         ("aux.coef=interval(0,1),2", "aux.coef", "an interval or a range stands alone"),
-        ("balancer=interval(0,1)", "balancer", "this is a choice of options"),
-        ("search.trials=3,4", "search.trials", "one search has one of it"),
-        ("search=tpe,random", "search", "one search has one of it"),
+        ("balancer=interval(0,1)", "balancer", "this key chooses an option"),
+        ("search.trials=3,4", "search.trials", "a search has one value of it"),
+        ("search=tpe,random", "search", "a search has one value of it"),
         ("sweep=aux_coef", "sweep", "a sweep file lists its combinations"),
         ("aux.coef=interval(0,", "aux.coef", "it cannot be parsed"),
     ],
@@ -88,7 +88,7 @@ def test_refused(argument: str, field: str, words: str) -> None:
         (("aux.coef=0.1,0.2", "search.min_steps=300"), "the first rung must lie below trainer.steps=300"),
         (("aux.coef=0.1,0.2", "search.min_steps=9", "trainer.steps=40,50"), "rungs compare runs of one length"),
         (("aux.coef=0.1,0.2", "trainer.stop_at=9"), "a search stops runs at its own rungs"),
-        (("aux.coef=0.1,0.2", "launch=slurm"), "a search decides from results"),
+        (("aux.coef=0.1,0.2", "launch=slurm"), "a search chooses the next run by results"),
         (("aux.coef=0.1,0.2", "search.metric=val_los"), "Did you mean val_loss"),
         (("optimizer.base_lr=1e-3,1e-2", "experts=dense", "search.metric=val_maxvio_global"), "no router"),
         ((), "there is nothing to search"),
@@ -122,3 +122,20 @@ def test_the_same_question_is_the_same_search() -> None:
     assert make_search_plan(("seed=0,1", *reversed(line), "search.trials=99", "launch.workers=3")).search_id == asked
     for other in ("search=random", "aux.coef=0.1,0.3", "trainer.steps=299", "seed=0", "search.sampler_seed=1"):
         assert make_search_plan((*line, other)).search_id != asked, other
+
+
+def test_ranges_and_spellings_in_a_space() -> None:
+    space = read_space(("search=tpe", "aux.coef=sort(range(0.4,0.1,-0.1))", "router.z_loss=0.3,0.30,3e-1,0.1"))
+    assert space.axes["aux.coef"] == Choices(("0.2", "0.3", "0.4"), ordered=True)
+    assert space.axes["router.z_loss"] == Choices(("0.3", "0.1"))
+
+
+def test_a_shuffled_axis_is_the_same_search_each_time_that_it_is_typed() -> None:
+    line = ("search=tpe", "scale=smoke", "aux.coef=shuffle(range(0.1,0.9,0.1))", "balancer=shuffle(aux,lossfree)")
+    assert len({make_search_plan(line).search_id for _ in range(5)}) == 1
+
+
+def test_a_key_that_is_linked_to_an_axis_follows_each_trial() -> None:
+    plan = make_search_plan(("search=tpe", "scale=smoke", "aux.coef=interval(0.1,0.4)", "router.z_loss=${aux.coef}"))
+    (run,) = plan.trial(0, {"aux.coef": 0.25}, []).runs.values()
+    assert (run.aux.coef, run.router.z_loss) == (0.25, 0.25)

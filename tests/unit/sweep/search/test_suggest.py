@@ -28,9 +28,11 @@ def objective(params: dict[str, Param]) -> float:
     return math.inf if lr > 0.08 else distance + abs(float(params["layers"]) - 3) + abs(float(params["width"]) - 1)
 
 
-@pytest.mark.parametrize("search", [TPE, RANDOM, TpeSearchConfig(startup_trials=4, metric=SearchMetric.val_accuracy)])
+@pytest.mark.parametrize(
+    "search", [TPE, RANDOM, TpeSearchConfig(startup_trials=4, metric=SearchMetric["val_accuracy"])]
+)
 def test_suggestions_equal_those_of_optuna_used_directly(search: SamplerConfig) -> None:
-    sign = 1 if search.metric.lower_is_better else -1
+    sign = 1 if search.number.lower_is_better else -1
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="minimize" if sign == 1 else "maximize")
     distributions = {key: distribution(axis) for key, axis in AXES.items()}

@@ -1,0 +1,209 @@
+"""`moe-sweeps decide`: train what the open questions of sweeps need, within a budget, and say what was decided."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+from rich.console import Console
+
+from moe_sweeps.cli.decide_view import print_batch, print_decisions
+from moe_sweeps.cli.documents.decide import decide_document
+from moe_sweeps.cli.documents.document import print_document
+from moe_sweeps.cli.follow import print_failures
+from moe_sweeps.cli.freezing import print_refused
+from moe_sweeps.cli.planning import costs
+from moe_sweeps.cli.slurm import submit_plan
+from moe_sweeps.cli.train import check_data, train_here
+from moe_sweeps.config.groups import SlurmConfig
+from moe_sweeps.errors import ConfigError
+from moe_sweeps.experiment.freeze import default_threads
+from moe_sweeps.experiment.provenance import command_line
+from moe_sweeps.host.consoles import make_console
+from moe_sweeps.host.files import make_folder
+from moe_sweeps.host.locks import Busy, locked
+from moe_sweeps.launch.follow import duration
+from moe_sweeps.launch.gpus import side_by_side
+from moe_sweeps.launch.slurm.queue import require_slurm
+from moe_sweeps.paths import SWEEPS
+from moe_sweeps.results.deciding.batches import FIRST_SEEDS, MOST_SEEDS, Batch
+from moe_sweeps.sweep.budget import parse_duration
+from moe_sweeps.sweep.decide.decision import Decision
+from moe_sweeps.sweep.decide.seeds import Pool, StagePlan
+from moe_sweeps.sweep.estimate import Estimator
+from moe_sweeps.sweep.file import load_sweep
+from moe_sweeps.sweep.fitting import require_memory
+from moe_sweeps.sweep.grid import SWEEP
+from moe_sweeps.sweep.plan import PlannedRun
+
+DECIDED, FAILED, UNDECIDED = 0, 1, 12  # as those of judge
+LARGEST = 1000  # seeds
+POLL_SECONDS = 2.0
+
+
+def decide(arguments: argparse.Namespace, console: Console) -> int:
+    """Decide what the budget allows, and report; the exit code says whether everything is decided."""
+    screen = make_console(stderr=True) if arguments.json else console
+    budget = parse_duration(arguments.budget)
+    decisions = open_decisions(arguments)
+    if arguments.dry_run:
+        first = best_batch(decisions, budget)
+        print_batch(screen, first, budget)
+        if arguments.json:
+            print_document(console, decide_document(decisions, budget, first))
+        return DECIDED if first is None and not any(d.open for d in decisions) else UNDECIDED
+    with held(decisions, screen):
+        for decision in decisions:
+            decision.reload()
+        require_first(decisions, budget)
+        submitted = _train_all(screen, decisions, budget)
+        if not submitted:
+            for decision in decisions:
+                if decision.has_news:
+                    decision.close()
+    if arguments.json:
+        print_document(console, decide_document(decisions, budget))
+    else:
+        print_decisions(console, decisions, budget, submitted=submitted)
+    if any(decision.failing() for decision in decisions):
+        return FAILED
+    return UNDECIDED if submitted or any(decision.open for decision in decisions) else DECIDED
+
+
+# --- what is to be decided --------------------------------------------------------------------------------------------
+
+
+def open_decisions(arguments: argparse.Namespace) -> list[Decision]:
+    """The decision of each sweep that was named; with --all, of each that can be planned.
+
+    Raises:
+        ConfigError: an unknown sweep, or one that cannot be planned or decided.
+    """
+    most = arguments.max_seeds if arguments.max_seeds is not None else MOST_SEEDS
+    if not FIRST_SEEDS <= most <= LARGEST:
+        rule = f"a decision needs {FIRST_SEEDS} to {LARGEST} seeds an arm"
+        raise ConfigError("--max-seeds", most, rule, f"Write --max-seeds {MOST_SEEDS}.")
+    pools = [Pool.of(line, most) for line in lines_of(arguments.overrides, all_sweeps=arguments.all)]
+    return [_opened(pool) for pool in {pool.key: pool for pool in pools}.values()]
+
+
+def lines_of(overrides: Sequence[str], *, all_sweeps: bool) -> list[list[str]]:
+    """The overrides of each sweep: `sweep=a,b` is two, --all every file of sweeps/ that does not say `all: false`."""
+    rest = [word for word in overrides if word.partition("=")[0] != SWEEP]
+    named = [word.partition("=")[2] for word in overrides if word.partition("=")[0] == SWEEP]
+    if all_sweeps and named:
+        raise ConfigError(SWEEP, named[-1], "--all means every sweep", "Leave one of them out.")
+    if not all_sweeps:
+        names = [name for name in (named[-1] if named else "").split(",") if name]
+        if named and not names:
+            raise ConfigError(SWEEP, named[-1], "it names no sweep", "Write sweep=aux_coef, or --all.")
+        return [[*rest, f"{SWEEP}={name}"] for name in dict.fromkeys(names)] or [rest]
+    files = (load_sweep(path.stem) for path in sorted(SWEEPS.glob("*.yaml")))
+    return [[*rest, f"{SWEEP}={file.name}"] for file in files if file.in_all]
+
+
+def _opened(pool: Pool) -> Decision:
+    run = next(iter(pool.whole.runs.values())).run
+    launch = run.launch
+    at_hand = 1 if isinstance(launch, SlurmConfig) else side_by_side(run.engine.device, launch.pack)
+    workers = launch.workers or at_hand
+    threads = launch.threads or default_threads(workers)
+    estimator = Estimator(pool.root, threads, probing=not isinstance(launch, SlurmConfig))
+    width = 1 if isinstance(launch, SlurmConfig) else workers
+    return Decision.of(pool, estimator, threads, command_line(), width)
+
+
+def require_first(decisions: Sequence[Decision], budget: float) -> None:
+    """Refuse a budget that buys nothing, where there is nothing to judge either.
+
+    Raises:
+        ConfigError: it is smaller than the smallest batch.
+    """
+    if best_batch(decisions, budget) or any(d.pending() or d.has_news or d.record.closed for d in decisions):
+        return
+    cheapest = [found.cost for d in decisions if (found := d.smallest()) is not None]
+    if cheapest:
+        rule = f"the smallest batch, {FIRST_SEEDS} seeds of the arms of one question, takes {duration(min(cheapest))}"
+        fix = f"Give at least --budget {round(min(cheapest)) + 1}s (core time), or a smaller scale."
+        raise ConfigError("--budget", duration(budget), rule, fix)
+
+
+@contextmanager
+def held(decisions: Sequence[Decision], screen: Console) -> Iterator[None]:
+    """Hold every decision, so that no other shell takes the same looks; while one does, wait for it."""
+    waiting = False
+    while True:
+        with ExitStack() as stack:
+            try:
+                for decision in decisions:
+                    make_folder(decision.record.path.parent)
+                    stack.enter_context(locked(decision.record.path.parent / ".lock"))
+            except Busy:
+                stack.close()
+            else:
+                yield
+                return
+        if not waiting:
+            screen.print("another process decides this; waiting for it (Ctrl-C leaves it alone)", highlight=False)
+        waiting = True
+        time.sleep(POLL_SECONDS)
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+def best_batch(decisions: Sequence[Decision], budget: float) -> tuple[Decision, Batch] | None:
+    """The batch that promises the most decisions a core-second, and whose it is."""
+    left = budget - spent(decisions)
+    offers = [(decision, batch) for decision in decisions if (batch := decision.batch(left)) is not None]
+    return max(offers, key=lambda offer: (offer[1].worth, -offer[1].cost), default=None)
+
+
+def spent(decisions: Sequence[Decision]) -> float:
+    """Core-seconds that these decisions have paid for, in this call and in earlier ones."""
+    return sum(decision.spent() for decision in decisions)
+
+
+def _train_all(screen: Console, decisions: Sequence[Decision], budget: float) -> bool:
+    """Train batch after batch until nothing is worth it; returns whether jobs were submitted that are not over."""
+    while True:
+        left = budget - spent(decisions)
+        begun = next(((d, p) for d in decisions if (p := d.pending()) and d.cost_of(p) <= left), None)
+        if begun is not None:
+            decision, runs = begun
+            screen.print(
+                f"{decision.pool.name}: resuming {len(runs)} runs that were begun", highlight=False, markup=False
+            )
+        elif (found := best_batch(decisions, budget)) is not None:
+            print_batch(screen, found, budget)
+            decision, runs = found[0], found[0].runs_of(found[1].targets)
+        else:
+            return False
+        plan = decision.begin([p.run_id for p in runs])
+        if _train(screen, plan, runs):
+            return True
+        for one in decisions:
+            one.reload()
+        decision.note_tried([p.run_id for p in runs])
+
+
+def _train(screen: Console, plan: StagePlan, runs: Sequence[PlannedRun]) -> bool:
+    """Train as `python train.py -m` does; returns whether jobs were submitted and not waited for."""
+    launch = runs[0].run.launch
+    on_slurm = isinstance(launch, SlurmConfig)
+    if not on_slurm:
+        require_memory([p.run for p in runs])
+    cost, estimator = costs(plan, probing=not on_slurm)
+    cost.require_disk()
+    todo = [found.planned for found in cost.runs]
+    if isinstance(launch, SlurmConfig):
+        require_slurm()
+        check_data([p.run for p in todo])
+        submit_plan(screen, plan, launch, estimator)
+        return not launch.wait
+    view, _, refused = train_here(screen, plan, todo, cost.workers)
+    print_failures(screen, view.rows)
+    print_refused(screen, plan, refused)
+    return False

@@ -1,0 +1,1 @@
+"""What a machine gives: files, locks, terminals, signals, memory, devices."""

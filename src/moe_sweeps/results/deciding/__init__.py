@@ -1,0 +1,1 @@
+"""Which questions of a table are open, what further seeds would do to each, and which to buy next."""

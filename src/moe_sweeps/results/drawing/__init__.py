@@ -1,8 +1,0 @@
-"""The pictures of one run: each function turns a History into a Figure, or raises NotRecorded."""
-
-from moe_sweeps.results.drawing.balance import balance, usage
-from moe_sweeps.results.drawing.routing import bias, load, saturation, specialisation
-from moe_sweeps.results.drawing.style import STYLE
-from moe_sweeps.results.drawing.training import loss, norms, rates
-
-__all__ = ["STYLE", "balance", "bias", "load", "loss", "norms", "rates", "saturation", "specialisation", "usage"]

@@ -1,0 +1,1 @@
+"""One run: the loop, its gradients, evaluation, monitor, journal and checkpoints."""

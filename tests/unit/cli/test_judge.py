@@ -1,0 +1,88 @@
+"""`moe-sweeps judge`: the verdict, its exit code and its data, on generated runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from unit.results.suite import make_suite_run, short_hash
+
+from moe_sweeps.cli.judge import EXIT_CODES
+from moe_sweeps.cli.manage import main
+
+A, B = {"aux.coef": "0.1"}, {"aux.coef": "0.2"}
+WOBBLE = (0.0, 0.004, -0.003, 0.002)
+
+
+def runs(root: Path, a: float, b: float, seeds: int = 4, maxvio: float = 0.2) -> None:
+    for seed in range(seeds):
+        make_suite_run(root, A, seed, loss=a + WOBBLE[seed], maxvio=0.1 * (1 + WOBBLE[seed]))
+        make_suite_run(root, B, seed, loss=b - WOBBLE[seed - 1], maxvio=maxvio * (1 - WOBBLE[seed - 1]), weights="x")
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "options", "verdict"),
+    [
+        (4.0, 4.1, [], "better"),
+        (4.1, 4.0, [], "worse"),
+        (4.0, 4.0, ["--within", "0.05"], "equivalent"),
+        (4.0, 4.004, [], "undecided"),
+        (4.0, 4.1, ["--look", "11"], "undecided"),
+    ],
+)
+def test_verdict_and_exit_code(
+    folders: Path, capsys: pytest.CaptureFixture[str], a: float, b: float, options: list[str], verdict: str
+) -> None:
+    runs(folders, a, b)
+    assert main(["judge", short_hash(A, 0), "aux.coef=0.2", *options]) == EXIT_CODES[verdict]
+    assert verdict in capsys.readouterr().out.splitlines()[0]
+
+
+def test_the_data_are_those_of_the_verdict(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs(folders, 4.0, 4.004)
+    assert main(["judge", "aux.coef=0.1", "aux.coef=0.2", "--json"]) == EXIT_CODES["undecided"]
+    found = json.loads(capsys.readouterr().out)
+    assert found["difference"] == pytest.approx(-0.004 + sum(WOBBLE) / 2, abs=1e-9)
+    assert found["low"] < found["difference"] < found["high"]
+    assert found["n"] == {"a": 4, "b": 4}
+    assert sorted(found["runs"]["a"]) == sorted(short_hash(A, seed) for seed in range(4))
+    assert found["probability_better"] == pytest.approx(1 - found["p"] / 2)  # two arms: Welch, no factors
+    assert found["next"]["a"] > 0
+    assert found["next"]["core_hours"] >= 0
+
+
+def test_maxvio_is_judged_as_a_ratio(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs(folders, 4.0, 4.0)
+    assert main(["judge", "aux.coef=0.1", "aux.coef=0.2", "--metric", "val_maxvio_global"]) == EXIT_CODES["better"]
+    assert "A ×0.5" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["aux.coef=7", "aux.coef=0.2"], "aux.coef=7 means no finished run"),
+        (["aux.coef=0.2", "aux.coef=0.2"], "runs are on both sides"),
+        (["aux.coef=0.1", "aux.coef=0.2", "--metric", "val_los"], "did you mean val_loss?"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused(
+    folders: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    runs(folders, 4.0, 4.1)
+    assert main(["judge", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_settings_that_mean_several_arms_are_refused_with_what_they_differ_in(
+    folders: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Pooled, the differences between arms would pass for those of seeds."""
+    runs(folders, 4.0, 4.1)
+    make_suite_run(folders, {"aux.coef": "0.1", "optimizer": "muon"}, 0, loss=3.0, maxvio=0.1)
+    assert main(["judge", "aux.coef=0.1", "aux.coef=0.2"]) == 2
+    error = capsys.readouterr().err
+    assert "aux.coef=0.1 means 2 arms, which differ in optimizer (" in error
+    assert "muon)" in error
+    assert "Add settings until one arm is left" in error
+    assert main(["judge", short_hash(A, 0), "aux.coef=0.2"]) == EXIT_CODES["better"]

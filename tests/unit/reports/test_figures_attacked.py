@@ -1,0 +1,107 @@
+"""Figures of tables whose runs recorded something odd: drawn from what is there, or left out with a reason."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from unit.results.folders import make_manifest
+from unit.results.suite import Settings, make_suite_run, sweep_content
+
+from moe_sweeps.records.manifest import load_manifests
+from moe_sweeps.reports.charts.along import MAXVIO
+from moe_sweeps.reports.charts.difference import paths
+from moe_sweeps.reports.evidence import draw
+from moe_sweeps.results.runs import read_runs
+from moe_sweeps.results.tables import Table, ablation_table
+
+Record = dict[str, Any]
+ARMS: list[Settings] = [{"aux.coef": c} for c in ("0.1", "0.2", "0.4")]
+
+
+def table_of(
+    root: Path,
+    change: Callable[[int, int, list[Record]], list[Record]] = lambda arm, seed, records: records,
+    maxvio: Callable[[int], float] = lambda arm: 0.3,
+) -> Table:
+    """Three arms of two seeds; `change` gets arm, seed and the records of a run."""
+    for place, settings in enumerate(ARMS):
+        for seed in range(2):
+            run = make_suite_run(root, settings, seed, loss=4.4 + 0.05 * place + 0.01 * seed, maxvio=maxvio(place))
+            path = run.path / "metrics.jsonl"
+            records = change(place, seed, [json.loads(line) for line in path.read_text().splitlines()])
+            path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    make_manifest(root, sweep_content("demo", ARMS, 2))
+    found = ablation_table(load_manifests(root)[0][0], read_runs(root))
+    return replace(found, definition=replace(found.definition, axis="aux.coef"))
+
+
+def val(records: list[Record]) -> list[Record]:
+    return [record for record in records if record["split"] == "val"]
+
+
+def only_last(arm: int, seed: int, records: list[Record]) -> list[Record]:
+    return [r for r in records if r["split"] == "train"] + val(records)[-1:]
+
+
+def other_steps(arm: int, seed: int, records: list[Record]) -> list[Record]:
+    return [r | {"step": r["step"] + 3 * arm} for r in records]
+
+
+def not_a_number(arm: int, seed: int, records: list[Record]) -> list[Record]:
+    return [r | ({"loss": None} if r["split"] == "val" and arm == 1 and seed == 0 else {}) for r in records]
+
+
+def resumed_with_more_windows(arm: int, seed: int, records: list[Record]) -> list[Record]:
+    return [r | ({"tokens": 1024} if r["split"] == "val" and r["step"] > 200 else {}) for r in records]
+
+
+def without_tokens(arm: int, seed: int, records: list[Record]) -> list[Record]:
+    return [{k: v for k, v in r.items() if k != "tokens"} for r in records]
+
+
+def baseline_without_curves(arm: int, seed: int, records: list[Record]) -> list[Record]:
+    return [] if arm == 0 else records
+
+
+@pytest.mark.parametrize(
+    "change",
+    [only_last, other_steps, not_a_number, resumed_with_more_windows, without_tokens, baseline_without_curves],
+)
+def test_odd_records_cost_no_other_figure(tmp_path: Path, change: Callable[..., list[Record]]) -> None:
+    table = table_of(tmp_path, change)
+    found = draw(table, ("curves", "difference", "equal_time", "turning_point"))
+    assert found.faults == {}
+    assert {"curves", "turning_point"} <= found.files.keys()
+    assert "unexpected content" not in " ".join(found.left_out.values())
+    if change in (other_steps, baseline_without_curves):
+        assert found.left_out["difference"] == "no arm has curves to compare with those of a baseline"
+
+
+def test_a_step_counts_the_runs_that_were_evaluated_at_it(tmp_path: Path) -> None:
+    first, *_ = paths(table_of(tmp_path, not_a_number))
+    assert {found.n for found in first.found} == {(1, 2)}
+
+
+def test_an_arm_without_a_place_on_the_logarithmic_scale_costs_no_figure(tmp_path: Path) -> None:
+    table = table_of(tmp_path, maxvio=lambda arm: 0.0 if arm == 1 else 0.3)
+    assert table.others[MAXVIO.column] == {}
+    found = draw(table, ("turning_point", "forest", "tradeoff", "maxvio"))
+    assert set(found.files) == {"turning_point", "forest", "tradeoff", "maxvio"}
+    assert found.faults == {}
+
+
+def test_runs_that_all_agree_have_no_intervals_and_still_a_line(tmp_path: Path) -> None:
+    for settings in ARMS:
+        for seed in range(2):
+            make_suite_run(tmp_path, settings, seed, loss=4.5, maxvio=0.3)
+    make_manifest(tmp_path, sweep_content("demo", ARMS, 2))
+    table = ablation_table(load_manifests(tmp_path)[0][0], read_runs(tmp_path))
+    found = draw(table, ("curves", "difference", "forest"))
+    assert set(found.files) == {"curves", "difference"}
+    assert found.left_out == {"forest": "no arm has a difference with an interval"}
+    assert found.faults == {}

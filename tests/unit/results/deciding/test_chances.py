@@ -1,0 +1,54 @@
+"""The chance of an answer, against simulated seeds."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats  # type: ignore[import-untyped]
+
+from moe_sweeps.results.deciding.chances import PRIOR, critical, found_later, spread_found_later
+from moe_sweeps.results.power import Shape, detectable
+
+
+@pytest.mark.parametrize("seeds", [3, 8])
+def test_critical_is_what_a_table_finds_in_half_of_all_cases(seeds: int) -> None:
+    assert critical(seeds, 1, 0.04) == detectable(Shape(2, seeds, paired=False), chance=0.5, level=0.04)
+
+
+def test_critical_between_and_beyond_simulated_seeds() -> None:
+    ends = critical(8, 1, 0.04), critical(10, 1, 0.04)
+    assert ends[1] < critical(9, 1, 0.04) < ends[0]
+    assert critical(160, 1, 0.04) == pytest.approx(critical(40, 1, 0.04) / 2)
+    assert math.isinf(critical(1, 1, 0.04))
+    assert math.isinf(critical(5, 1, 0.0))
+
+
+@pytest.mark.parametrize(("away", "seen", "later", "needed"), [(1.0, 3, 10, 1.2), (0.1, 4, 20, 0.8), (-2.0, 3, 5, 1.5)])
+def test_found_later_is_that_of_drawn_seeds(away: float, seen: int, later: int, needed: float) -> None:
+    """The distance is drawn from its distribution given what was seen, then the further seeds are."""
+    random = np.random.default_rng(0)
+    before = 2 / seen
+    weight = PRIOR**2 / (PRIOR**2 + before)
+    true = weight * away + math.sqrt(weight * before) * random.standard_normal(200_000)
+    new = later - seen
+    further = true + math.sqrt(2 / new) * random.standard_normal(200_000)
+    final = (seen * away + new * further) / later
+    assert found_later(away, seen, later, needed) == pytest.approx(float((abs(final) > needed).mean()), abs=0.004)
+
+
+def test_without_further_seeds_it_is_found_or_not() -> None:
+    assert found_later(2.0, 5, 5, 1.9) == 1.0
+    assert found_later(-2.0, 5, 5, 1.9) == 1.0
+    assert found_later(1.0, 5, 5, 1.9) == 0.0
+    assert found_later(9.0, 5, 50, math.inf) == 0.0
+
+
+def test_a_spread_that_is_told_from_its_bound() -> None:
+    random = np.random.default_rng(1)
+    variance = (0.5 * random.standard_normal((40_000, 8))).var(-1, ddof=1)
+    low, high = stats.chi2.ppf([0.02, 0.98], 7) / 7
+    drawn = float(((variance < low) | (variance > high)).mean())
+    assert spread_found_later(0.5, 8, 0.04) == pytest.approx(drawn, abs=0.01)
+    assert spread_found_later(0.5, 1, 0.04) == 0.0
