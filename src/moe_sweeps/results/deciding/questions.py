@@ -202,7 +202,7 @@ def _along(statement: Statement, known: _Scale) -> Iterator[Pair]:
     if rising:
         yield from _monotone(arms, means, known.shift(arms[0], statement.by or 0.0, down=downward), known.sd)
     else:
-        yield from _lowest(statement, arms, means, known.sd)
+        yield from lowest(statement, arms, means, known.sd)
 
 
 def _monotone(arms: Sequence[str], means: Mapping[str, float], by: float, sd: float) -> Iterator[Pair]:
@@ -219,7 +219,7 @@ def _monotone(arms: Sequence[str], means: Mapping[str, float], by: float, sd: fl
         yield from (Pair(b, a, (step + TOLERANCE * whole) / sd) for step, a, b in steps)
 
 
-def _lowest(statement: Statement, arms: Sequence[str], means: Mapping[str, float], sd: float) -> Iterator[Pair]:
+def lowest(statement: Statement, arms: Sequence[str], means: Mapping[str, float], sd: float) -> Iterator[Pair]:
     """The best claimed point against every rival, or, where a rival leads, that one against every claimed point."""
     claimed = [arm for value, arm in statement.points if value in statement.at]
     ends = {arms[0], arms[-1]} if statement.kind == "turning_point" else set()
