@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import socket
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
 )
 DEEP = 100_000
+PROOF = Path(tempfile.gettempdir()) / f"moe-sweeps-hostile-{os.getpid()}"  # is there where a file's code was run
 
 
 def _text(name: str, content: str | bytes) -> Damage:
@@ -123,7 +125,7 @@ RUNS: dict[str, Damage] = {
     "keys of YAML that are no text": _more_config("? [a, b]\n: 1\n"),
     "a date in YAML": _more_config("when: 2026-01-01\n"),
     "an impossible date in YAML": _more_config("when: 2026-13-99\n"),
-    "an object in YAML": _more_config("a: !!python/object/apply:os.system ['touch /tmp/hostile']\n"),
+    "an object in YAML": _more_config(f"a: !!python/object/apply:os.system ['touch {PROOF}']\n"),
     "a number of 400 digits in YAML": _more_config(f"big: {'9' * 400}\n"),
     "a number of 400 digits": _text("status.json", '{"state": "done", "step": ' + "9" * 400 + "}"),
     "a number of 5,000 digits": _text("status.json", '{"state": "done", "step": ' + "9" * 5000 + "}"),
@@ -236,7 +238,7 @@ SEARCHES: dict[str, Damage] = {
     "trials are an object": _search(trials={"a": 1}),
     "trials are numbers": _search(trials=[1]),
     "params are a list": _trial(params=[1]),
-    "another parameter": _trial(params={"paths.runs": "/tmp/hostile"}),
+    "another parameter": _trial(params={"paths.runs": str(PROOF)}),
     "a parameter that is a text": _trial(params={"aux.coef": "\x1b[31mx"}),
     "a parameter that is a sweep": _trial(params={"aux.coef": "0.1,0.2"}),
     "a parameter that is a link": _trial(params={"aux.coef": "${oc.env:HOME}"}),

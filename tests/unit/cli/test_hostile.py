@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
-from unit.cli.hostile import PARTIAL, PREPARED, RUNS, SEARCHES, STORED, SWEEPS, hostile_root
+from unit.cli.hostile import PARTIAL, PREPARED, PROOF, RUNS, SEARCHES, STORED, SWEEPS, hostile_root
 
 from moe_sweeps.cli import resume_view, track
 from moe_sweeps.cli import runs as commands
@@ -111,7 +111,7 @@ def test_commands_about_a_hostile_folder_end(runs: Path, tmp_path: Path, capsys:
     for line in ONE:
         run(line.format(out=tmp_path / "out"), path.name, capsys=capsys)
     run("why", path.name, sound.name, capsys=capsys)
-    assert not Path("/tmp/hostile").exists()
+    assert not PROOF.exists()
 
 
 def sweep_folder(root: Path) -> Path:
@@ -170,7 +170,7 @@ def test_a_hostile_record_of_a_search_is_refused(runs: Path, capsys: Capture, wh
     assert f"{plan.folder / 'manifest.json'} cannot be read" in run("plan --no-probe", *line, capsys=capsys)
     for other in ("status", f"tables --runs {runs}", "cancel --all", f"cancel {plan.search_id}"):
         assert "\x1b[31m" not in run(other, capsys=capsys)
-    assert not Path("/tmp/hostile").exists()
+    assert not PROOF.exists()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -67,18 +68,21 @@ def test_a_state_without_its_stamp_does_not_exist(tmp_path: Path) -> None:
     assert checkpoints.steps() == [1]
 
 
+@dataclass
 class Evil:
+    proof: Path
+
     def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.system, ("touch /tmp/moe_sweeps_evil",)
+        return os.system, (f"touch {self.proof}",)
 
 
 def test_pickled_code_is_not_run(tmp_path: Path) -> None:
     checkpoints = saved(tmp_path, 1)
-    checkpoints.save(2, {"evil": Evil()})
+    checkpoints.save(2, {"evil": Evil(tmp_path / "proof")})
     found = checkpoints.load_latest(CPU)
     assert found is not None
     assert found[0] == 1
-    assert not Path("/tmp/moe_sweeps_evil").exists()
+    assert not (tmp_path / "proof").exists()
 
 
 def test_a_failed_write_keeps_the_earlier_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
