@@ -119,7 +119,7 @@ def decide(arguments: argparse.Namespace, console: Console) -> int:
 def add_decide_arguments(parser: argparse.ArgumentParser) -> None:
     """What `decide` is told."""
     parser.add_argument("overrides", nargs="*", help="as for python train.py -m: sweep=aux_coef, sweep=a,b, key=values")
-    parser.add_argument("--all", action="store_true", help="every sweep of sweeps/")
+    parser.add_argument("--all", action="store_true", help="every sweep of sweeps/ that does not say all: false")
     parser.add_argument("--budget", metavar="TIME", required=True, help="core time of all calls together: 4h, 30m, ...")
     parser.add_argument("--max-seeds", metavar="N", type=int, help="seeds an arm at most (default: 40)")
     parser.add_argument("--dry-run", action="store_true", help="print the first batch and why, and train nothing")

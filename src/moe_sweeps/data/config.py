@@ -134,7 +134,7 @@ class TextConfig(EncodedConfig):
     column: str = knob("text", doc="column that holds the text")
     domain_column: str | None = knob(None, doc="column that names a document's domain")
     document: TextUnit = knob(TextUnit.file, doc="what counts as one document of a plain text file")
-    tokenizer: str = knob("gpt2", doc="gpt2, a name on the Hub, or a file")
+    tokenizer: str = knob("gpt2", doc="gpt2, tiktoken:NAME, or the path of a tokenizer (docs/data.md)")
     pattern: str | None = knob(
         None, doc="regular expression that splits text before its BPE; null: the tokenizer's own"
     )

@@ -27,7 +27,7 @@ class ScheduleConfig(Component):
     The role's schedule has the run's `warmup_steps` and whatever else the two kinds share; the rest are its defaults.
     """
 
-    warmup_steps: int = knob(100, ge=1, doc="updates of linear warm-up")
+    warmup_steps: int = knob(100, ge=1, doc="updates of warm-up: a cosine with onecycle_cosine, else linear")
     expert: str | None = knob(None, neutral=None, doc="name of another schedule for the experts")
     router: str | None = knob(None, neutral=None, doc="name of another schedule for the router")
     dense: str | None = knob(None, neutral=None, doc="name of another schedule for attention")

@@ -39,7 +39,7 @@ class RunState(Part):
     run_id: str = told("twelve hexadecimal digits")
     folder: str = told("path of the run folder")
     label: str = told("what its sweep calls it")
-    state: str = told("planned, queued, running, done, failed, ...: docs/running.md explains each")
+    state: str = told("planned, queued, running, done, failed, ...: docs/glossary.md explains each")
     step: int = told("steps trained")
     total_steps: int = told("steps to train")
     loss: float | None = told("training loss, nats, at the last log")
