@@ -15,10 +15,10 @@ from moe_sweeps.cli.documents.document import print_document
 from moe_sweeps.cli.follow import print_failures
 from moe_sweeps.cli.freezing import print_refused
 from moe_sweeps.cli.planning import costs
-from moe_sweeps.cli.slurm import submit_plan
+from moe_sweeps.cli.slurm import submit_plan, threads_of_job
 from moe_sweeps.cli.train import check_data, train_here
-from moe_sweeps.config.groups import SlurmConfig
-from moe_sweeps.errors import ConfigError
+from moe_sweeps.config.groups import LaunchConfig, SlurmConfig
+from moe_sweeps.errors import ConfigError, RunFolderError
 from moe_sweeps.experiment.freeze import default_threads
 from moe_sweeps.experiment.provenance import command_line
 from moe_sweeps.host.consoles import make_console
@@ -67,9 +67,10 @@ def decide(arguments: argparse.Namespace, console: Console) -> int:
         print_document(console, decide_document(decisions, budget))
     else:
         print_decisions(console, decisions, budget, submitted=submitted)
-    if any(decision.failing() for decision in decisions):
+    still = [decision for decision in decisions if decision.open]
+    if any(decision.failing() for decision in still):
         return FAILED
-    return UNDECIDED if submitted or any(decision.open for decision in decisions) else DECIDED
+    return UNDECIDED if submitted or still else DECIDED
 
 
 # --- what is to be decided --------------------------------------------------------------------------------------------
@@ -86,7 +87,25 @@ def open_decisions(arguments: argparse.Namespace) -> list[Decision]:
         rule = f"a decision needs {FIRST_SEEDS} to {LARGEST} seeds an arm"
         raise ConfigError("--max-seeds", most, rule, f"Write --max-seeds {MOST_SEEDS}.")
     pools = [Pool.of(line, most) for line in lines_of(arguments.overrides, all_sweeps=arguments.all)]
-    return [_opened(pool) for pool in {pool.key: pool for pool in pools}.values()]
+    return [_opened(pool) for pool in {pool.key: pool for pool in pools}.values() if _asks(pool)]
+
+
+def _asks(pool: Pool) -> bool:
+    """Whether there is something to decide.
+
+    Raises:
+        ConfigError: there is one arm and no claim, or job scripts are asked for.
+    """
+    launch = next(iter(pool.whole.runs.values())).run.launch
+    if isinstance(launch, SlurmConfig) and launch.dry_run:
+        rule = "which jobs come next depends on what earlier ones find, so there are no scripts to print"
+        raise ConfigError("launch.dry_run", True, rule, "Write --dry-run, which shows the first batch.")
+    file = pool.whole.grid.file
+    if len(pool.arms) < 2 and not (file and file.expect):
+        rule = "one arm without a claim leaves nothing to decide"
+        fix = "Give a key two values (aux.coef=0.1,0.2), or a sweep file with claims."
+        raise ConfigError(SWEEP, pool.name, rule, fix)
+    return True
 
 
 def lines_of(overrides: Sequence[str], *, all_sweeps: bool) -> list[list[str]]:
@@ -109,10 +128,15 @@ def _opened(pool: Pool) -> Decision:
     launch = run.launch
     at_hand = 1 if isinstance(launch, SlurmConfig) else side_by_side(run.engine.device, launch.pack)
     workers = launch.workers or at_hand
-    threads = launch.threads or default_threads(workers)
+    threads = launch.threads or _threads(launch, workers)
     estimator = Estimator(pool.root, threads, probing=not isinstance(launch, SlurmConfig))
     width = 1 if isinstance(launch, SlurmConfig) else workers
     return Decision.of(pool, estimator, threads, command_line(), width)
+
+
+def _threads(launch: LaunchConfig, workers: int) -> int:
+    """What a run is trained with: on SLURM what its job asks for, here as many as a full batch leaves to each."""
+    return threads_of_job(launch) if isinstance(launch, SlurmConfig) else default_threads(workers)
 
 
 def require_first(decisions: Sequence[Decision], budget: float) -> None:
@@ -142,6 +166,9 @@ def held(decisions: Sequence[Decision], screen: Console) -> Iterator[None]:
                     stack.enter_context(locked(decision.record.path.parent / ".lock"))
             except Busy:
                 stack.close()
+            except OSError as error:
+                fix = "Move it away; it is a file that holds nothing."
+                raise RunFolderError(f"the lock of a decision cannot be taken ({error}). {fix}") from error
             else:
                 yield
                 return
@@ -182,15 +209,16 @@ def _train_all(screen: Console, decisions: Sequence[Decision], budget: float) ->
         else:
             return False
         plan = decision.begin([p.run_id for p in runs])
-        if _train(screen, plan, runs):
+        if _train(screen, plan, runs, decision.threads):
             return True
         for one in decisions:
             one.reload()
         decision.note_tried([p.run_id for p in runs])
 
 
-def _train(screen: Console, plan: StagePlan, runs: Sequence[PlannedRun]) -> bool:
-    """Train as `python train.py -m` does; returns whether jobs were submitted and not waited for."""
+def _train(screen: Console, plan: StagePlan, runs: Sequence[PlannedRun], threads: int) -> bool:
+    """Train as `python train.py -m` does, each run with the threads that it was priced with; returns whether jobs were
+    submitted and not waited for."""
     launch = runs[0].run.launch
     on_slurm = isinstance(launch, SlurmConfig)
     if not on_slurm:
@@ -203,7 +231,7 @@ def _train(screen: Console, plan: StagePlan, runs: Sequence[PlannedRun]) -> bool
         check_data([p.run for p in todo])
         submit_plan(screen, plan, launch, estimator)
         return not launch.wait
-    view, _, refused = train_here(screen, plan, todo, cost.workers)
+    view, _, refused = train_here(screen, plan, todo, cost.workers, threads)
     print_failures(screen, view.rows)
     print_refused(screen, plan, refused)
     return False

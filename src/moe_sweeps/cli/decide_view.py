@@ -48,7 +48,8 @@ def reason(found: Prospect) -> str:
         Fate.goes_on: f"{found.chance:.0%} chance with {seeds}",
         Fate.dropped: NO_ROOM if not found.seeds else f"only {found.chance:.0%} chance with {seeds}",
         Fate.stuck: found.question.stuck,
-        Fate.failing: "runs of an arm that it needs failed or were cancelled; the line, typed again, tries them again",
+        Fate.failing: "runs of an arm that it needs failed, and are tried again when the line is typed again; or were "
+        "cancelled: moe-sweeps retry --cancelled takes that back",
     }[found.fate]
 
 

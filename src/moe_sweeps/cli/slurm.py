@@ -108,8 +108,12 @@ def _frozen(planned: PlannedRun) -> RunDir:
     """The run's folder, with the number of threads of its job: the login node's cores do not matter."""
     launch = planned.run.launch
     assert isinstance(launch, SlurmConfig)
-    threads = max(1, (launch.cpus_per_task or 1) // launch.pack)
-    return planned.frozen(command_line(), threads=threads)
+    return planned.frozen(command_line(), threads=threads_of_job(launch))
+
+
+def threads_of_job(launch: SlurmConfig) -> int:
+    """What each run of a job is given."""
+    return max(1, (launch.cpus_per_task or 1) // launch.pack)
 
 
 def _wanted(planned: PlannedRun, folder: RunDir, estimator: Estimator, code: Path, after: str | None = None) -> Wanted:

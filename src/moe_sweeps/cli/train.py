@@ -256,14 +256,16 @@ def _run_here(console: Console, plan: Plan, todo: Sequence[PlannedRun], workers:
 
 
 def train_here(
-    console: Console, plan: Plan, todo: Sequence[PlannedRun], workers: int
+    console: Console, plan: Plan, todo: Sequence[PlannedRun], workers: int, threads: int | None = None
 ) -> tuple[SweepView, Manifest, dict[str, MoeSweepsError]]:
     """Freeze the runs of `plan`, write its manifest, and train `todo` on this machine.
+
+    `threads` of a run; None: as many as so many workers leave to each.
 
     Returns what was seen of the runs, the manifest, and why runs were refused.
     """
     check_machine_and_data([p.run for p in todo])
-    folders, refused = frozen_runs(plan, lambda p: p.frozen(command_line(), default_threads(workers)))
+    folders, refused = frozen_runs(plan, lambda p: p.frozen(command_line(), threads or default_threads(workers)))
     sweep_manifest = write_manifest(plan, command_line())
     labelled = [(run_label(sweep_manifest, run_id), folder) for run_id, folder in folders.items()]
     view = SweepView(console, labelled, workers)

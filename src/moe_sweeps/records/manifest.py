@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from moe_sweeps.host.files import make_folder, write_json
 from moe_sweeps.host.plain import file_name
 from moe_sweeps.host.reading import MANIFEST_BYTES, is_name, read_json
 from moe_sweeps.records.claims import Statement
-from moe_sweeps.records.genuine import REPLICATE_KEYS
+from moe_sweeps.records.genuine import ID_LENGTH, REPLICATE_KEYS
 from moe_sweeps.records.problem import Problem
 from moe_sweeps.records.recovery import move_aside
 from moe_sweeps.records.remarks import remarks_of
@@ -153,6 +154,16 @@ class Manifest:
         return (self.fork.trunks if self.fork else {}) | self.runs
 
     @property
+    def moment(self) -> float:
+        """When it was made, in seconds since 1970: comparable across time zones."""
+        return datetime.fromisoformat(self.created).timestamp() if self.created else 0.0
+
+    @property
+    def is_of_plan(self) -> bool:
+        """Whether its id is that of its set of runs; a look of `moe-sweeps decide` has an id of its own."""
+        return self.sweep_id == sweep_id_of(self.name, self.runs)
+
+    @property
     def table(self) -> str:
         """The name of the table that the sweep fills."""
         return self.file.table or self.name
@@ -268,6 +279,11 @@ def spell_settings(settings: Mapping[str, str]) -> str:
     return " ".join(f"{key}={value}" for key, value in settings.items())
 
 
+def sweep_id_of(name: str, runs: Iterable[str]) -> str:
+    """The same set of runs under one name is the same sweep, in whatever order it was typed."""
+    return hashlib.sha256(json.dumps([name, sorted(runs)]).encode()).hexdigest()[:ID_LENGTH]
+
+
 def manifest_path(runs_root: Path, sweep_id: str) -> Path:
     """Where the manifest of a sweep lies, or would lie."""
     return runs_root / "sweeps" / sweep_id / FILE
@@ -300,7 +316,7 @@ def load_manifests(root: Path) -> tuple[list[Manifest], list[Problem]]:
             manifests.append(Manifest.load(path))
         except (OSError, ValueError) as error:
             problems.append(Problem(path, f"the manifest cannot be read: {error}"))
-    manifests.sort(key=lambda m: datetime.fromisoformat(m.created).timestamp(), reverse=True)
+    manifests.sort(key=lambda m: m.moment, reverse=True)
     return manifests, problems
 
 

@@ -6,10 +6,12 @@ typed again trains only what is missing.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,59 +45,71 @@ class Archived:
 def archive(runs: Sequence[RunDir], manifests: Sequence[Manifest], source: Path, destination: Path) -> Archived:
     """Copy the records of those of `runs` that are done or diverged, and the manifests, from `source`.
 
-    Each run appears complete or not at all. Manifests are copied whole, so that a table shows what is missing.
+    Each run appears complete or not at all. Manifests are copied whole, so that a table shows what is missing. What
+    cannot be copied, such as a run of which the archive has another result, is a problem of its own.
 
     Raises:
-        RunFolderError: the archive has a run of this id with another result.
+        OSError: the disk is full.
     """
     destination.mkdir(parents=True, exist_ok=True)
     found = Archived()
     for run in runs:
-        try:
+        with _told(run.path, found):
             _sort(run, destination, found)
-        except (DamagedFile, Refused) as error:
-            found.problems.append(Problem(run.path, str(error)))
     for manifest in manifests:
-        old, new = (manifest_path(root, manifest.sweep_id) for root in (source, destination))
-        new.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(new, read_bytes(old, MANIFEST_BYTES), durable=True)
-        _take_remarks(old.parent, new.parent)
+        with _told(manifest_path(source, manifest.sweep_id), found):
+            _take_manifest(manifest, source, destination)
     _take_decisions({manifest.name for manifest in manifests}, source, destination, found)
     return found
+
+
+@contextmanager
+def _told(path: Path, found: Archived) -> Iterator[None]:
+    """What goes wrong is a problem of this path, and stops nothing else, unless nothing can be written any more."""
+    try:
+        yield
+    except (RunFolderError, Refused, OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        found.problems.append(Problem(path, str(error)))
+
+
+def _take_manifest(manifest: Manifest, source: Path, destination: Path) -> None:
+    old, new = (manifest_path(root, manifest.sweep_id) for root in (source, destination))
+    if os.path.lexists(new) and not Manifest.load(new).runs.keys() <= manifest.runs.keys():
+        raise RunFolderError(f"{new} has runs that this sweep lacks, so it stays. Move it away to replace it.")
+    new.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(new, read_bytes(old, MANIFEST_BYTES), durable=True)
+    _take_remarks(old.parent, new.parent)
 
 
 def _take_decisions(names: Collection[str], source: Path, destination: Path, found: Archived) -> None:
     """Copy the records of decisions on these sweeps: without them every look that was begun counts as taken."""
     for path in decisions(source):
-        try:
+        with _told(path, found):
             if path.parent.is_symlink():
                 raise RunFolderError(f"{path.parent.name} is a link, and links are not followed")
             own = read_json(path)
             if own["name"] in names:
                 _take_decision(path, own, destination / path.relative_to(source))
-        except (OSError, ValueError, KeyError, TypeError, RunFolderError) as error:
-            found.problems.append(Problem(path, str(error)))
 
 
 def _take_decision(path: Path, own: Any, there: Path) -> None:
-    kept = _looks(read_json(there)) if os.path.lexists(there) else []
-    if kept != _looks(own)[: len(kept)]:
+    looks, paid = _looks(own)
+    kept, paid_there = _looks(read_json(there)) if os.path.lexists(there) else ([], set())
+    if kept != looks[: len(kept)] or not paid_there <= paid:
         raise RunFolderError(f"{there} has looks that this decision lacks, so it stays. Move it away to replace it.")
     there.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(there, read_bytes(path), durable=True)
 
 
-def _looks(decision: Any) -> list[str]:
-    return [look["sweep_id"] for look in decision["closed"]]
+def _looks(decision: Any) -> tuple[list[dict[str, Any]], set[str]]:
+    """Its looks in order, and the runs that it has paid for."""
+    return [{**look, "sweep_id": look["sweep_id"]} for look in decision["closed"]], {*decision["trained"]}
 
 
 def _sort(run: RunDir, destination: Path, found: Archived) -> None:
-    try:
-        state = run.status().state
-    except RunFolderError as error:  # closed to this user, or no folder of a run
-        found.problems.append(Problem(run.path, str(error)))
-        return
-    if state not in FINISHED:
+    if run.status().state not in FINISHED:
         found.left_out.append(run.path.name)
         return
     if run.identity().get("run_id") != run.run_id:

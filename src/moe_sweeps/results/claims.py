@@ -272,9 +272,12 @@ class _Case:
         ends = (0, len(values) - 1) if self.statement.kind == "turning_point" else ()
         if len(claimed) == len(values) and not ends:
             raise _NoValue("there is no other point to compare with")
+        if len(claimed) == len(values) == len(ends):
+            raise _NoValue("all its points are ends of the axis, so nothing can turn")
         fit = self.fit_of(arms)
         shown = lowest_at(fit if self.better_is_lower else fit.mirrored(), claimed, ends)
-        effect = self.between(fit, *shown.weakest)
+        one, other = shown.weakest
+        effect = self.between(fit, *(shown.weakest if one != other else shown.opposed))
         return Finding(shown.p_for, shown.p_against, effect, *self._best_words(values, shown))
 
     def _best_words(self, values: Sequence[str], shown: Shown) -> tuple[str, str, str]:

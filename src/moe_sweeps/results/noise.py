@@ -6,7 +6,7 @@ contradict that of the table. One arm's spread is not another's, so what is lent
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,15 +60,25 @@ class Noise:
     def looks(self, manifest: Manifest) -> int:
         """How many times seeds of these comparisons were planned until `manifest`: each is a look at the results."""
         now = _seeds(manifest)
-        earlier = set()
-        for other in self.manifests:
+        earlier: set[object] = set()
+        for other in self._before(manifest):
             then = _seeds(other)
             common = now.keys() & then.keys()
-            if other.name == manifest.name and other.created < manifest.created and len(common) > 1:
-                seen = frozenset((arm, then[arm] & now[arm]) for arm in common)
-                if all(seeds <= now[arm] for arm, seeds in seen) and any(seeds < now[arm] for arm, seeds in seen):
-                    earlier.add(seen)
+            seen = frozenset((arm, then[arm] & now[arm]) for arm in common)
+            if len(common) < 2 or not all(seeds <= now[arm] for arm, seeds in seen):
+                continue
+            if any(seeds < now[arm] for arm, seeds in seen):
+                earlier.add(seen)
+            elif then == now and not (other.is_of_plan or manifest.is_of_plan):
+                earlier.add(other.sweep_id)  # a look of `decide`; since then a run has ended that had failed
         return 1 + len(earlier)
+
+    def _before(self, manifest: Manifest) -> Iterator[Manifest]:
+        """The sweeps of the same name that were made earlier."""
+        for other in self.manifests:
+            is_other = other.name == manifest.name and other.sweep_id != manifest.sweep_id
+            if is_other and other.moment < manifest.moment:
+                yield other
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,6 @@ A plan is made before the first run starts and costs no training; it is what the
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +14,13 @@ from moe_sweeps.config.registry import Unread
 from moe_sweeps.errors import ConfigError, RunFolderError
 from moe_sweeps.experiment.compose import compose, resolved
 from moe_sweeps.experiment.freeze import freeze
-from moe_sweeps.experiment.identity import ID_LENGTH, identity, unread_knobs, why_unread
+from moe_sweeps.experiment.identity import identity, unread_knobs, why_unread
 from moe_sweeps.experiment.options import is_number
 from moe_sweeps.experiment.overrides import Setting
 from moe_sweeps.experiment.schema import RunConfig
 from moe_sweeps.paths import resolve
 from moe_sweeps.records.genuine import REPLICATE_KEYS
-from moe_sweeps.records.manifest import load_manifests, spell_settings
+from moe_sweeps.records.manifest import load_manifests, spell_settings, sweep_id_of
 from moe_sweeps.records.mirror import require_tracker
 from moe_sweeps.records.rundir import FINISHED, SETTLED, RunDir, State
 from moe_sweeps.sweep.block import same_value
@@ -105,7 +103,7 @@ class Plan:
     @property
     def sweep_id(self) -> str:
         """The same set of runs is the same sweep, in whatever order it was typed."""
-        return hashlib.sha256(json.dumps([self.name, sorted(self.runs)]).encode()).hexdigest()[:ID_LENGTH]
+        return sweep_id_of(self.name, self.runs)
 
     @property
     def runs_root(self) -> Path:

@@ -11,18 +11,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from helpers import TINY
 from rich.console import Console
 from unit.cli.documents.test_commands import held
 
 from moe_sweeps.cli import decide as command
 from moe_sweeps.cli.manage import main
-from moe_sweeps.errors import ConfigError
+from moe_sweeps.errors import ConfigError, RunFolderError
 from moe_sweeps.host.locks import locked
 from moe_sweeps.records.manifest import load_manifests
 from moe_sweeps.records.rundir import SETTLED, Failure, RunDir, State, Status
 from moe_sweeps.results.looks import LATER
 from moe_sweeps.sweep.decide.decision import Decision
+from moe_sweeps.sweep.decide.record import Record
 from moe_sweeps.sweep.decide.seeds import Pool, StagePlan
 from moe_sweeps.sweep.estimate import Estimator, RunEstimate, tokens_of
 from moe_sweeps.sweep.manifest import write_manifest
@@ -62,7 +64,7 @@ def trained(folders: Path, monkeypatch: pytest.MonkeyPatch) -> Trained:
 def instead_of_training(monkeypatch: pytest.MonkeyPatch, outcome: Outcome) -> Trained:
     found: Trained = []
 
-    def train(screen: Console, plan: StagePlan, runs: Sequence[PlannedRun]) -> bool:
+    def train(screen: Console, plan: StagePlan, runs: Sequence[PlannedRun], threads: int) -> bool:
         for planned in [p for p in plan.to_train.values() if p.state not in SETTLED]:
             state = outcome(planned, len(found))
             found.append((planned.label, planned.run.seed))
@@ -329,6 +331,15 @@ def test_forks_train_their_trunks_first_and_pay_for_them(trained: Trained, capsy
         (["sweep=aux_coef", "--budget", "1h", "--max-seeds", "2"], "a decision needs 3 to 1000 seeds"),
         (["sweep=aux_coef", "data_seed=0,1", "--budget", "1h"], "Give one data_seed"),
         (["search=tpe", "--budget", "1h"], "a search chooses its own runs"),
+        (["sweep=aux_coef", "seed=abc", "--budget", "1h"], "Write seed=0,1,2"),
+        (["sweep=aux_coef", "seed=1.5", "--budget", "1h"], "Write seed=0,1,2"),
+        (["sweep=aux_coef", "seed=null", "--budget", "1h"], "Write seed=0,1,2"),
+        (["sweep=aux_coef", "seed=true", "--budget", "1h"], "Write seed=0,1,2"),
+        (["sweep=aux_coef", "seed='${data_seed}'", "--budget", "1h"], "seed"),
+        (["sweep=aux_coef", "seed=-1,2", "--budget", "1h"], "Write seed=0,1,2"),
+        (["sweep=aux_coef", "seed=0,1,2,3", "--budget", "1h", "--max-seeds", "3"], "Give --max-seeds 4"),
+        (["balancer=aux", "--budget", "1h"], "one arm without a claim"),
+        (["sweep=aux_coef", "launch=slurm", "launch.dry_run=true", "--budget", "1h"], "Write --dry-run"),
         (["sweep=aux_coef", "aux.coef=-1", "--budget", "1h", "--max-seeds", "3"], "aux.coef"),
     ],
 )
@@ -374,3 +385,206 @@ def test_on_slurm_a_batch_is_submitted_as_a_sweep_is(
     if not wait:  # the jobs still wait in the queue
         assert main(["decide", *line, *words]) == 12
         assert submitted == [18, 18]  # the submission leaves out what is queued
+
+
+def test_what_an_interrupted_batch_left_is_trained_as_far_as_the_budget_reaches(
+    folders: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(planned: PlannedRun, number: int) -> State:
+        if number == 3:
+            raise KeyboardInterrupt
+        return State.done
+
+    instead_of_training(monkeypatch, stop)
+    assert main(["decide", *LINE, "--budget", "10m", "--max-seeds", "6"]) == 130
+    rest = instead_of_training(monkeypatch, lambda planned, number: State.done)
+    found = data(capsys, "--budget", "100s", "--max-seeds", "6")
+    assert found["spent"] == SECONDS * (3 + len(rest))
+    assert found["spent"] <= 100
+    assert rest
+
+
+def test_failed_runs_of_others_are_no_part_of_a_batch(
+    trained: Trained, folders: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for planned in make_plan([*LINE, "seed=10,11,12"]).runs.values():
+        end(planned, State.failed)
+    found = data(capsys, "--budget", "185s", "--max-seeds", "20")
+    assert {seed for _, seed in trained} == {0, 1, 2}
+    assert found["spent"] <= 185
+
+
+def test_a_failed_run_that_is_tried_again_costs_a_look(
+    folders: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--budget", "10m", "--max-seeds", "3")
+    bad = ("balancer=aux aux.coef=0.4", 1)
+    instead_of_training(monkeypatch, lambda p, n: State.failed if (p.label, p.run.seed) == bad else State.done)
+    data(capsys, *words, code=1)
+    instead_of_training(monkeypatch, lambda p, n: State.done)
+    found = data(capsys, *words)
+    assert [look["look"] for look in found["looks"]] == [1, 2]
+    assert Decision.of(Pool.of(LINE, 3), Estimator(folders), 1, "test").look == 3
+
+
+def test_no_look_is_spent_where_nothing_can_be_tested(
+    folders: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--budget", "10m", "--max-seeds", "3")
+    instead_of_training(monkeypatch, lambda p, n: State.failed if n else State.done)
+    assert data(capsys, *words, code=1)["looks"] == []
+    instead_of_training(monkeypatch, lambda p, n: State.done)
+    assert [look["look"] for look in data(capsys, *words)["looks"]] == [1]
+
+
+def test_a_point_at_an_end_that_leads_buys_nothing(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
+    found = data(capsys, "balancer=aux", "aux.coef=0.1,0.2", "--budget", "1h", "--max-seeds", "40", code=12)
+    fates = {q["question"]: q["fate"] for q in found["open"]}
+    claim = "A coefficient of 0.2 gives the lowest loss; 0.6 is too strong and 0.1 too weak."
+    assert fates[claim] == "dropped"
+    assert len(trained) < 60  # it was 74: to the last seed, for this claim
+
+
+def test_other_seeds_of_one_decision_are_paid_from_one_budget(
+    trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data(capsys, "--budget", "190s", "--max-seeds", "3")
+    count = len(trained)
+    found = data(capsys, "seed=100,101,102", "--budget", "190s", "--max-seeds", "3")
+    assert found["spent"] == SECONDS * len(trained)
+    assert len(trained) == count
+
+
+BAD_NUMBERS: list[tuple[str, str, object]] = [
+    ("config.yaml", "launch.threads", "abc"), ("config.yaml", "launch.threads", [1]),
+    ("config.yaml", "launch.threads", -4), ("config.yaml", "launch.threads", float("nan")),
+    ("summary.json", "wall_seconds", -1e6), ("summary.json", "wall_seconds", "long"),
+    ("summary.json", "wall_seconds", float("inf")),
+]  # fmt: skip
+
+
+def test_a_bad_number_of_one_run_neither_stops_it_nor_frees_the_budget(
+    trained: Trained, capsys: pytest.CaptureFixture[str], folders: Path
+) -> None:
+    words = ("--budget", "190s", "--max-seeds", "6")
+    data(capsys, *words)
+    folder = next(folders.glob("*-*/config.yaml")).parent
+    for name, key, value in BAD_NUMBERS:
+        path = folder / name
+        before = path.read_text()
+        content = yaml.safe_load(before)
+        group, _, own = key.rpartition(".")
+        (content[group] if group else content)[own] = value
+        path.write_text(yaml.safe_dump(content) if name.endswith("yaml") else json.dumps(content))
+        found = data(capsys, *words)
+        assert SECONDS * (len(trained) - 1) <= found["spent"] <= SECONDS * (len(trained) + 1), (key, value)
+        path.write_text(before)
+
+
+OTHER_TYPES: list[tuple[str, object]] = [
+    ("trained", {}), ("trained", "abc"), ("trained", ["zz"]), ("trained", [7]), ("closed", {}),
+    ("look", -5), ("look", 0), ("look", 1e300), ("look", True), ("look", "1"), ("runs", [["a"]]),
+]  # fmt: skip
+
+
+def test_a_record_of_other_types_is_refused_and_stays(
+    trained: Trained, folders: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--budget", "190s", "--max-seeds", "3")
+    data(capsys, *words)
+    (path,) = (folders / "sweeps").glob("decide-*/decide.json")
+    sound = path.read_text()
+    for key, value in OTHER_TYPES:
+        content = json.loads(sound)
+        (content if key in content else content["closed"][0])[key] = value
+        path.write_text(json.dumps(content))
+        with pytest.raises(RunFolderError, match="Move it away"):
+            Record.load(path, "aux_coef")
+    before = path.read_bytes()
+    assert main(["decide", *LINE, *words]) == 2
+    assert "Move it away" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["folder", "link"])
+def test_a_lock_that_is_none_is_one_message(
+    trained: Trained, folders: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    lock = folders / "sweeps" / f"decide-{Pool.of(LINE, 4).key}" / ".lock"
+    lock.parent.mkdir(parents=True)
+    lock.mkdir() if kind == "folder" else lock.symlink_to("elsewhere")
+    assert main(["decide", *LINE, "--budget", "30m", "--max-seeds", "4"]) == 2
+    assert ".lock" in capsys.readouterr().err
+    assert trained == []
+
+
+def test_a_sweep_from_the_end_of_time_is_named(
+    trained: Trained, folders: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data(capsys, "--budget", "190s", "--max-seeds", "3")
+    path = next(folders.glob("sweeps/*/manifest.json"))
+    content = json.loads(path.read_text()) | {"created": "9999-12-31T23:59:59+00:00"}
+    path.write_text(json.dumps(content))
+    assert main(["decide", *LINE, "--budget", "10m", "--max-seeds", "4"]) == 2
+    assert "made at the end of time" in capsys.readouterr().err
+
+
+def test_a_cancelled_seed_that_nobody_needs_leaves_it_decided(
+    trained: Trained, folders: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["balancer=aux", "aux.coef=0.1,0.6", *TINY, "--max-seeds", "8", "--budget", "30m"]
+    assert main(["decide", *line]) == 0
+    (plan,) = [make_plan([*line[:-4], "seed=7", "aux.coef=0.6"])]
+    end(next(iter(plan.runs.values())), State.cancelled)
+    assert main(["decide", *line]) == 0
+
+
+def test_a_cancelled_run_that_is_needed_says_how_to_take_it_back(
+    folders: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    instead_of_training(monkeypatch, lambda p, n: State.cancelled if p.run.seed == 1 else State.done)
+    found = data(capsys, "--budget", "30m", "--max-seeds", "4", code=1)
+    assert any("retry --cancelled" in q["why"] for q in found["open"])
+
+
+def test_a_number_that_an_arm_never_has_is_stuck(
+    trained: Trained, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = RunDir.write_summary
+
+    def without_maxvio(folder: RunDir, numbers: dict[str, Any]) -> None:
+        write(folder, {key: value for key, value in numbers.items() if key != "val_maxvio_global"})
+
+    monkeypatch.setattr(RunDir, "write_summary", without_maxvio)
+    found = data(capsys, "--budget", "30m", "--max-seeds", "4")
+    fates = {q["question"]: (q["fate"], q["why"]) for q in found["open"] if q["question"].startswith("MaxVio")}
+    assert fates
+    assert all(fate == "stuck" and "no such number" in why for fate, why in fates.values())
+
+
+def test_a_job_is_priced_with_its_own_cores(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = [word for word in LINE if not word.startswith("launch.")]
+    on_slurm = command.open_decisions(
+        SimpleNamespace(overrides=[*line, "launch=slurm", "launch.cpus_per_task=16", "launch.pack=2"],
+                        all=False, max_seeds=3)
+    )  # fmt: skip
+    assert [decision.threads for decision in on_slurm] == [8]
+
+
+def test_runs_are_trained_with_the_threads_that_they_are_priced_with(
+    folders: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given: list[int | None] = []
+
+    def train(screen: Console, plan: StagePlan, todo: list[PlannedRun], workers: int, threads: int | None) -> Any:
+        given.append(threads)
+        for planned in todo:
+            end(planned)
+        return SimpleNamespace(rows=[]), None, {}
+
+    monkeypatch.setattr(Estimator, "estimate", lambda self, run: RunEstimate(SECONDS, "a test", 0))
+    monkeypatch.setattr(command, "train_here", train)
+    line = [word for word in LINE if not word.startswith("launch.")]
+    assert main(["decide", *line, "launch.threads=null", "--budget", "190s", "--max-seeds", "3"]) == 12
+    (decision,) = command.open_decisions(SimpleNamespace(overrides=line, all=False, max_seeds=3))
+    assert set(given) == {decision.threads}

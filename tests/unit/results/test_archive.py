@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
+import os
 from pathlib import Path
 
 import pytest
 from unit.results.folders import make_manifest
 from unit.results.suite import AUX, make_suite_run, short_hash, sweep_content
 
-from moe_sweeps.errors import RunFolderError
 from moe_sweeps.host.files import write_json
-from moe_sweeps.records.manifest import Manifest, decision_path, load_manifests
+from moe_sweeps.records.manifest import Manifest, decision_path, load_manifests, manifest_path
 from moe_sweeps.records.rundir import RunDir
 from moe_sweeps.reports.markdown import markdown
 from moe_sweeps.results.archive import archive
@@ -55,24 +57,27 @@ def test_again_it_copies_what_is_new(sweep: tuple[Path, Manifest], tmp_path: Pat
     assert (len(again.copied), len(again.kept)) == (2, 1)
 
 
-def test_another_result_of_the_same_run_is_refused(sweep: tuple[Path, Manifest], tmp_path: Path) -> None:
+def test_another_result_of_the_same_run_stays_out(sweep: tuple[Path, Manifest], tmp_path: Path) -> None:
     runs, manifest = sweep
     archive(RunDir.all(runs), [manifest], runs, tmp_path / "kept")
     run = RunDir.find(runs, short_hash(AUX[0], 0))
     assert run is not None
     run.write_summary((run.summary() or {}) | {"val_loss": 9.0})
-    with pytest.raises(RunFolderError, match="holds another result"):
-        archive(RunDir.all(runs), [manifest], runs, tmp_path / "kept")
+    found = archive(RunDir.all(runs), [manifest], runs, tmp_path / "kept")
+    (problem,) = found.problems
+    assert "holds another result" in str(problem)
+    assert len(found.kept) == 2
     kept = RunDir.find(tmp_path / "kept", run.run_id)
     assert kept is not None
     assert (kept.summary() or {})["val_loss"] == 3.0
 
 
-def decide(root: Path, name: str, *looks: str) -> Path:
+def decide(root: Path, name: str, *looks: str, trained: tuple[str, ...] = (), answer: str = "") -> Path:
     """The record of a decision with these looks."""
     path = decision_path(root, "abc")
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"version": 1, "name": name, "trained": [], "closed": [{"sweep_id": look} for look in looks]})
+    closed = [{"sweep_id": look, "answers": answer} for look in looks]
+    write_json(path, {"version": 1, "name": name, "trained": list(trained), "closed": closed})
     return path
 
 
@@ -112,3 +117,62 @@ def test_the_decision_of_another_sweep_is_left_and_a_damaged_one_is_told(
     (problem,) = archive([], [manifest], runs, tmp_path / "kept").problems
     assert "is a link" in str(problem)
     assert not decision_path(tmp_path / "kept", "abc").exists()
+
+
+@pytest.mark.parametrize(("trained", "answer"), [(("b",), ""), ((), "better"), (("b",), "better")])
+def test_the_decision_of_another_machine_stays(
+    sweep: tuple[Path, Manifest], tmp_path: Path, trained: tuple[str, ...], answer: str
+) -> None:
+    """The first look at the same arms has the same id everywhere."""
+    runs, manifest = sweep
+    decide(runs, "aux_coef", "first", trained=("a",))
+    assert not archive([], [manifest], runs, tmp_path / "kept").problems
+    before = decision_path(tmp_path / "kept", "abc").read_text()
+    decide(runs, "aux_coef", "first", trained=trained, answer=answer)
+    (problem,) = archive([], [manifest], runs, tmp_path / "kept").problems
+    assert "has looks that this decision lacks" in str(problem)
+    assert decision_path(tmp_path / "kept", "abc").read_text() == before
+
+
+def test_the_sweep_of_another_machine_stays(sweep: tuple[Path, Manifest], tmp_path: Path) -> None:
+    runs, manifest = sweep
+    kept = tmp_path / "kept"
+    archive([], [manifest], runs, kept)
+    fewer = dataclasses.replace(manifest, runs=dict(list(manifest.runs.items())[:2]))
+    fewer.write(runs)
+    (problem,) = archive([], [fewer], runs, kept).problems
+    assert "has runs that this sweep lacks" in str(problem)
+    assert len(load_manifests(kept)[0][0].runs) == 4
+    manifest.write(runs)
+    assert not archive([], [manifest], runs, kept).problems
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "folder", "link"])
+def test_one_bad_file_stops_nothing_else(sweep: tuple[Path, Manifest], tmp_path: Path, kind: str) -> None:
+    runs, manifest = sweep
+    decide(runs, "aux_coef", "first")
+    bad = RunDir.find(runs, short_hash(AUX[0], 0))
+    assert bad is not None
+    for path in (bad.path / "metrics.jsonl", manifest_path(runs, manifest.sweep_id).parent / "notes.json"):
+        path.unlink(missing_ok=True)
+        if kind == "FIFO":
+            os.mkfifo(path)
+        elif kind == "folder":
+            path.mkdir()
+        else:
+            path.symlink_to("/etc/passwd")
+    found = archive(RunDir.all(runs), [manifest], runs, tmp_path / "kept")
+    assert len(found.copied) == 2
+    assert len(found.problems) == 2
+    assert load_manifests(tmp_path / "kept")[0]
+    assert decision_path(tmp_path / "kept", "abc").exists()
+
+
+def test_a_full_disk_ends_it(sweep: tuple[Path, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(folder: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    runs, manifest = sweep
+    monkeypatch.setattr("moe_sweeps.results.archive.sync_tree", full)
+    with pytest.raises(OSError, match="No space left"):
+        archive(RunDir.all(runs), [manifest], runs, tmp_path / "kept")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from moe_sweeps.results.deciding.questions import Question
@@ -22,6 +22,7 @@ STOP = 10  # of the level of the coming look
 FUTILE = 0.4  # a chance of an answer below this is not bought
 TOGETHER = 0.8  # questions are bought together that promise this share of the best one's answers a core-second
 MOST_SEEDS = 40
+NOTHING_TO_COMPARE = "no further seed can decide it: an arm has no such number, or none scatters"
 
 Targets = Mapping[str, int]  # arm -> seeds
 
@@ -86,9 +87,15 @@ class Situation:
         if set(arms) & set(self.failing):
             return Prospect(question, Fate.failing)
         if not question.pairs:
-            return Prospect(question, Fate.unseen, arms=arms)
+            return self._without_pairs(question, arms)
         best = max(self._offers(question, arms, left), key=lambda found: found.chance, default=None)
         return best or Prospect(question, Fate.dropped, arms=arms)
+
+    def _without_pairs(self, question: Question, arms: tuple[str, ...]) -> Prospect:
+        """Unseen while an arm has too few seeds; after that its numbers are missing, or no two of them differ."""
+        if any(self.counts.get(arm, 0) < min(FIRST_SEEDS, self.most) for arm in arms):
+            return Prospect(question, Fate.unseen, arms=arms)
+        return Prospect(replace(question, stuck=NOTHING_TO_COMPARE), Fate.stuck, arms=arms)
 
     def _offers(self, question: Question, arms: tuple[str, ...], left: float) -> Iterator[Prospect]:
         for seeds in _ladder(min(self.counts.get(arm, 0) for arm in arms), self.most):
@@ -144,7 +151,8 @@ def next_batch(now: Situation, left: float) -> Batch | None:
     """
     found = [p for p in now.prospects(left) if p.fate in (Fate.goes_on, Fate.unseen)]
     found.sort(key=lambda p: (p.fate is not Fate.unseen, -p.worth))
-    found = [p for p in found if p.fate is Fate.unseen or p.worth >= TOGETHER * found[0].worth]
+    best = max((p.worth for p in found), default=0.0)
+    found = [p for p in found if p.fate is Fate.unseen or p.worth >= TOGETHER * best]
     targets: dict[str, int] = {}
     serves: list[Prospect] = []
     for prospect in found:

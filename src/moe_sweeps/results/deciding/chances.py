@@ -45,9 +45,9 @@ def _simulated(seeds: int, family: int, level: float) -> float:
     return found
 
 
-def found_later(away: float, seen: float, later: float, needed: float) -> float:
-    """The chance that a distance seen as `away` with `seen` seeds an arm is beyond `needed`, to either side, with
-    `later` seeds an arm.
+def found_later(away: float, seen: float, later: float, needed: float, *, one_sided: bool = False) -> float:
+    """The chance that a distance seen as `away` with `seen` seeds an arm is beyond `needed`, to either side or above
+    alone, with `later` seeds an arm.
 
     Of the normal model: a prior N(0, PRIOR²), a difference of two means, known spread.
     """
@@ -58,9 +58,10 @@ def found_later(away: float, seen: float, later: float, needed: float) -> float:
     mean = away * (seen + new * weight) / (seen + new)
     variance = (new / (seen + new)) ** 2 * (weight * before + 2 / new) if new else 0.0
     if variance == 0:
-        return float(abs(mean) > needed)
+        return float((mean if one_sided else abs(mean)) > needed)
     sd = math.sqrt(variance)
-    return float(ndtr((mean - needed) / sd) + ndtr((-mean - needed) / sd))
+    below = 0.0 if one_sided else ndtr((-mean - needed) / sd)
+    return float(ndtr((mean - needed) / sd) + below)
 
 
 def spread_found_later(ratio: float, later: int, level: float) -> float:

@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import json
 import math
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -30,13 +31,15 @@ Counts = Mapping[str, float]  # arm -> seeds
 class Pair:
     """Two arms, and how far their difference is seen from the value that it is held against, in sd of one run.
 
-    `spread`: of a claim about one arm's spread, that over its bound; then both arms are the same.
+    `spread`: of a claim about one arm's spread, that over its bound; then both arms are the same. `one_sided`: only a
+    difference above the value decides, and not one below.
     """
 
     a: str
     b: str
     away: float
     spread: float | None = None
+    one_sided: bool = False
 
     def seeds(self, counts: Counts) -> float:
         """Seeds an arm that know the difference as well as these counts do."""
@@ -51,7 +54,7 @@ class Pair:
         if not seen:
             return 0.0
         then = self.seeds(later)
-        return found_later(self.away, seen, then, critical(then, family, level))
+        return found_later(self.away, seen, then, critical(then, family, level), one_sided=self.one_sided)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +193,7 @@ def _two(statement: Statement, known: _Scale) -> Pair:
 
 def _spread(statement: Statement, known: _Scale) -> Iterator[Pair]:
     assert statement.arm is not None
-    if (own := known.sds.get(statement.arm)) is not None and statement.bound:
+    if (own := known.raw_sds.get(statement.arm)) is not None and statement.bound:
         yield Pair(statement.arm, statement.arm, 0.0, own / statement.bound)
 
 
@@ -220,18 +223,21 @@ def _monotone(arms: Sequence[str], means: Mapping[str, float], by: float, sd: fl
 
 
 def lowest(statement: Statement, arms: Sequence[str], means: Mapping[str, float], sd: float) -> Iterator[Pair]:
-    """The best claimed point against every rival, or, where a rival leads, that one against every claimed point."""
+    """The best claimed point against every rival, or the best other one against every claimed point: whichever is
+    nearer to being shown. Nothing where neither can be."""
     claimed = [arm for value, arm in statement.points if value in statement.at]
     ends = {arms[0], arms[-1]} if statement.kind == "turning_point" else set()
     inside = [arm for arm in claimed if arm not in ends]
     others = [arm for arm in arms if arm not in claimed]
-    leads = min(arms, key=lambda arm: means[arm])
-    if leads in inside or not others:
-        best = min(inside or arms, key=lambda arm: means[arm])
-        rivals = [arm for arm in arms if arm != best and (arm in others or arm in ends)]
-    else:
-        best, rivals = min(others, key=lambda arm: means[arm]), claimed
-    yield from (Pair(best, rival, (means[rival] - means[best]) / sd) for rival in rivals)
+    rivals = [arm for arm in arms if arm in others or arm in ends]
+    sides = [_below_all(inside, rivals, means, sd), _below_all(others, claimed, means, sd)]
+    yield from max(filter(None, sides), key=lambda side: min(pair.away for pair in side), default=())
+
+
+def _below_all(arms: Sequence[str], rivals: Sequence[str], means: Mapping[str, float], sd: float) -> list[Pair]:
+    """The lowest of `arms` against each of the rivals; none where there are no arms or no rivals."""
+    best = min(arms, key=lambda arm: means[arm], default=None)
+    return [Pair(best, r, (means[r] - means[best]) / sd, one_sided=True) for r in rivals] if best is not None else []
 
 
 # --- comparisons ------------------------------------------------------------------------------------------------------
@@ -274,11 +280,12 @@ def _difference(found: Comparison | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Scale:
-    """Means of the arms on a metric's scale, the spread of one run that they have in common, and each arm's own."""
+    """Means of the arms on a metric's scale, the spread of one run that they have in common, and each arm's own in the
+    metric's unit."""
 
     metric: Metric
     means: dict[str, float]
-    sds: dict[str, float]
+    raw_sds: dict[str, float]
     sd: float
 
     @classmethod
@@ -289,10 +296,8 @@ class _Scale:
         fit = build_fit([*samples.values()], metric, table.alike.lent(metric, samples)) if samples else None
         if fit is None or not has_spread(fit):
             return None
-        freedom = fit.layout.freedom
-        own = {
-            arm: math.sqrt(float(fit.layout.squares[i] / freedom[i])) for i, arm in enumerate(samples) if freedom[i] > 0
-        }
+        raw = {arm: list(sample.values.values()) for arm, sample in samples.items()}
+        own = {arm: statistics.stdev(values) for arm, values in raw.items() if len(values) > 1}
         means = {arm: float(fit.layout.means[i]) for i, arm in enumerate(samples)}
         return cls(metric, means, own, math.sqrt(float(fit.squares.sum() / fit.freedom.sum())))
 
@@ -312,7 +317,8 @@ class _Scale:
 
 def _is_clear(pair: Pair, now: Counts, family: int, level: float) -> bool:
     """Whether a pair is so far apart that the seeds there are show it, with a quarter to spare."""
-    return abs(pair.away) > 1.25 * critical(pair.seeds(now), family, level)
+    away = pair.away if pair.one_sided else abs(pair.away)
+    return away > 1.25 * critical(pair.seeds(now), family, level)
 
 
 def _key(kind: str, content: object) -> str:

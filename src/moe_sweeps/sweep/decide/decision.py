@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from moe_sweeps.errors import RunFolderError
 from moe_sweeps.records.manifest import Manifest, RunRecord, decision_path, load_manifests, manifest_path
 from moe_sweeps.records.problem import Problem
 from moe_sweeps.records.rundir import FINISHED, SETTLED, State
@@ -72,24 +73,15 @@ class Decision:
         """The number of the sweep that is open, from 1."""
         return len(self.record.closed) + 1
 
-    def planned_ids(self) -> list[str]:
-        """The runs of the open sweep: those of its manifest, and every run of the arms that has ended or failed."""
-        path = manifest_path(self.pool.root, self.pool.stage_id(self.stage))
-        try:
-            known: Collection[str] = Manifest.load(path).runs
-        except (OSError, ValueError):
-            known = ()
-        return [i for i, p in self.pool.whole.runs.items() if i in known or p.state in (*FINISHED, *ENDED_BADLY)]
-
     def pending(self) -> list[PlannedRun]:
-        """Runs that were planned, and are not over: those of a batch that was interrupted."""
-        found = (self.pool.whole.runs[run_id] for run_id in self.planned_ids())
+        """Runs that the decision has paid for, and that are not over: those of a batch that was interrupted."""
+        found = (self.pool.whole.runs[i] for i in self.record.trained if i in self.pool.whole.runs)
         return [p for p in found if p.state not in SETTLED and p.run_id not in self.tried]
 
     def begin(self, batch: Collection[str]) -> StagePlan:
-        """The plan of the open sweep with these runs; it is recorded before anything is trained."""
-        ids = [i for i in (*self.planned_ids(), *batch) if i not in self.tried]
-        plan = self.pool.stage(self.stage, ids)
+        """The plan of the open sweep: what is over, and these runs. It is recorded before anything is trained."""
+        over = [i for i, p in self.pool.whole.runs.items() if p.state in SETTLED]
+        plan = self.pool.stage(self.stage, [*over, *batch])
         missing = [i for i, p in plan.runs.items() if p.state not in SETTLED]
         needed = [i for i, t in plan.to_train.items() if i in plan.trunks and t.state not in SETTLED]
         paid = [i for i in (*needed, *missing) if i not in self.record.trained]
@@ -116,16 +108,18 @@ class Decision:
 
     @property
     def has_news(self) -> bool:
-        """Whether runs have ended since the last look, so that another one can say something."""
+        """Whether another look can say something: runs have ended since the last one, or a question came later."""
         seen = set(self.record.closed[-1].runs) if self.record.closed else set()
-        return bool(set(self._ended()) - seen) and self.level > 0
+        ended = bool(set(self._ended()) - seen) and any(q.p is not None for q in self.open)
+        answered = any(q.answer and not q.stuck for q in self.open)
+        return self.level > 0 and (ended or answered)
 
     def _ended(self) -> list[str]:
         return [i for i, p in self.pool.whole.runs.items() if p.state in FINISHED]
 
     def _judged_plan(self) -> StagePlan:
         """The runs that are over; of an arm without any, those of its first seed, so that its row is there."""
-        over = [i for i in self.planned_ids() if self.pool.whole.runs[i].state in (*FINISHED, *ENDED_BADLY)]
+        over = [i for i, p in self.pool.whole.runs.items() if p.state in (*FINISHED, *ENDED_BADLY)]
         there = {self.pool.whole.runs[i].arm for i in over}
         units = self.pool.units()
         first = [
@@ -141,11 +135,12 @@ class Decision:
     def _now(self) -> str:
         """Now, and later than every manifest of this name: looks are counted by when they were taken."""
         now = datetime.now().astimezone()
-        others = [
-            datetime.fromisoformat(m.created) for m in load_manifests(self.pool.root)[0] if m.name == self.pool.name
-        ]
-        last = max((t.timestamp() for t in others), default=0.0)
-        later = datetime.fromtimestamp(last, now.tzinfo) + timedelta(seconds=1)
+        last = max((m.moment for m in load_manifests(self.pool.root)[0] if m.name == self.pool.name), default=0.0)
+        try:
+            later = datetime.fromtimestamp(last, now.tzinfo) + timedelta(seconds=1)
+        except (OverflowError, ValueError) as error:
+            rule = f"a sweep of the name {self.pool.name} in {self.pool.root} was made at the end of time ({error})"
+            raise RunFolderError(f"{rule}. Mend `created` in its manifest.json, or move its folder away.") from error
         return max(now, later).isoformat(timespec="seconds")
 
     # --- what is known --------------------------------------------------------------------------------------------
@@ -271,17 +266,22 @@ class Decision:
         return self.estimator.estimate(planned.run).seconds * (planned.run.launch.threads or self.threads)
 
     def spent(self) -> float:
-        """Core-seconds of the runs that the decision has paid for, as far as they have come."""
-        everything = self.pool.whole.trunks | self.pool.whole.runs
-        mine = [everything[i] for i in self.record.trained if i in everything]
-        return sum(self._spent_on(p, self.runs.rows) for p in mine)
+        """Core-seconds of the runs that the decision has paid for, as far as they have come; seeds that are not asked
+        for now count, too."""
+        everything, rows = self.pool.whole.trunks | self.pool.whole.runs, self.runs.rows
+        mine = [everything.get(run_id) for run_id in self.record.trained]
+        return sum(self._spent_on(p, rows.get(i)) for i, p in zip(self.record.trained, mine, strict=True))
 
-    def _spent_on(self, planned: PlannedRun, rows: Mapping[str, Row]) -> float:
-        row = rows.get(planned.run_id)
-        seconds = row.get("wall_seconds") if row is not None else None
-        if isinstance(seconds, int | float) and row is not None and planned.state in FINISHED:
-            return float(seconds) * float(row.get("launch.threads") or 1)
-        return self._whole_cost(planned) - self._left_of(planned) if planned.step else 0.0
+    def _spent_on(self, planned: PlannedRun | None, row: Row | None) -> float:
+        if row is not None and row["state"] in FINISHED and (seconds := _positive(row.get("wall_seconds"))):
+            return seconds * (_positive(row.get("launch.threads")) or 1.0)
+        return self._whole_cost(planned) - self._left_of(planned) if planned and planned.step else 0.0
+
+
+def _positive(found: object) -> float | None:
+    """A number above 0 as a run folder has it; None for anything else."""
+    sound = isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found) and found > 0
+    return float(found) if sound else None  # type: ignore[arg-type]
 
 
 def _is_over(unit: Collection[PlannedRun]) -> bool:

@@ -17,6 +17,7 @@ from moe_sweeps.host.reading import read_json
 from moe_sweeps.records.manifest import RUN_ID
 
 VERSION = 1
+UNHEARD_OF = 1_000_000  # looks
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +93,28 @@ def _answer(found: Answer) -> dict[str, Any]:
 def _record(path: Path, name: str, content: Mapping[str, Any]) -> Record:
     if content["version"] != VERSION:
         raise ValueError(f"version {content['version']} is not {VERSION}")
-    trained = [str(run_id) for run_id in content["trained"] if RUN_ID.fullmatch(run_id)]
-    return Record(path, name, trained, [_look(entry) for entry in content["closed"]])
+    return Record(path, name, _run_ids(content["trained"]), [_look(entry) for entry in _list(content["closed"])])
+
+
+def _list(found: Any) -> list[Any]:
+    if not isinstance(found, list):
+        raise ValueError(f"{found!r:.100} is no list")
+    return found
+
+
+def _run_ids(found: Any) -> list[str]:
+    wrong = [one for one in _list(found) if not (isinstance(one, str) and RUN_ID.fullmatch(one))]
+    if wrong:
+        raise ValueError(f"{wrong[0]!r:.100} is no id of a run")
+    return list(dict.fromkeys(found))
 
 
 def _look(entry: Mapping[str, Any]) -> Look:
+    number = entry["look"]
+    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number < UNHEARD_OF:
+        raise ValueError(f"{number!r:.100} is no number of a look")
     answers = {
         str(key): Answer(str(a["text"]), str(a["answer"]), str(a["effect"]), None if a["p"] is None else float(a["p"]))
         for key, a in entry["answers"].items()
     }
-    return Look(int(entry["look"]), str(entry["sweep_id"]), answers, tuple(map(str, entry["runs"])))
+    return Look(number, str(entry["sweep_id"]), answers, tuple(_run_ids(entry["runs"])))

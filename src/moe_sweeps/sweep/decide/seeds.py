@@ -22,6 +22,7 @@ from moe_sweeps.sweep.plan import Plan, PlannedRun, make_plan
 from moe_sweeps.sweep.search.space import asks_for_search
 
 DATA_SEED = "data_seed"
+LONGEST = 18  # digits of a seed: torch takes 64 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,10 @@ class Pool:
             raise ConfigError("search", "on", "a search chooses its own runs", "Leave search=... out.")
         grid = expand(arguments)
         _require_one_data_seed(grid.axes.get(DATA_SEED, []))
-        own = list(dict.fromkeys(int(s.value) for c in grid.combinations for s in c if s.key == SEEDS)) or [0]
+        own = list(dict.fromkeys(_seed(s.value) for c in grid.combinations for s in c if s.key == SEEDS)) or [0]
+        if len(own) > most and _are_typed(arguments):
+            rule = f"an arm gets at most {most} seeds"
+            raise ConfigError(SEEDS, ",".join(map(str, own)), rule, f"Give --max-seeds {len(own)}, or fewer seeds.")
         first = max(own) + 1
         seeds = [*own, *range(first, first + max(0, most - len(own)))][:most]
         rest = [word for word in arguments if word.partition("=")[0] != SEEDS]
@@ -110,6 +114,17 @@ class Pool:
             dataclasses.replace(self.whole.grid, replaced=_replaced(self.whole, used)), requests, runs,
             _axes(self.whole, used), {i: t for i, t in self.whole.trunks.items() if i in trunks}, self.stage_id(look),
         )  # fmt: skip
+
+
+def _seed(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > LONGEST:
+        raise ConfigError(SEEDS, text, "decide counts seeds up from those that are typed", "Write seed=0,1,2.")
+    return int(text)
+
+
+def _are_typed(arguments: Sequence[str]) -> bool:
+    """Those of a sweep file are cut, as --max-seeds says."""
+    return any(word.partition("=")[0] == SEEDS for word in arguments)
 
 
 def _with_folders(runs: dict[str, PlannedRun], root: Path, ids: set[str]) -> dict[str, PlannedRun]:

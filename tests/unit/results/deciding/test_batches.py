@@ -112,3 +112,28 @@ def test_seeds_grow_by_steps_up_to_the_most() -> None:
     assert seen[:4] == [4, 6, 8, 11]
     assert seen[-1] <= 40
     assert now.counts["a"] == 3
+
+
+def test_a_question_without_numbers_is_stuck_after_the_first_seeds_and_outbids_nothing() -> None:
+    counts = dict.fromkeys(("a", "b", "c", "base"), FIRST_SEEDS)
+    questions = [question("a", None), question("b", 1.5, p=0.2), question("c", 0.2, p=0.9)]
+    now = situation(questions, counts)
+    fates = [p.fate for p in now.prospects(1000)]
+    assert fates[:2] == [Fate.stuck, Fate.goes_on]
+    assert "no such number" in now.prospects(1000)[0].question.stuck
+    batch = next_batch(now, 1000)
+    assert batch
+    assert math.isfinite(batch.worth)
+    assert "a" not in batch.targets
+    (few,) = situation([question("a", None)], {"a": 2, "base": 3}).prospects(1000)
+    assert few.fate is Fate.unseen
+
+
+def test_an_unseen_question_buys_no_place_for_hopeless_ones() -> None:
+    counts = {**dict.fromkeys(("b", "c", "base"), FIRST_SEEDS), "a": 0}
+    seen = [question("b", 1.5, p=0.2), question("c", 0.9, p=0.5)]
+    alone = next_batch(situation(seen, counts), 1000)
+    beside = next_batch(situation([question("a", None), *seen], counts), 1000)
+    assert alone
+    assert beside
+    assert beside.targets.keys() == {"a", *alone.targets}

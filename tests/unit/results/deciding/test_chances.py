@@ -36,12 +36,16 @@ def test_found_later_is_that_of_drawn_seeds(away: float, seen: int, later: int, 
     further = true + math.sqrt(2 / new) * random.standard_normal(200_000)
     final = (seen * away + new * further) / later
     assert found_later(away, seen, later, needed) == pytest.approx(float((abs(final) > needed).mean()), abs=0.004)
+    above = found_later(away, seen, later, needed, one_sided=True)
+    assert above == pytest.approx(float((final > needed).mean()), abs=0.004)
 
 
 def test_without_further_seeds_it_is_found_or_not() -> None:
     assert found_later(2.0, 5, 5, 1.9) == 1.0
     assert found_later(-2.0, 5, 5, 1.9) == 1.0
     assert found_later(1.0, 5, 5, 1.9) == 0.0
+    assert found_later(-2.0, 5, 5, 1.9, one_sided=True) == 0.0
+    assert found_later(2.0, 5, 5, 1.9, one_sided=True) == 1.0
     assert found_later(9.0, 5, 50, math.inf) == 0.0
 
 
