@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed-$(shell cat pyproject.toml | sha256sum | cut -c1-12)
 TESTS ?= tests
+PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo sweep test test-slow check format tables results notebooks bench bench-gpu gpu-hour clean
@@ -26,7 +27,7 @@ sweep: $(INSTALLED) ## run sweeps/NAME.yaml: make sweep NAME=aux_coef [ARGS="sca
 	$(BIN)/python train.py -m sweep=$(NAME) $(ARGS)
 
 test: $(INSTALLED) ## run the test suite
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(TESTS)
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup $(TESTS)
 
 test-slow: $(INSTALLED) ## the tests that take minutes: a sweep of twelve runs, all its processes killed five times
 	$(BIN)/python -m pytest -m slow

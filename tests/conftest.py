@@ -19,6 +19,23 @@ settings.register_profile("no clock", deadline=None)  # a busy machine is no cou
 settings.load_profile("no clock")
 
 
+HERE = Path(__file__).parent
+# Modules whose fixtures take long: one process of pytest-xdist makes them once.
+TOGETHER = (
+    *("fake_gpu/test_steps.py", "unit/cli/test_widths.py", "unit/reports/test_hostile.py"),
+    *("unit/reports/test_page.py", "unit/reports/explore/test_explorer.py", "unit/reports/test_figures.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Who runs what with pytest-xdist: SLURM's tests wait most of their time, one after the other, so they begin."""
+    for item in items:
+        module = item.path.relative_to(HERE).as_posix() if item.path.is_relative_to(HERE) else ""
+        if module in TOGETHER:
+            item.add_marker(pytest.mark.xdist_group(module))
+    items.sort(key=lambda item: item.path.parent != HERE / "slurm")
+
+
 def pytest_configure() -> None:
     """The tests are those of the sources beside them, and of no copy that is installed elsewhere."""
     if INSTALLED:

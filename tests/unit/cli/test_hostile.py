@@ -114,37 +114,35 @@ def test_commands_about_a_hostile_folder_end(runs: Path, tmp_path: Path, capsys:
     assert not PROOF.exists()
 
 
-def sweep_folder(root: Path) -> Path:
-    """A sweep of this project, with the runs of its manifest."""
-    path = next(p for p in sorted((STORED / "sweeps").iterdir()))
-    shutil.copytree(path, root / "sweeps" / path.name)
-    for planned in json.loads((path / "manifest.json").read_text())["runs"].values():
+def sweep_folders(root: Path, count: int) -> list[Path]:
+    """Sweeps of this project, each with an id of its own, and the runs of their manifests."""
+    stored = json.loads((next(p for p in sorted((STORED / "sweeps").iterdir())) / "manifest.json").read_text())
+    for planned in stored["runs"].values():
         if (STORED / planned["folder"]).exists():
-            shutil.copytree(STORED / planned["folder"], root / planned["folder"], dirs_exist_ok=True)
-    return root / "sweeps" / path.name
+            shutil.copytree(STORED / planned["folder"], root / planned["folder"])
+    folders = [root / "sweeps" / f"{number:012x}" for number in range(count)]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").write_text(json.dumps(stored | {"sweep_id": folder.name}))
+    return folders
 
 
-@pytest.mark.parametrize("what", SWEEPS)
-def test_a_hostile_manifest_is_one_line_and_leads_nowhere(
-    runs: Path, tmp_path: Path, capsys: Capture, what: str
-) -> None:
-    folder = sweep_folder(runs)
+def test_hostile_manifests_are_a_line_each_and_lead_nowhere(runs: Path, tmp_path: Path, capsys: Capture) -> None:
+    folders = dict(zip(SWEEPS, sweep_folders(runs, len(SWEEPS)), strict=True))
     outside = Path(
         shutil.copytree(next(p for p in runs.iterdir() if p.name != "sweeps"), runs.parent / "outside-0123456789ab")
     )
     before = sorted(p.name for p in outside.iterdir())
-    SWEEPS[what](folder)
-    for line in (
-        "status",
-        "archive {out}/a/b/c",
-        "tables --runs {runs}",
-        "plan scale=smoke --no-probe",
-        "cancel --all",
-    ):
-        said = run(line.format(out=tmp_path / "out", runs=runs), capsys=capsys)
-        if line != "plan scale=smoke --no-probe" and line != "cancel --all":
-            assert f"{folder.name}/manifest.json" in "".join(said.split()), (line, said)
-    run("cancel", folder.name, capsys=capsys)
+    for what, folder in folders.items():
+        SWEEPS[what](folder)
+    for line in ("status", "archive {out}/a/b/c", "tables --runs {runs}"):
+        said = "".join(run(line.format(out=tmp_path / "out", runs=runs), capsys=capsys).split())
+        for what, folder in folders.items():
+            assert f"{folder.name}/manifest.json" in said, (line, what)
+    run("plan scale=smoke --no-probe", capsys=capsys)
+    run("cancel --all", capsys=capsys)
+    for folder in folders.values():
+        run("cancel", folder.name, capsys=capsys)
     assert sorted(p.name for p in outside.iterdir()) == before
     assert [p.name for p in (tmp_path / "out").rglob("manifest.json")] == []
 
