@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -565,7 +566,7 @@ def test_a_number_that_an_arm_never_has_is_stuck(
 def test_a_job_is_priced_with_its_own_cores(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = [word for word in LINE if not word.startswith("launch.")]
     on_slurm = command.open_decisions(
-        SimpleNamespace(overrides=[*line, "launch=slurm", "launch.cpus_per_task=16", "launch.pack=2"],
+        Namespace(overrides=[*line, "launch=slurm", "launch.cpus_per_task=16", "launch.pack=2"],
                         all=False, max_seeds=3)
     )  # fmt: skip
     assert [decision.threads for decision in on_slurm] == [8]
@@ -586,5 +587,5 @@ def test_runs_are_trained_with_the_threads_that_they_are_priced_with(
     monkeypatch.setattr(command, "train_here", train)
     line = [word for word in LINE if not word.startswith("launch.")]
     assert main(["decide", *line, "launch.threads=null", "--budget", "190s", "--max-seeds", "3"]) == 12
-    (decision,) = command.open_decisions(SimpleNamespace(overrides=line, all=False, max_seeds=3))
+    (decision,) = command.open_decisions(Namespace(overrides=line, all=False, max_seeds=3))
     assert set(given) == {decision.threads}
