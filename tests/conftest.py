@@ -27,6 +27,7 @@ TOGETHER = (
 )
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Who runs what with pytest-xdist: SLURM's tests wait most of their time, one after the other, so they begin."""
     for item in items:

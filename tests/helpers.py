@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -126,3 +129,25 @@ def records(folder: RunDir, name: str = "metrics.jsonl") -> list[dict[str, Any]]
 def without_times(summary: dict[str, Any] | None) -> dict[str, Any]:
     assert summary is not None
     return without_clock(summary)
+
+
+QUIET = 0.19  # CPU seconds of `_yardstick` on the slowest machine that these bounds were met on, a Zen 3, quiet
+
+
+@contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    """CPU seconds of the block on that machine. What runs beside it slows a core down (caches, hyperthreads), and that
+    is measured before and after; a faster machine gets no more time."""
+    before, started = _yardstick(), time.process_time()
+    yield
+    took = time.process_time() - started
+    slowdown = max(1.0, (before + _yardstick()) / 2 / QUIET)
+    assert took < seconds * slowdown, f"{took:.2f} CPU s, where a quiet core is {slowdown:.2f} times as fast"
+
+
+def _yardstick() -> float:
+    """CPU seconds of a fixed piece of plain Python."""
+    started, counts = time.process_time(), dict.fromkeys(map(str, range(1000)), 0)
+    for i in range(300_000):
+        counts[str(i % 1000)] = counts[str(i % 1000)] + i
+    return time.process_time() - started

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
-from helpers import TINY, compose_run
+from helpers import TINY, at_most, compose_run
 
 from moe_sweeps.cli.manage import main
 from moe_sweeps.cli.train import main as train
@@ -152,9 +151,7 @@ def test_a_thousand_combinations_are_planned_in_five_seconds(folders: Path) -> N
         (folders / f"other-{i:012x}").mkdir()
     axes = ["balancer=aux,lossfree,none,aux_lossfree,quantile", "router=topk_softmax,softmax_topk", "experts=e8,e16"]
     line = [*TINY, *axes, "aux.coef=range(0.01,0.11,0.02)", "seed=range(0,10)"]
-    started = time.process_time()
-    plan = make_plan(line)
-    seconds = time.process_time() - started
+    with at_most(5):
+        plan = make_plan(line)
     assert len(plan.requests) == 5 * 2 * 2 * 5 * 10
     assert len(plan.runs) == 2 * 2 * 10 * (5 + 1 + 1 + 5 + 1)
-    assert seconds < 5

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers import at_most
 from unit.cli.fake_runs import fake_run
 
 from moe_sweeps.host.files import write_json
@@ -117,8 +118,7 @@ def test_a_thousand_runs_are_read_quickly(tmp_path: Path) -> None:
         (path / "status.json").write_text(content)
         runs.append((str(number), RunDir(path)))
     follower = Follower(runs)
-    start = time.process_time()  # what else the machine does is not timed
-    rows = follower.read()
-    total_seconds_left(rows, 8)
-    assert time.process_time() - start < 1.0
+    with at_most(1):
+        rows = follower.read()
+        total_seconds_left(rows, 8)
     assert {row.state for row in rows} == {State.running}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from helpers import at_most
 from unit.results.folders import CODE, DATA, NOW, arm_hash, make_run, run_hash, summary
 
 from moe_sweeps.records.genuine import arm_of, hash_of
@@ -169,9 +169,7 @@ def test_a_thousand_runs_are_read_in_seconds(tmp_path: Path) -> None:
         (folder / "identity.json").write_text(json.dumps(identity))
         for name, text in texts.items():
             (folder / name).write_text(text)
-    start = time.process_time()  # what else the machine does is not timed
-    frame, problems = load_runs(tmp_path / "many")
-    seconds = time.process_time() - start
+    with at_most(10):
+        frame, problems = load_runs(tmp_path / "many")
     assert len(frame) == 1000
     assert problems == []
-    assert seconds < 10, f"{seconds:.1f} s"

@@ -13,6 +13,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 
 from moe_sweeps.records.claims import Statement
 from moe_sweeps.records.numbers import PRIMARY, Metric, metric_of
@@ -27,19 +28,27 @@ COMPARED = (PRIMARY.column, "val_maxvio_global")
 Counts = Mapping[str, float]  # arm -> seeds
 
 
+class Side(StrEnum):
+    """Of a claim, showing it or contradicting it: the one that is nearer now, and the other one."""
+
+    nearer = "nearer"
+    farther = "farther"
+
+
 @dataclass(frozen=True, slots=True)
 class Pair:
     """Two arms, and how far their difference is seen from the value that it is held against, in sd of one run.
 
-    `spread`: of a claim about one arm's spread, that over its bound; then both arms are the same. `one_sided`: only a
-    difference above the value decides, and not one below.
+    `spread`: of a claim about one arm's spread, that over its bound; then both arms are the same. `side`: of a
+    claim that is shown by pairs of its own and contradicted by others, which of the two is nearer, and which is not;
+    there only a difference above the value counts.
     """
 
     a: str
     b: str
     away: float
     spread: float | None = None
-    one_sided: bool = False
+    side: Side | None = None
 
     def seeds(self, counts: Counts) -> float:
         """Seeds an arm that know the difference as well as these counts do."""
@@ -54,7 +63,7 @@ class Pair:
         if not seen:
             return 0.0
         then = self.seeds(later)
-        return found_later(self.away, seen, then, critical(then, family, level), one_sided=self.one_sided)
+        return found_later(self.away, seen, then, critical(then, family, level), one_sided=self.side is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +95,17 @@ class Question:
         """The arms whose further runs help: pairs that are clearly apart need none."""
         if not self.pairs:
             return self.arms
-        sure = [pair for pair in self.pairs if pair.spread is None and _is_clear(pair, now, self.family, level)]
-        rest = [pair for pair in self.pairs if pair not in sure] or list(self.pairs)
+        pairs = [pair for pair in self.pairs if pair.side is not Side.farther]
+        sure = [pair for pair in pairs if pair.spread is None and _is_clear(pair, now, self.family, level)]
+        rest = [pair for pair in pairs if pair not in sure] or pairs
         return tuple(dict.fromkeys(arm for pair in rest for arm in (pair.a, pair.b)))
 
     def chance(self, now: Counts, later: Counts, level: float) -> float:
-        """The chance that the counts `later` answer it: that of its least likely pair."""
-        return min((pair.chance(now, later, self.family, level) for pair in self.pairs), default=0.0)
+        """The chance that the counts `later` answer it: that of its least likely pair, of either side."""
+        sides: dict[Side | None, list[float]] = {}
+        for pair in self.pairs:
+            sides.setdefault(pair.side, []).append(pair.chance(now, later, self.family, level))
+        return min(1.0, sum(map(min, sides.values())))
 
 
 def questions(table: Table) -> list[Question]:
@@ -223,21 +236,23 @@ def _monotone(arms: Sequence[str], means: Mapping[str, float], by: float, sd: fl
 
 
 def lowest(statement: Statement, arms: Sequence[str], means: Mapping[str, float], sd: float) -> Iterator[Pair]:
-    """The best claimed point against every rival, or the best other one against every claimed point: whichever is
-    nearer to being shown. Nothing where neither can be."""
+    """The best claimed point against every rival shows it, the best other one against every claimed point contradicts
+    it. Nothing where neither can be."""
     claimed = [arm for value, arm in statement.points if value in statement.at]
     ends = {arms[0], arms[-1]} if statement.kind == "turning_point" else set()
     inside = [arm for arm in claimed if arm not in ends]
     others = [arm for arm in arms if arm not in claimed]
     rivals = [arm for arm in arms if arm in others or arm in ends]
-    sides = [_below_all(inside, rivals, means, sd), _below_all(others, claimed, means, sd)]
-    yield from max(filter(None, sides), key=lambda side: min(pair.away for pair in side), default=())
+    found = [_below_all(inside, rivals, means, sd), _below_all(others, claimed, means, sd)]
+    found.sort(key=lambda pairs: min((pair.away for pair in pairs), default=-math.inf), reverse=True)
+    for side, pairs in zip(Side, found, strict=True):
+        yield from (replace(pair, side=side) for pair in pairs)
 
 
 def _below_all(arms: Sequence[str], rivals: Sequence[str], means: Mapping[str, float], sd: float) -> list[Pair]:
     """The lowest of `arms` against each of the rivals; none where there are no arms or no rivals."""
     best = min(arms, key=lambda arm: means[arm], default=None)
-    return [Pair(best, r, (means[r] - means[best]) / sd, one_sided=True) for r in rivals] if best is not None else []
+    return [] if best is None else [Pair(best, r, (means[r] - means[best]) / sd) for r in rivals]
 
 
 # --- comparisons ------------------------------------------------------------------------------------------------------
@@ -317,7 +332,7 @@ class _Scale:
 
 def _is_clear(pair: Pair, now: Counts, family: int, level: float) -> bool:
     """Whether a pair is so far apart that the seeds there are show it, with a quarter to spare."""
-    away = pair.away if pair.one_sided else abs(pair.away)
+    away = abs(pair.away) if pair.side is None else pair.away
     return away > 1.25 * critical(pair.seeds(now), family, level)
 
 
