@@ -19,7 +19,7 @@ TIMES = 3
 
 
 def main() -> int:
-    failed = sorted(json.loads(FAILED.read_text())) if FAILED.exists() else []
+    failed = sorted(map(without_group, json.loads(FAILED.read_text()))) if FAILED.exists() else []
     if not failed:
         return refused("pytest left no list of failed tests")
     if len(failed) > AT_MOST:
@@ -31,6 +31,11 @@ def main() -> int:
     for name in failed:
         print(f"to be mended: {name} failed beside others and passed {TIMES} times by itself")
     return 0
+
+
+def without_group(name: str) -> str:
+    """pytest-xdist puts the group of a test behind its name: test_a.py::test_b[x]@group."""
+    return name.rpartition("@")[0] if name.rfind("@") > name.rfind("]") else name
 
 
 def refused(reason: str) -> int:

@@ -27,14 +27,23 @@ TOGETHER = (
 )
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Here, since pytest-xdist reads the groups before this file could sort the items."""
+    module = item.path.relative_to(HERE).as_posix() if item.path.is_relative_to(HERE) else ""
+    if module in TOGETHER:
+        item.add_marker(pytest.mark.xdist_group(module))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Who runs what with pytest-xdist: SLURM's tests wait most of their time, one after the other, so they begin."""
-    for item in items:
-        module = item.path.relative_to(HERE).as_posix() if item.path.is_relative_to(HERE) else ""
-        if module in TOGETHER:
-            item.add_marker(pytest.mark.xdist_group(module))
+    """SLURM's tests wait most of their time, one after the other, so they begin."""
     items.sort(key=lambda item: item.path.parent != HERE / "slurm")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """A pytest whose node ids pytest-xdist cannot change ignores all groups, and says nothing."""
+    grouped = [item for item in session.items if item.get_closest_marker("xdist_group")]
+    if getattr(session.config.option, "loadgroup", False) and any("@" not in item.nodeid for item in grouped):
+        pytest.exit("pytest-xdist ignores xdist_group with this pytest; pyproject.toml has one that works", 4)
 
 
 def pytest_configure() -> None:

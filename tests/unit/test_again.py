@@ -21,7 +21,8 @@ def test_a():
     calls.write_text(calls.read_text() + "." if calls.exists() else ".")
     assert len(calls.read_text()) <= {limit}
 
-def test_b():
+@pytest.mark.parametrize("what", ["a@b"])
+def test_b(what):
     pass
 
 @pytest.mark.skip
@@ -42,11 +43,11 @@ def again(clone: Path, failed: list[str] | None, limit: int = 9) -> tuple[int, s
 
 
 def test_a_test_that_passes_three_times_is_named(tmp_path: Path) -> None:
-    code, out, error = again(tmp_path, ["test_it.py::test_a", "test_it.py::test_b"])
+    code, out, error = again(tmp_path, ["test_it.py::test_a@group", "test_it.py::test_b[a@b]"])
     assert (code, error) == (0, "")
     assert [line for line in out.splitlines() if line.startswith("to be mended")] == [
         "to be mended: test_it.py::test_a failed beside others and passed 3 times by itself",
-        "to be mended: test_it.py::test_b failed beside others and passed 3 times by itself",
+        "to be mended: test_it.py::test_b[a@b] failed beside others and passed 3 times by itself",
     ]
     assert (tmp_path / "calls").read_text() == "..."
 
