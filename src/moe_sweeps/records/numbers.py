@@ -21,7 +21,7 @@ class Metric:
     `header` and `axis` name it in tables and figures. `factor` turns the stored value into the unit that is shown, with
     `digits` behind the point. `better` is None where neither direction is. `words` and `unit` are for the lines that
     end a run; without `words` it has none there. `scale` is that of statistics: on "log" differences are of logarithms
-    and are shown as ratios, because the spread over seeds grows with the level.
+    and are shown as ratios, because the spread over seeds grows with the level. `timed`: it depends on the machine.
     """
 
     column: str
@@ -34,6 +34,7 @@ class Metric:
     words: str = ""
     unit: str = ""
     scale: Literal["linear", "log"] = "linear"
+    timed: bool = False
 
     @property
     def lower_is_better(self) -> bool:
@@ -103,19 +104,20 @@ FACTS = (
     Metric("params_active", "active parameters", 0, better=None, axis="active parameters", words="parameters, active"),
     Metric("tokens", "tokens", 0, better=None, axis="training tokens", words="tokens"),
     Metric(
-        "tokens_per_second", "tokens/s", 0, better="higher", axis="tokens per second", words="tokens/s", scale="log"
+        "tokens_per_second", "tokens/s", 0, better="higher", axis="tokens per second", words="tokens/s", scale="log",
+        timed=True,
     ),
     Metric(
         "share_of_peak", "MFU %", 1, factor=100.0, better="higher", axis="share of the fastest matrix products (%)",
-        words="MFU (share of the fastest matrix products)", unit="%",
+        words="MFU (share of the fastest matrix products)", unit="%", timed=True,
     ),
     # What earlier versions wrote: the share of torch.mm, which other ways to multiply can exceed.
     Metric(
         "share_of_gemm_peak", "share of torch.mm %", 1, factor=100.0, better="higher", axis="share of torch.mm (%)",
-        words="share of torch.mm's rate", unit="%",
+        words="share of torch.mm's rate", unit="%", timed=True,
     ),
-    Metric("train_seconds", "train s", 1, axis="seconds in training steps", scale="log"),
-    Metric("wall_seconds", "wall s", 1, axis="seconds in all", words="wall time", unit=" s", scale="log"),
+    Metric("train_seconds", "train s", 1, axis="seconds in training steps", scale="log", timed=True),
+    Metric("wall_seconds", "wall s", 1, axis="seconds in all", words="wall time", unit=" s", scale="log", timed=True),
 )  # fmt: skip
 QUALITY = (*METRICS, *FURTHER)  # a run that is done has each of them as a finite number, or not at all
 CATALOGUE = (*QUALITY, *FACTS)

@@ -29,6 +29,7 @@ from moe_sweeps.results.moderated import Array
 from moe_sweeps.results.shapes import Shown, lowest_at, pair, rises
 from moe_sweeps.results.stats import estimate
 from moe_sweeps.results.tables import Arm, Table, mixed
+from moe_sweeps.results.timing import unlike
 from moe_sweeps.results.verdicts import holm
 
 VERDICTS = (REPRODUCED, CONTRADICTED, UNDECIDED, NOT_JUDGED)
@@ -160,6 +161,8 @@ class _Case:
             return UNDECIDED, self.statement.cannot
         if fault := self.statement.fault():
             return NOT_JUDGED, fault
+        if self.metric.timed and (why := unlike([row for arm in self.arms() for row in arm.every_row])):
+            return NOT_JUDGED, f"its times cannot be compared: {why}"
         try:
             return JUDGES[self.statement.kind](self)
         except _NoValue as reason:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from moe_sweeps.results.curves import load_curves
 from moe_sweeps.results.runs import Row, Runs
 from moe_sweeps.results.stats import CONFIDENCE, Estimate, estimate, t_quantile
 from moe_sweeps.results.tables import Arm, Table
+from moe_sweeps.results.timing import unlike
 
 REFERENCE_STEPS = 50_000  # of one of the talk's runs
 
@@ -81,10 +82,10 @@ def cost_table(table: Table, runs: Runs) -> CostTable | None:
     for arm in table.arms:
         own = cells[arm.arm]["seconds_per_step"]
         cells[arm.arm]["relative"] = Estimate(own.n, 1.0) if arm is baseline else ratio(own, base)
-    unlike = _unlike(rows.values(), hosts)
-    if unlike:
+    why = unlike(rows.values())
+    if why:
         cells = {arm: {**found, "relative": Estimate(0)} for arm, found in cells.items()}
-    return CostTable(table, cells, baseline, steps, seconds, hosts, tuple(curves.problems), unlike)
+    return CostTable(table, cells, baseline, steps, seconds, hosts, tuple(curves.problems), why)
 
 
 def ratio(a: Estimate, b: Estimate) -> Estimate:
@@ -102,14 +103,6 @@ def ratio(a: Estimate, b: Estimate) -> Estimate:
         return Estimate(a.n, value, None, 0.0)
     freedom = whole**2 / sum(part**2 / (one.n - 1) for part, one in zip(parts, (a, b), strict=True))
     return Estimate(a.n, value, None, value * t_quantile(0.5 + CONFIDENCE / 2, freedom) * math.sqrt(whole))
-
-
-def _unlike(rows: Collection[Row], hosts: Sequence[str]) -> str:
-    """Why times of these runs are no evidence about their settings; empty where nothing speaks against it."""
-    threads = sorted({str(row.get("launch.threads")) for row in rows})
-    if len(hosts) > 1:
-        return f"timed on {len(hosts)} hosts ({', '.join(hosts)})"
-    return f"trained with different numbers of threads ({', '.join(threads)})" if len(threads) > 1 else ""
 
 
 def hours(arm: Arm) -> Estimate:

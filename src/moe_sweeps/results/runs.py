@@ -31,9 +31,9 @@ _IDENTITY = ("run_id", "arm", "folder")
 _STATUS = ("state", "attempt", "step", "total_steps", "heartbeat", "host", "slurm_job_id")
 _FAILURE = ("failure", "failure_signature")
 _VERSIONS = ("source_hash", "data_fingerprint")  # each attempt has its own
-_ARITHMETIC = ("arithmetic.kernels", "arithmetic.products")
+ARITHMETIC = ("arithmetic.kernels", "arithmetic.products")
 _PROVENANCE = (
-    *_VERSIONS, "pairing.initial_weights", "pairing.batches", *_ARITHMETIC, "git.commit", "git.dirty", "command",
+    *_VERSIONS, "pairing.initial_weights", "pairing.batches", *ARITHMETIC, "git.commit", "git.dirty", "command",
 )  # fmt: skip
 FIXED = (*_IDENTITY, *_STATUS, *_FAILURE, *_PROVENANCE, "sources", "size")
 ALWAYS = (*FIXED, "seed", "scale", "tokens", *QUALITY)  # columns that every row has

@@ -1,0 +1,42 @@
+"""Times of several machines are no evidence about settings (results/timing.py)."""
+
+from __future__ import annotations
+
+import pytest
+
+from moe_sweeps.paths import REPOSITORY
+from moe_sweeps.records.manifest import load_manifests
+from moe_sweeps.records.words import NOT_JUDGED
+from moe_sweeps.results.claims import judge
+from moe_sweeps.results.noise import Noise
+from moe_sweeps.results.runs import Row, read_runs
+from moe_sweeps.results.tables import ablation_table
+from moe_sweeps.results.timing import unlike
+
+SUITE = REPOSITORY / "results" / "suite" / "runs"
+ROW: Row = {"host": "a", "launch.threads": 1, "arithmetic.kernels": "avx2", "arithmetic.products": "torch.mm"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({}, ""),
+        ({"host": None}, ""),
+        ({"host": "b"}, "timed on 2 hosts (a, b)"),
+        ({"launch.threads": 2}, "trained with different numbers of threads (1, 2)"),
+        ({"arithmetic.kernels": "avx512"}, "trained by 2 kinds of arithmetic, so on different machines"),
+        ({"arithmetic.products": "oneDNN"}, "trained by 2 kinds of arithmetic, so on different machines"),
+    ],
+)
+def test_what_speaks_against_comparing_times(changed: Row, why: str) -> None:
+    assert unlike([ROW, ROW | changed]) == why
+
+
+def test_a_claim_about_time_is_not_judged_by_runs_of_two_machines_of_one_name() -> None:
+    """The committed runs of Shampoo: AdamW's were trained elsewhere, and a third of the time was another machine's."""
+    runs, (manifests, _) = read_runs(SUITE), load_manifests(SUITE)
+    manifest = next(m for m in manifests if m.name == "shampoo")
+    found = {v.metric: v for v in judge(ablation_table(manifest, runs, noise=Noise.of(runs, manifests)))}
+    assert found["train_seconds"].verdict == NOT_JUDGED
+    assert "2 kinds of arithmetic" in found["train_seconds"].why
+    assert found["val_loss"].verdict != NOT_JUDGED
