@@ -11,6 +11,7 @@ from moe_sweeps.records.manifest import Manifest
 from moe_sweeps.records.problem import Problem
 from moe_sweeps.reports.cards import next_runs
 from moe_sweeps.reports.charts import CHARTS, OF_SEARCHES, OVER_TRAINING, unreadable_curves
+from moe_sweeps.reports.charts.statements import statements
 from moe_sweeps.reports.drawing.files import Drawn, draw_files
 from moe_sweeps.reports.layout import sheets
 from moe_sweeps.reports.render_costs import cost_sheet
@@ -69,3 +70,8 @@ def gather(manifest: Manifest, runs: Runs, noise: Noise | None, *, now: float | 
 def draw(table: Table, names: Sequence[str]) -> Drawn:
     """PNG and SVG of each figure, the reasons for those that cannot be drawn, and the faults of others."""
     return draw_files({name: partial(CHARTS[name].draw, table) for name in names})
+
+
+def draw_statements(evidence: Sequence[Evidence]) -> Drawn:
+    """The figure `claims` of all statements together, or the reason why there is none."""
+    return draw_files({"claims": partial(statements, [(found.table, found.verdicts) for found in evidence])})

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,14 @@ from moe_sweeps.reports.explore.pack import explorer
 from moe_sweeps.reports.lineage import reproduce
 from moe_sweeps.reports.notes import caption, facts, legend, warning
 from moe_sweeps.reports.power import power_sheet
-from moe_sweeps.reports.scorecard import scorecard_sheet
+from moe_sweeps.reports.scorecard import FIGURE_TITLE, scorecard_sheet
 from moe_sweeps.reports.sheets import NOTHING, Sheet
 from moe_sweeps.reports.templating import as_it_is, environment
 from moe_sweeps.results.outcomes import ENDED, ArmRun
 from moe_sweeps.results.tables import Arm, Table
 
 TITLE = "Ablations of Mixture-of-Experts training"
+NO_FIGURE: Mapping[str, bytes] = {}
 RUN_COLUMNS = ("run", "seed", "state", "code", "data", "attempts", "train it again")
 _EXPLORER = tuple(
     f"explore/{name}.js"
@@ -42,8 +43,12 @@ _EXPLORER = tuple(
 _IN_ADDRESS = str.maketrans({"%": "%25", "#": "%23", "&": "%26", "'": "%27", "\n": " ", "\r": " ", "\t": " "})
 
 
-def html_page(evidence: Sequence[Evidence], summary: Sheet | None, problems: Sequence[Problem], reports: Path) -> str:
-    """The page as it is written to `reports`/index.html; links to run folders are relative to there."""
+def html_page(evidence: Sequence[Evidence], summary: Sheet | None, problems: Sequence[Problem], reports: Path,
+              statements: Mapping[str, bytes] = NO_FIGURE) -> str:  # fmt: skip
+    """The page as it is written to `reports`/index.html; links to run folders are relative to there.
+
+    `statements`: the figure of all statements by suffix.
+    """
     targets, parts = _targets(evidence), {"css": _css(), "js": as_it_is("page.js"), "explore_js": _explore_js()}
     cards = by_answer([c for f in evidence if (c := card(f.table, f.verdicts, f.next_runs)) is not None])
     first = next((i for c in cards[:1] for i, f in enumerate(evidence) if _slug(f.table) == c.slug), 0)
@@ -52,6 +57,7 @@ def html_page(evidence: Sequence[Evidence], summary: Sheet | None, problems: Seq
         data=explorer([found.table for found in evidence], targets, reports, first),
         run_columns=RUN_COLUMNS, cards=cards,
         scorecard=scorecard_sheet([(found.table, found.verdicts) for found in evidence]),
+        statements=picture(statements["svg"].decode()) if statements else None, statements_title=FIGURE_TITLE,
         noise=power_sheet([found.table for found in evidence]), summary=summary, targets=targets,
         sections=[_section(found, reports) for found in evidence], failures=_failures(evidence),
         problems=[str(problem) for problem in problems],

@@ -15,9 +15,11 @@ from moe_sweeps.results.families import read_differently
 from moe_sweeps.results.looks import LEVEL
 from moe_sweeps.results.tables import Table
 
+FIGURE_TITLE = "All statements: effects, intervals, and the border where each turns"
 
-def claims_markdown(judged: Sequence[tuple[Table, Sequence[Verdict]]]) -> str:
-    """The scorecard: every statement of every sweep with its verdict."""
+
+def claims_markdown(judged: Sequence[tuple[Table, Sequence[Verdict]]], *, figure: bool = False) -> str:
+    """The scorecard: every statement of every sweep with its verdict. `figure`: claims.png lies beside it."""
     every = [v for _, verdicts in judged for v in verdicts]
     found = Counter(v.verdict for v in every)
     counts = ", ".join(f"{found[k]} {k}" for k in VERDICTS if k != NOT_JUDGED or found[k])
@@ -32,6 +34,7 @@ def claims_markdown(judged: Sequence[tuple[Table, Sequence[Verdict]]]) -> str:
         "afterwards: they stand in the sweep files.",
         "",
     ]
+    lines += [f"![{FIGURE_TITLE}](claims.png)", ""] if figure else []
     for table, verdicts in judged:
         lines += _section(table, verdicts) if verdicts else []
     return "\n".join(lines)

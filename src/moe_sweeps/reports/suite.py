@@ -5,6 +5,7 @@ suite.runs                               # the frame, a row a run
 suite.table("aux_coef")                  # shown by a notebook as the table of that sweep
 suite.figure("aux_coef", "curves")       # shown as a picture
 suite.claims("aux_coef")                 # the sweep's statements and what became of them
+suite.statements()                       # the statements of all sweeps in one picture
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import pandas as pd
@@ -24,13 +25,15 @@ from moe_sweeps.records.find import find_sweeps
 from moe_sweeps.records.manifest import Manifest, load_manifests
 from moe_sweeps.records.problem import Problem
 from moe_sweeps.reports.charts import CHARTS, OVER_TRAINING, unreadable_curves
+from moe_sweeps.reports.charts.statements import statements
+from moe_sweeps.reports.drawing.files import draw_files
 from moe_sweeps.reports.evidence import draw
 from moe_sweeps.reports.layout import sheets
 from moe_sweeps.reports.markdown import sheet_markdown
 from moe_sweeps.reports.notes import caption, facts, legend, warning
 from moe_sweeps.reports.recommend import recommendations
 from moe_sweeps.reports.rows import arm_sheet
-from moe_sweeps.reports.scorecard import claim_sheet
+from moe_sweeps.reports.scorecard import FIGURE_TITLE, claim_sheet
 from moe_sweeps.results.claims import judge
 from moe_sweeps.results.curves import load_curves
 from moe_sweeps.results.frame import frame_of
@@ -148,6 +151,15 @@ class Suite:
         table = self.ablation(name)
         sheet = claim_sheet(table, judge(table))
         return Page(sheet_markdown(sheet) if sheet else f"The sweep {name} claims nothing.")
+
+    def statements(self) -> Picture | Page:
+        """All statements of the newest sweep of each name in one figure: effects, intervals, where each turns."""
+        newest = {m.name: m for m in reversed(self.manifests)}
+        judged = [(table, judge(table)) for table in map(self.ablation, newest)]
+        drawn = draw_files({"claims": partial(statements, judged)})
+        if drawn.left_out:
+            return Page(f"*{FIGURE_TITLE}: {drawn.left_out['claims']}.*")
+        return Picture(drawn.files["claims"]["png"], drawn.files["claims"]["svg"], f"{FIGURE_TITLE}.")
 
     def recommended(self) -> Page:
         """What to set, from every sweep that asks so, the newest of each name."""

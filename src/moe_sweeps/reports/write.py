@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from moe_sweeps.records.rundir import RunDir
 from moe_sweeps.reports import render_costs
 from moe_sweeps.reports.charts import CHARTS
 from moe_sweeps.reports.csv_file import csv_text, frame_csv, sheet_csv
-from moe_sweeps.reports.evidence import Evidence, gather
+from moe_sweeps.reports.evidence import Evidence, draw_statements, gather
 from moe_sweeps.reports.latex import latex, sheet_latex
 from moe_sweeps.reports.markdown import markdown, sheet_markdown
 from moe_sweeps.reports.page import html_page
@@ -66,9 +67,9 @@ def write_tables(
     """Write what every sweep found (or those called `only`, or the latest).
 
     A folder a sweep: table.md, table.csv, table.tex, figures as PNG and SVG, and costs.md and costs.csv where runs have
-    recorded what they cost. For all together: index.html, claims.md and .tex, recommended.md, .csv and .tex, runs.csv;
-    if only a part was asked for, the page and its like stand in the sweep's folder, and those of all sweeps stay as
-    they are.
+    recorded what they cost. For all together: index.html, claims.md, .tex, .png and .svg, recommended.md, .csv and
+    .tex, runs.csv; if only a part was asked for, the page and its like stand in the sweep's folder, and those of all
+    sweeps stay as they are.
     Runs that belong to no sweep get a table of their own unless one sweep was asked for; then problems of folders that
     are not part of it are left out, too. `own`: a sweep whose manifest need not lie in the runs folder, which may be
     closed to this user.
@@ -114,10 +115,15 @@ def _write_reports(root: Path, evidence: list[Evidence], problems: list[Problem]
 def _together(evidence: list[Evidence], problems: list[Problem], folder: Path) -> dict[str, str | bytes]:
     """The files about several sweeps together, to be written to `folder`, by name."""
     summary = recommendations([found.table for found in evidence])
-    files: dict[str, str | bytes] = {"index.html": html_page(evidence, summary, problems, folder)}
+    drawn = draw_statements(evidence)
+    problems = [*problems, *(Problem(Path(f"{name}.png"), f"figure: {why}") for name, why in drawn.faults.items())]
+    figure = drawn.files.get("claims", {})
+    _replace_figures(folder, ("claims",), drawn.files)
+    files: dict[str, str | bytes] = {"index.html": html_page(evidence, summary, problems, folder, figure)}
+    files |= {f"claims.{suffix}": data for suffix, data in figure.items()}
     if any(found.verdicts for found in evidence):
         judged = [(found.table, found.verdicts) for found in evidence]
-        files["claims.md"] = claims_markdown(judged)
+        files["claims.md"] = claims_markdown(judged, figure=bool(figure))
         if (claims := scorecard_sheet(judged)) is not None:
             files["claims.tex"] = sheet_latex(claims)
     if summary is not None:
@@ -152,10 +158,15 @@ def _write_sweep(found: Evidence, folder: Path) -> list[Path]:
         if sheet.slug == "published":
             files["published.csv"] = sheet_csv(sheet)
     files |= {f"{name}.{suffix}": data for name, both in found.figures.items() for suffix, data in both.items()}
-    for name in CHARTS.keys() - found.figures.keys():  # of an earlier report
+    _replace_figures(folder, CHARTS, found.figures)
+    return _write_all(folder, files)
+
+
+def _replace_figures(folder: Path, possible: Iterable[str], drawn: Mapping[str, object]) -> None:
+    """Delete figures of an earlier report that are not drawn any more."""
+    for name in set(possible) - drawn.keys():
         for suffix in ("png", "svg"):
             (folder / f"{name}.{suffix}").unlink(missing_ok=True)
-    return _write_all(folder, files)
 
 
 def _write_all(folder: Path, files: dict[str, str | bytes]) -> list[Path]:

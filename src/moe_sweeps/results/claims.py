@@ -67,7 +67,8 @@ def require_judges() -> None:
 class Effect:
     """A number with its interval, in the metric's unit unless `what` says otherwise; what is not known is None.
 
-    `basis` says what it rests on: how seeds are used, and whether the spread is that of alike runs.
+    `basis` says what it rests on: how seeds are used, and whether the spread is that of alike runs. `borders` are the
+    values at which the statement turns, and `side` is where it holds: 1 above, -1 below, 0 between two of them.
     """
 
     value: float
@@ -76,6 +77,12 @@ class Effect:
     what: str
     n: tuple[int, ...]
     basis: str
+    borders: tuple[float, ...] = ()
+    side: int = 0
+
+    def turning_at(self, *borders: float, side: int = 0) -> Effect:
+        """The same with its borders, which are given on the scale of the statistics."""
+        return replace(self, borders=tuple(map(math.exp, borders)) if self.what == "ratio" else borders, side=side)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,8 +227,8 @@ class _Case:
         margin = f"±{self.within():g}"
         return Finding(
             p_within(fit, contrast, low, high)[:, 0], p_outside(fit, contrast, low, high)[:, 0],
-            self.difference(), f"two one-sided tests find it within {margin}", f"it lies outside {margin}",
-            f"it is shown neither within {margin} nor outside",
+            self.difference().turning_at(low, high), f"two one-sided tests find it within {margin}",
+            f"it lies outside {margin}", f"it is shown neither within {margin} nor outside",
         )  # fmt: skip
 
     @judges("ratio_at_most", "ratio_at_least")
@@ -244,7 +251,7 @@ class _Case:
             raise _NoValue("one seed has no spread")
         freedom = found.n - 1
         low, high = (found.sd * math.sqrt(freedom / float(chi2.ppf(q, freedom))) for q in _tails(self.level))
-        effect = Effect(found.sd, low, high, "standard deviation over seeds", (found.n,), "chi-squared")
+        effect = Effect(found.sd, low, high, "standard deviation over seeds", (found.n,), "chi-squared", (bound,), -1)
         ratio = freedom * (found.sd / bound) ** 2 if bound else math.inf
         below, above = (np.array([2 * float(p), 0.0]) for p in (chi2.cdf(ratio, freedom), chi2.sf(ratio, freedom)))
         return Finding(np.minimum(1, below), np.minimum(1, above), effect, *_AGREES)
@@ -259,12 +266,14 @@ class _Case:
         by = self.statement.by or 0.0
         sign = 1 if self.statement.kind == "rises" else -1
         fit = fit if sign > 0 else fit.mirrored()
-        shown = rises(fit, abs(self.shift(by, down=sign < 0, than=arms[0])))
+        border = self.shift(by, down=sign < 0, than=arms[0])
+        shown = rises(fit, abs(border))
         effect = self.between(fit if sign > 0 else fit.mirrored(), len(arms) - 1, 0)
         weak, back = (" and ".join(values[i] for i in pair) for pair in (shown.weakest, shown.opposed))
         return Finding(
-            shown.p_for, shown.p_against, effect, f"all the way from {values[0]} to {values[-1]}",
-            f"it goes the other way between {back}", f"not shown between {weak}",
+            shown.p_for, shown.p_against, effect.turning_at(border, side=sign),
+            f"all the way from {values[0]} to {values[-1]}", f"it goes the other way between {back}",
+            f"not shown between {weak}",
         )  # fmt: skip
 
     @judges("best_at", "turning_point")
@@ -280,7 +289,10 @@ class _Case:
         fit = self.fit_of(arms)
         shown = lowest_at(fit if self.better_is_lower else fit.mirrored(), claimed, ends)
         one, other = shown.weakest
-        effect = self.between(fit, *(shown.weakest if one != other else shown.opposed))
+        if one == other:  # nothing turns: what is shown is the point that beats all
+            effect = self.between(fit, *shown.opposed)
+        else:
+            effect = self.between(fit, one, other).turning_at(0.0, side=-1 if self.better_is_lower else 1)
         return Finding(shown.p_for, shown.p_against, effect, *self._best_words(values, shown))
 
     def _best_words(self, values: Sequence[str], shown: Shown) -> tuple[str, str, str]:
@@ -299,7 +311,8 @@ class _Case:
         """Whether sign * difference is above sign * bound; both directions are tested, so each p counts twice."""
         fit, contrast = self.fit_of(self.pair(), metric), sign * pair(2, 0, 1)
         above, below = p_above(fit, contrast, sign * bound), p_above(fit, -contrast, -sign * bound)
-        return Finding(np.minimum(1, 2 * above[:, 0]), np.minimum(1, 2 * below[:, 0]), effect, *_AGREES)
+        p_for, p_against = (np.minimum(1, 2 * p[:, 0]) for p in (above, below))
+        return Finding(p_for, p_against, effect.turning_at(bound, side=sign), *_AGREES)
 
     def shift(self, by: float, *, down: bool, than: str | None = None) -> float:
         """`by` in the metric's unit, as a difference on its scale at the level of the other arm."""

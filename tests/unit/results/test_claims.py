@@ -14,7 +14,7 @@ from unit.results.suite import Settings, make_suite, make_suite_run, short_hash,
 from moe_sweeps.records.manifest import load_manifests
 from moe_sweeps.records.words import CONTRADICTED, REPRODUCED, UNDECIDED
 from moe_sweeps.reports.scorecard import claims_markdown
-from moe_sweeps.results.claims import Verdict, judge
+from moe_sweeps.results.claims import Effect, Verdict, judge
 from moe_sweeps.results.looks import FIRST
 from moe_sweeps.results.noise import Noise
 from moe_sweeps.results.runs import read_runs
@@ -98,6 +98,43 @@ def test_verdicts(tmp_path: Path, statement: dict[str, Any], means: tuple[float,
     found = verdict(tmp_path, statement, means)
     assert found.verdict == expected, found.why
     assert found.effect is not None
+    if expected == REPRODUCED:
+        assert on_its_side(found.effect)
+    elif expected == CONTRADICTED and "points" not in statement:  # of points, what contradicts may be another pair
+        assert not on_its_side(found.effect)
+
+
+def on_its_side(effect: Effect) -> bool:
+    """Whether the number lies where the statement would hold, by the borders that a figure draws."""
+    if effect.side == 0:
+        low, high = effect.borders
+        return low < effect.value < high
+    (border,) = effect.borders
+    return (effect.value - border) * effect.side > 0
+
+
+@pytest.mark.parametrize(
+    ("statement", "borders", "side"),
+    [
+        ({"kind": "better", "by": 0.02, **PAIR}, (-0.02,), -1),
+        ({"kind": "better", "metric": "val_accuracy", "better": "higher", "by": 0.02, **PAIR}, (0.02,), 1),
+        ({"kind": "worse", "by": 0.02, **PAIR}, (0.02,), 1),
+        ({"kind": "not_worse", "within": 0.01, **PAIR}, (0.01,), -1),
+        ({"kind": "no_difference", "within": 0.01, **PAIR}, (-0.01, 0.01), 0),
+        ({"kind": "ratio_at_least", "bound": 1.1, **PAIR}, (1.1,), 1),
+        ({"kind": "ratio_at_most", "bound": 1.1, **PAIR}, (1.1,), -1),
+        ({"kind": "better", "metric": "val_maxvio_global", **PAIR}, (1.0,), -1),
+        ({"kind": "spread_at_most", "arm": ID[0], "bound": 1.0}, (1.0,), -1),
+        ({"kind": "rises", "by": 0.02, **POINTS}, (0.02,), 1),
+        ({"kind": "falls", "by": 0.02, **POINTS}, (-0.02,), -1),
+        ({"kind": "best_at", "at": ["0.1"], **POINTS}, (0.0,), -1),
+    ],
+)
+def test_borders_are_those_of_the_statement(tmp_path: Path, statement: dict[str, Any], borders: tuple[float, ...],
+                                            side: int) -> None:  # fmt: skip
+    effect = verdict(tmp_path, statement, (4.0, 3.95, 4.1)).effect
+    assert effect is not None
+    assert (effect.borders, effect.side) == (pytest.approx(borders), side)
 
 
 def test_effect_interval_and_n_are_those_of_the_paired_test(tmp_path: Path) -> None:

@@ -28,9 +28,13 @@ NAME_MOST = 240
 
 def new_figure(table: Table, height: float) -> Figure:
     """An empty figure with `height` for its panels, and the table's title."""
+    return sheet(table.definition.title or table.title, height)
+
+
+def sheet(title: str, height: float) -> Figure:
+    """An empty figure with `height` for its panels, and a title."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    figure.suptitle(drawn(table.definition.title or table.title, most=90), x=0.01, ha="left", fontsize=14,
-                    fontweight="bold").set_in_layout(False)  # fmt: skip
+    figure.suptitle(drawn(title, most=90), x=0.01, ha="left", fontsize=14, fontweight="bold").set_in_layout(False)
     return figure
 
 
