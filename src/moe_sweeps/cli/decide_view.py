@@ -78,7 +78,8 @@ def _print_one(console: Console, decision: Decision, left: float) -> None:
         p = "" if answer.p is None else f", p {answer.p:.2g}"
         table.add_row(Text(answer.answer, "green"), Text(f"{answer.text}\n  {answer.effect}{p}"))
     for found in still:
-        effect = f"{found.question.effect}; " if found.question.effect else ""
+        seen = decision.effect_of(found.question)
+        effect = f"{seen}; " if seen else ""
         table.add_row(Text(UNDECIDED, "yellow"), Text(f"{found.question.text}\n  {effect}{reason(found)}"))
     console.print(table)
 

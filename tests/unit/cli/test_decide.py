@@ -23,7 +23,11 @@ from moe_sweeps.errors import ConfigError, RunFolderError
 from moe_sweeps.host.locks import locked
 from moe_sweeps.records.manifest import load_manifests
 from moe_sweeps.records.rundir import SETTLED, Failure, RunDir, State, Status
+from moe_sweeps.results.deciding.questions import questions
 from moe_sweeps.results.looks import LATER
+from moe_sweeps.results.noise import Noise
+from moe_sweeps.results.runs import read_runs
+from moe_sweeps.results.tables import ablation_table
 from moe_sweeps.sweep.decide.decision import Decision
 from moe_sweeps.sweep.decide.record import Record
 from moe_sweeps.sweep.decide.seeds import Pool, StagePlan
@@ -111,6 +115,26 @@ def test_typed_again_it_trains_nothing_and_takes_no_look(trained: Trained, capsy
     assert len(trained) == count
     assert answers(again) == answers(first)
     assert again["looks"] == first["looks"]
+
+
+def test_intervals_of_open_questions_are_those_of_the_table_of_the_look(
+    trained: Trained, capsys: pytest.CaptureFixture[str], folders: Path
+) -> None:
+    """They had been those of the look to come, which nobody has taken, and wider than the table's."""
+    found = data(capsys, "--budget", "8m", "--max-seeds", "6")
+    runs, (manifests, _) = read_runs(folders), load_manifests(folders)
+    table = ablation_table(manifests[0], runs, noise=Noise.of(runs, manifests))
+    expected = {q.text: q.effect for q in questions(table)}
+    assert any(" to " in q["effect"] for q in found["open"])
+    assert {q["question"]: q["effect"] for q in found["open"]} == {
+        q["question"]: expected[q["question"]] for q in found["open"]
+    }
+    (path,) = (folders / "sweeps").glob("decide-*/decide.json")
+    content = json.loads(path.read_text())
+    del content["closed"][0]["undecided"]  # a record of an older version
+    path.write_text(json.dumps(content))
+    again = data(capsys, "--budget", "8m", "--max-seeds", "6")
+    assert [q["question"] for q in again["open"]] == [q["question"] for q in found["open"]]
 
 
 def test_a_larger_budget_is_a_second_look(trained: Trained, capsys: pytest.CaptureFixture[str], folders: Path) -> None:
@@ -485,6 +509,7 @@ def test_a_bad_number_of_one_run_neither_stops_it_nor_frees_the_budget(
 OTHER_TYPES: list[tuple[str, object]] = [
     ("trained", {}), ("trained", "abc"), ("trained", ["zz"]), ("trained", [7]), ("closed", {}),
     ("look", -5), ("look", 0), ("look", 1e300), ("look", True), ("look", "1"), ("runs", [["a"]]),
+    ("undecided", []), ("undecided", 7),
 ]  # fmt: skip
 
 

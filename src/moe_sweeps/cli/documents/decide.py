@@ -30,7 +30,7 @@ class OpenData(Part):
 
     sweep: str = told("name of the sweep")
     question: str = told("in words")
-    effect: str = told("as it is seen now; no verdict")
+    effect: str = told("as the last look showed it, or as it is seen now if runs have ended since; no verdict")
     fate: str = told("goes on, waits (for the look), dropped, stuck, failing, or unseen")
     why: str = told("in words")
     chance: float = told("of an answer with the best number of seeds that fits into the rest of the budget")
@@ -96,7 +96,14 @@ def _answered(sweep: str, found: Answer) -> AnsweredData:
 def _open(decision: Decision, found: Prospect) -> OpenData:
     q = found.question
     return OpenData(
-        decision.pool.name, q.text, q.effect, found.fate.value, reason(found), found.chance, found.seeds, found.cost
+        decision.pool.name,
+        q.text,
+        decision.effect_of(q),
+        found.fate.value,
+        reason(found),
+        found.chance,
+        found.seeds,
+        found.cost,
     )
 
 

@@ -100,7 +100,8 @@ class Decision:
             q.key: Answer(q.text, q.answer, q.effect, q.p)
             for q in found if q.answer and not q.stuck and q.key not in self.record.answers
         }  # fmt: skip
-        look = Look(table.looks, plan.sweep_id, answers, tuple(self._ended()))
+        undecided = {q.key: q.effect for q in found if q.effect and not q.answer and q.key not in self.record.answers}
+        look = Look(table.looks, plan.sweep_id, answers, tuple(self._ended()), undecided)
         self.record.closed.append(look)
         self.record.save()
         self._forget()
@@ -113,6 +114,14 @@ class Decision:
         ended = bool(set(self._ended()) - seen) and any(q.p is not None for q in self.open)
         answered = any(q.answer and not q.stuck for q in self.open)
         return self.level > 0 and (ended or answered)
+
+    def effect_of(self, question: Question) -> str:
+        """The effect of an open question as the last look showed it; where runs have ended since, as it is seen now,
+        with the wider interval of the look to come."""
+        last = self.record.closed[-1] if self.record.closed else None
+        if last is None or set(self._ended()) - set(last.runs):
+            return question.effect
+        return last.undecided.get(question.key, question.effect)
 
     def _ended(self) -> list[str]:
         return [i for i, p in self.pool.whole.runs.items() if p.state in FINISHED]

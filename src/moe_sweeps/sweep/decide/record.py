@@ -32,13 +32,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A look that is over: its number among all looks at these arms, its sweep, the runs that had ended, and its
-    answers by question."""
+    """A look that is over: its number among all looks at these arms, its sweep, the runs that had ended, its answers
+    by question, and the effects that it showed of questions that it left open."""
 
     look: int
     sweep_id: str
     answers: dict[str, Answer]
     runs: tuple[str, ...] = ()
+    undecided: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -71,7 +72,7 @@ class Record:
         make_folder(self.path.parent)
         looks = [
             {"look": look.look, "sweep_id": look.sweep_id, "runs": list(look.runs),
-             "answers": {k: _answer(a) for k, a in look.answers.items()}}
+             "answers": {k: _answer(a) for k, a in look.answers.items()}, "undecided": look.undecided}
             for look in self.closed
         ]  # fmt: skip
         content = {"version": VERSION, "name": self.name, "trained": self.trained, "closed": looks}
@@ -117,4 +118,5 @@ def _look(entry: Mapping[str, Any]) -> Look:
         str(key): Answer(str(a["text"]), str(a["answer"]), str(a["effect"]), None if a["p"] is None else float(a["p"]))
         for key, a in entry["answers"].items()
     }
-    return Look(number, str(entry["sweep_id"]), answers, tuple(_run_ids(entry["runs"])))
+    undecided = {str(key): str(effect) for key, effect in entry.get("undecided", {}).items()}  # not in older records
+    return Look(number, str(entry["sweep_id"]), answers, tuple(_run_ids(entry["runs"])), undecided)
