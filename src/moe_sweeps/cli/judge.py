@@ -116,7 +116,7 @@ def _lines(found: Judgement, a: str, b: str) -> list[str]:
     if c.probability_better is not None:
         lines.append(f"probability that A is better: {spell_probability(c.probability_better)} (by the same test)")
     if found.p_equivalent is not None and found.margin is not None:
-        margin = c.metric.spell_effect(found.margin)
+        margin = " to ".join(c.metric.spell_effect(edge) for edge in found.margin)
         lines.append(f"equivalent within {margin}: p {found.p_equivalent:.2g} (two one-sided tests)")
     lines += [f"rests on {text}" for text in found.rests_on] + [f"A: {a}", f"B: {b}"]
     return lines + _next_lines(found)
@@ -129,5 +129,5 @@ def _next_lines(found: Judgement) -> list[str]:
         return ["no affordable number of seeds would decide it"]
     runs = f"{found.next.a} more runs of A and {found.next.b} of B"
     return [f"next: {runs}, about {found.next.core_hours:.2g} core-hours, decide it (then with --look "
-            f"{found.next.look}) with a chance of 80% if the difference is what it looks like, or as large as the "
-            "margin"]  # fmt: skip
+            f"{found.next.look}), one way or the other, with a chance of 80% if the difference is what it looks "
+            "like"]  # fmt: skip

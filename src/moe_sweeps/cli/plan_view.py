@@ -88,12 +88,16 @@ def print_worth(console: Console, found: Worth | None, untold: bool = False) -> 
 
 
 def _found(found: Worth) -> Iterator[str]:
+    from moe_sweeps.results.looks import level_of_look
     from moe_sweeps.results.power import POWER
 
     noise = found.noise
     seeds = _counted(found.seeds, noise.of_forks)
     if noise.spread_of is SpreadOf.unforked:
         yield f"power: {_NO_FORKS}"
+    if found.look > 1:
+        level = level_of_look(found.look)
+        yield f"power: it is look {found.look} at these arms, so a finding needs a p below {level:g}"
     if found.finds is None:
         yield f"power: {seeds} promises nothing: no difference is found with a chance of {POWER:.0%}"
     else:
@@ -145,10 +149,16 @@ def print_detect(console: Console, difference: float, noise: Measured | None, as
     console.print(f"  {_pairing(noise)}", highlight=False)
     console.print(
         f"  this plan has {asked.spelt(unit)}{each}, and finds it with a chance of [bold]{found.power:.0%}[/]"
-        f"{' in the arm with the fewest' * (len({*asked.counts}) > 1)}, if all its runs end\n",
+        f"{' in the arm with the fewest' * (len({*asked.counts}) > 1)}, if all its runs end{_of_look(asked.look)}\n",
         highlight=False,
         markup=True,
     )
+
+
+def _of_look(look: int) -> str:
+    from moe_sweeps.results.looks import level_of_look
+
+    return f"; it is look {look} at these arms, held against {level_of_look(look):g}" if look > 1 else ""
 
 
 def _arms(count: int) -> str:

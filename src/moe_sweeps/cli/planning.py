@@ -170,11 +170,8 @@ def _for_detect(found: Plan, difference: float) -> tuple[Measured | None, Asked]
 
     if not difference > 0:
         raise ConfigError("--detect", difference, "a difference to detect is above 0", "Write --detect 0.002.")
-    noise, planned = noise_for(found), dict[str, dict[str, object]]()
-    for run_id, p in found.runs.items():
-        planned.setdefault(p.arm, {})[run_id] = (p.run.seed, p.run.effective_data_seed)
-    baseline = found.arms(found.grid.file.baseline) if found.grid.file else []
-    return noise, Asked.of(planned, baseline[0] if len(baseline) == 1 else None, noise)
+    noise = noise_for(found)
+    return noise, Asked.of_plan(found, noise)
 
 
 def check(console: Console, found: Plan, steps: int) -> int:

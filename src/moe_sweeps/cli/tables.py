@@ -128,7 +128,7 @@ def unfinished(written: Written) -> list[str]:
     from moe_sweeps.results.tables import marks
 
     rows = [
-        f"{table.title}: {arm.label}: {arm.done} of {len(arm.runs)} seeds; {', '.join(found)}"
+        f"{table.title}: {arm.label}: {arm.seeds_done} of {arm.seeds_planned} seeds; {', '.join(found)}"
         for table in written.tables
         for arm in table.arms
         if (found := marks(table, arm)) and not (arm.complete and table.one_version)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from moe_sweeps.errors import MoeSweepsError
 from moe_sweeps.records.numbers import PRIMARY, Metric
-from moe_sweeps.records.words import BETTER, NO_RESULT, UNDECIDED, WORSE, tone
+from moe_sweeps.records.words import BETTER, EQUIVALENT, NO_RESULT, UNDECIDED, WORSE, tone
 from moe_sweeps.reports.charts.along import MAXVIO, compared, on_axis, reach
 from moe_sweeps.reports.charts.canvas import names_of
 from moe_sweeps.reports.layout import interval_text, p_text
@@ -198,7 +198,7 @@ def _rests(table: Table, first: Comparison | None) -> str:
 
 def closest(found: Mapping[str, Comparison]) -> str | None:
     """The undecided arm with the smallest corrected p; None where nothing is undecided that was tested."""
-    tested = {a: c for a, c in found.items() if c.p_family is not None and not (c.decided or c.lost or c.mixed)}
+    tested = {a: c for a, c in found.items() if c.p_family is not None and c.comparable and not c.decided}
     return min(tested, key=lambda a: (tested[a].p_family, tested[a].p)) if tested else None
 
 
@@ -221,19 +221,22 @@ def _rows(arm: Arm) -> list[Mapping[str, object]]:
 
 
 def _next_text(name: str, judged: Judgement) -> str:
+    if judged.verdict == EQUIVALENT and judged.margin is not None:
+        margin = " to ".join(map(PRIMARY.spell_effect, judged.margin))
+        return f"As a question of its own {name} is equivalent to the baseline, within {margin}, which no table tests."
     if judged.verdict != UNDECIDED:
         return f"As a question of its own {name} is {judged.verdict}; only the correction for all arms leaves it open."
     found = judged.next
     if found is None:
         return f"How many runs decide {name} is not known: their spread is not."
     if found.core_hours is None:
-        return f"No number of seeds up to {MOST_SEEDS:,} decides {name}: it looks too much like the baseline."
+        return f"No number of seeds up to {MOST_SEEDS:,} decides {name}: its difference lies too near to the margin."
     hours = f"{found.core_hours:.2g} core-hours"
     each = (found.a + found.b) / found.core_hours if found.core_hours else math.inf
     pace = f" One core-hour buys {each:.1f} such runs." if math.isfinite(each) else ""
     return (
-        f"{found.a} more seeds of {name} and {found.b} of the baseline ({hours}) decide that pair with a chance of 80%"
-        f", if the difference is what it looks like.{pace}"
+        f"{found.a} more seeds of {name} and {found.b} of the baseline ({hours}) decide that pair, one way or the "
+        f"other, with a chance of 80%, if the difference is what it looks like.{pace}"
     )
 
 

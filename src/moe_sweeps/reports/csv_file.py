@@ -31,7 +31,7 @@ def csv_text(table: Table) -> str:
 
 def _record(table: Table, arm: Arm) -> dict[str, Any]:
     record: dict[str, Any] = {"arm": arm.arm, "label": arm.label}
-    record |= {axis: arm.settings.get(axis) for axis in table.axes} | {"N": len(arm.runs), "n": arm.done}
+    record |= {axis: arm.settings.get(axis) for axis in table.axes} | {"N": arm.seeds_planned, "n": arm.seeds_done}
     for metric in table.metrics:
         found = arm.cells[metric.column]
         values = {"mean": found.mean, "sd": found.sd, "ci95_half_width": found.half_width, "n": found.n}

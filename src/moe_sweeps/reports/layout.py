@@ -22,6 +22,7 @@ from moe_sweeps.results.outcomes import ENDED, OUTCOMES
 from moe_sweeps.results.published import published_values, setting
 from moe_sweeps.results.stats import Estimate
 from moe_sweeps.results.tables import Arm, Table
+from moe_sweeps.results.timing import unlike
 
 # What a published metric stands beside. Those of the Megatron runs are training averages: the sheet names both.
 _OURS = {
@@ -239,7 +240,7 @@ def _grid_cell(table: Table, metric: Metric, arms: list[Arm]) -> Cell:
     compared = table.differences if metric is PRIMARY else table.others.get(metric.column, {})
     comparison = compared.get(arm.arm)
     kind = "mark" if marks else "grey" if comparison is not None and comparison.grey else ""
-    few = f" (n={found.n})" if found.n < len(arm.runs) else ""
+    few = f" (n={found.n})" if found.n < arm.seeds_planned else ""
     return Cell(spell_estimate(found, metric) + few + (f" [{marks}]" if marks else ""), found.mean, runs, kind)
 
 
@@ -266,7 +267,7 @@ def _published_rows(table: Table, arm: Arm) -> list[tuple[Cell, ...]]:
         ours, name, metric = Cell(NOTHING), NOTHING, None
         if (beside := _beside(table, arm, theirs.metric)) is not None:
             metric, found = beside
-            few = f" (n={found.n})" if 0 < found.n < len(arm.runs) else ""
+            few = f" (n={found.n})" if 0 < found.n < arm.seeds_planned else ""
             ours = Cell(spell_estimate(found, metric) + few, found.mean, tuple(run.run_id for run in arm.runs))
             name = metric.header
         same = metric is not None and metric.column == theirs.metric
@@ -278,9 +279,9 @@ def _published_rows(table: Table, arm: Arm) -> list[tuple[Cell, ...]]:
 
 
 def _beside(table: Table, arm: Arm, published: str) -> tuple[Metric, Estimate] | None:
-    """Our number that a published metric stands beside; None where the table has none."""
+    """Our number that a published metric stands beside; None where the table has none, or times of several machines."""
     if published == _PUBLISHED_HOURS:
-        return HOURS, hours(arm)
+        return None if unlike([row for each in table.arms for row in each.rows]) else (HOURS, hours(arm))
     column = _OURS.get(published, published)
     return next(((m, arm.cells[m.column]) for m in table.metrics if m.column == column), None)
 

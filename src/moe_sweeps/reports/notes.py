@@ -38,7 +38,7 @@ def warning(table: Table) -> str | None:
 
 def caption(table: Table) -> str:
     """What the numbers are."""
-    most, seeds = max(arm.done for arm in table.arms), "Seeds: n done of N planned."
+    most, seeds = max(arm.seeds_done for arm in table.arms), "Seeds: n done of N planned."
     so = _LENT if table.floor and table.differences else _UNTOLD
     if most == 0:
         return f"No run is done. {seeds}"

@@ -28,7 +28,7 @@ def power_sheet(tables: Sequence[Table]) -> Sheet | None:
 
 
 def _row(table: Table) -> tuple[Cell, ...]:
-    done = sorted({arm.done for arm in table.arms if arm.done})
+    done = sorted({arm.seeds_done for arm in table.arms if arm.done})
     found = sorted(c.detectable for c in table.differences.values() if c.detectable is not None)
     floor, runs = table.floor, tuple(run.run_id for arm in table.arms for run in arm.runs)
     return (

@@ -55,7 +55,7 @@ def _finding(table: Table) -> tuple[str, str, str, Arm | None]:
     if table.baseline is None or not table.differences:
         return NOTHING, NO_RESULT, _why_nothing(table), None
     base = table.arm(table.baseline)
-    found = {arm: c for arm, c in table.differences.items() if not (c.lost or c.mixed)}
+    found = {arm: c for arm, c in table.differences.items() if c.comparable}
     if not found:
         return NOTHING, NO_RESULT, "; ".join(dict.fromkeys(c.verdict for c in table.differences.values())), base
     better = [arm for arm, c in found.items() if c.decided and c.better]
@@ -69,6 +69,6 @@ def _finding(table: Table) -> tuple[str, str, str, Arm | None]:
     seen = f"lowest: {table.arm(lowest).label}, {PRIMARY.spell_effect(found[lowest].difference)} to {base.label}"
     if found[lowest].low is not None:
         seen += f" ({interval_text(found[lowest])})"
-    if all(c.decided for c in found.values()):
+    if len(found) == len(table.arms) - 1 and all(c.decided for c in found.values()):
         return f"{base.label} (the baseline)", f"{BETTER} than every other arm", seen, base
     return NOTHING, UNDECIDED, f"no arm was found to be better than {base.label}; {seen}", base

@@ -95,7 +95,7 @@ def _header(costs: CostTable) -> list[str]:
 def _row(costs: CostTable, arm: Arm, plus_minus: str) -> list[str]:
     names = [arm.settings.get(axis, NOTHING) for axis in costs.table.axes] or [arm.label]
     numbers = (_cell(costs, arm, metric, plus_minus) for metric in COSTS)
-    return [*names, f"{arm.done}/{len(arm.runs)}", *numbers]
+    return [*names, f"{arm.seeds_done}/{arm.seeds_planned}", *numbers]
 
 
 def _cell(costs: CostTable, arm: Arm, metric: Metric, plus_minus: str) -> str:
@@ -114,7 +114,7 @@ def cost_sheet(costs: CostTable) -> Sheet:
     for arm in costs.table.arms:
         texts, runs = _row(costs, arm, " ± "), tuple(run.run_id for run in arm.runs)
         means = (costs.cells[arm.arm][metric.column].mean for metric in COSTS)
-        seeds = Cell(texts[names], float(arm.done), runs, "" if arm.done == len(arm.runs) else "mark")
+        seeds = Cell(texts[names], float(arm.seeds_done), runs, "" if arm.done == len(arm.runs) else "mark")
         numbers = (Cell(text, mean, runs) for text, mean in zip(texts[names + 1 :], means, strict=True))
         rows.append((*map(text_cell, texts[:names]), seeds, *numbers))
     numeric = tuple(place >= names for place in range(names + 1 + len(COSTS)))

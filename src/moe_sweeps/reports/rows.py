@@ -18,8 +18,8 @@ def cell(table: Table, arm: Arm, metric: Metric, plus_minus: str = " ± ") -> st
     text = f"{found.mean * metric.factor:.{metric.digits}f}"
     if found.half_width is not None:
         text += f"{plus_minus}{found.half_width * metric.factor:.{metric.digits}f}"
-    single = found.n == 1 and any(a.done > 1 for a in table.arms)
-    return text + (f"{plus_minus[0]}(n={found.n})" if single or found.n < arm.done else "")
+    single = found.n == 1 and any(a.seeds_done > 1 for a in table.arms)
+    return text + (f"{plus_minus[0]}(n={found.n})" if single or found.n < arm.seeds_done else "")
 
 
 def header(table: Table) -> list[str]:
@@ -38,7 +38,7 @@ def rows(table: Table, plus_minus: str = " ± ") -> list[list[str]]:
 def _row(table: Table, arm: Arm, plus_minus: str) -> list[str]:
     names = [arm.settings.get(axis, NOTHING) for axis in table.axes] or [arm.label]
     numbers = [cell(table, arm, metric, plus_minus) for metric in table.metrics]
-    return [*names, f"{arm.done}/{len(arm.runs)}", *numbers]
+    return [*names, f"{arm.seeds_done}/{arm.seeds_planned}", *numbers]
 
 
 def arm_sheet(table: Table) -> Sheet:
@@ -51,7 +51,7 @@ def arm_sheet(table: Table) -> Sheet:
 
 def _cells(table: Table, arm: Arm, texts: list[str]) -> tuple[Cell, ...]:
     names, runs = len(table.axes) or 1, tuple(run.run_id for run in arm.runs)
-    seeds = Cell(texts[names], float(arm.done), runs, "" if arm.done == len(arm.runs) else "mark")
+    seeds = Cell(texts[names], float(arm.seeds_done), runs, "" if arm.done == len(arm.runs) else "mark")
     numbers = [
         Cell(text, arm.cells[m.column].mean, runs, "mark" if text in ENDED else "")
         for text, m in zip(texts[names + 1 :], table.metrics, strict=False)

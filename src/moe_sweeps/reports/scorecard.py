@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
 from moe_sweeps.host.plain import markdown_text
+from moe_sweeps.records.numbers import metric_of, spell_ratio
 from moe_sweeps.records.words import NOT_JUDGED, tone
 from moe_sweeps.reports.headings import heading
 from moe_sweeps.reports.notes import warning
@@ -66,10 +68,14 @@ def effect_texts(verdict: Verdict) -> tuple[str, str, str]:
     effect = verdict.effect
     if effect is None:
         return "–", "–", "–"
-    form = "+.4g" if effect.what == "difference" else ".4g"
-    value = f"{effect.value:{form}}"
-    interval = "–" if effect.low is None or effect.high is None else f"{effect.low:{form}} to {effect.high:{form}}"
-    return f"{value} ({verdict.metric}, {effect.what})", interval, " and ".join(map(str, effect.n))
+    metric = metric_of(verdict.metric)
+
+    def spelt(value: float) -> str:
+        is_ratio = effect.what == "ratio"
+        return f"×{spell_ratio(math.log(value))}" if is_ratio else metric.spell(value, sign=effect.what == "difference")
+
+    interval = "–" if effect.low is None or effect.high is None else f"{spelt(effect.low)} to {spelt(effect.high)}"
+    return f"{spelt(effect.value)} ({metric.header}, {effect.what})", interval, " and ".join(map(str, effect.n))
 
 
 def _effect_keys(verdict: Verdict) -> tuple[float | None, float | None, float | None]:

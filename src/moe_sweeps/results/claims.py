@@ -245,6 +245,8 @@ class _Case:
     def spread(self) -> Finding:
         """The chi-squared test of the standard deviation against the bound, in the metric's own unit."""
         bound = self.bound()
+        self.require_value(self.arm(), self.metric)
+        self.require_one_version([self.arm()])
         values = list(self.the_arm(self.arm()).sample(self.metric.column).values.values())
         found = estimate(values)
         if found.sd is None:
@@ -312,7 +314,12 @@ class _Case:
         fit, contrast = self.fit_of(self.pair(), metric), sign * pair(2, 0, 1)
         above, below = p_above(fit, contrast, sign * bound), p_above(fit, -contrast, -sign * bound)
         p_for, p_against = (np.minimum(1, 2 * p[:, 0]) for p in (above, below))
-        return Finding(p_for, p_against, effect.turning_at(bound, side=sign), *_AGREES)
+        effect, shown = effect.turning_at(bound, side=sign), metric or self.metric
+        words = _AGREES
+        if bound:
+            claimed = f"{shown.spell_effect(bound)}, seen {shown.spell_effect(float(fit.difference(pair(2, 0, 1))[0]))}"
+            words = (f"claimed {'above' if sign > 0 else 'below'} {claimed}",) * 3
+        return Finding(p_for, p_against, effect, *words)
 
     def shift(self, by: float, *, down: bool, than: str | None = None) -> float:
         """`by` in the metric's unit, as a difference on its scale at the level of the other arm."""
@@ -349,9 +356,7 @@ class _Case:
         """These arms in the layout of all arms of the table."""
         for arm in arms:
             self.require_value(arm, metric or self.metric)
-        sides = [self.the_arm(arm) for arm in arms]
-        if any(mixed(a, sides[0]) for a in sides):
-            raise _NoValue("its runs mix versions of code or data")
+        self.require_one_version(arms)
         fit, places = self.fits.of(metric or self.metric)
         if fit is None:
             raise _NoValue("nothing to test by: no arm and no alike run shows a spread on the metric's scale")
@@ -374,6 +379,12 @@ class _Case:
                 f"{found.lost} of {len(found.runs) + found.lost_elsewhere} seeds of {found.label} diverged or stopped: "
                 "the rest flatters it"
             )
+
+    def require_one_version(self, arms: Sequence[str]) -> None:
+        """Raise unless all runs of these arms are of one version of code and data."""
+        sides = [self.the_arm(arm) for arm in arms]
+        if any(mixed(a, sides[0]) for a in sides):
+            raise _NoValue("its runs mix versions of code or data")
 
 
 _AGREES = ("the interval agrees", "the interval disagrees", "the interval holds both answers")

@@ -60,12 +60,18 @@ class Comparison:
     level: float = LEVEL
     lost: int = 0
     mixed: bool = False  # the two sides rest on several versions of code or data
+    barred: str = ""  # what else keeps the numbers of the table from being compared
     tail: float | None = None  # two-sided, of this arm alone: see probability_better
 
     @property
     def decided(self) -> bool:
         """The corrected test has found a difference."""
-        return self.p_family is not None and self.p_family < self.level and not (self.lost or self.mixed)
+        return self.p_family is not None and self.p_family < self.level and self.comparable
+
+    @property
+    def comparable(self) -> bool:
+        """Nothing keeps the two sides from being compared."""
+        return not (self.lost or self.mixed or self.barred)
 
     @property
     def grey(self) -> bool:
@@ -86,7 +92,7 @@ class Comparison:
         probability of a flat prior on the means (the t-distributions of the grid of d0, by their weights); the tail by
         own spreads can only draw it towards a half. It is of this arm alone, not corrected for the number of arms.
         """
-        if self.tail is None or self.lost or self.mixed:
+        if self.tail is None or not self.comparable:
             return None
         return 1 - self.tail / 2 if self.better else self.tail / 2
 
@@ -97,6 +103,8 @@ class Comparison:
             return f"{NO_VERDICT}: {self.lost} diverged or stopped"
         if self.mixed:
             return f"{NO_VERDICT}: mixed code or data"
+        if self.barred:
+            return f"{NO_VERDICT}: {self.barred}"
         if self.p_family is None:
             return "one seed: nothing can be concluded" if self.kind == SINGLE else "no test: no spread"
         if not self.decided:
@@ -144,7 +152,8 @@ def compare_all(
 ) -> dict[str, Comparison]:  # fmt: skip
     """Every other arm minus the arm `baseline`, as one family; arms without a value are left out.
 
-    Arms with one run are a family of their own: they are judged by the spread of the others, if there is any.
+    An arm with one run is judged by the spread of the others, if there is any. After the last look there is no level
+    left, and so no interval.
     """
     there = {arm: sample for arm, sample in samples.items() if sample.values}
     if baseline not in there or len(there) < 2:
@@ -155,26 +164,26 @@ def compare_all(
     if fit is None:
         return {}
     level, found = level_of_look(look), {}
-    several, singles, detectable = _judged(fit, level)
+    family, detectable = _judged(fit, level)
     for place, arm in enumerate(arms[1:]):
         single = min(counts[place + 1], counts[0]) == 1
         kind = SINGLE if single else PAIRED if bool(fit.layout.blocked) else INDEPENDENT
         n = counts[place + 1], counts[0]
         difference = float(fit.difference(to_baseline(fit.arms))[place])
-        low, high, p, p_family, least, tail = _numbers(singles if single else several, detectable, place)
+        low, high, p, p_family, least, tail = _numbers(family, detectable, place)
         found[arm] = Comparison(metric, kind, n, difference, low, high, p, p_family, least, level, tail=tail)
     return found
 
 
-def _judged(fit: Fit, level: float) -> tuple[Family | None, Family | None, Array | None]:
-    """The family of arms with several runs, that of all arms with the spread of others, and what can be detected."""
+def _judged(fit: Fit, level: float) -> tuple[Family | None, Array | None]:
+    """The family of all arms, and what can be detected."""
     if not has_spread(fit):
-        return None, None, None
-    several = against_baseline(fit, level=level)
-    singles = against_baseline(fit, level=level, single=True)
+        return None, None
     contrasts = to_baseline(fit.arms)
+    if not level:
+        return against_baseline(fit, single=True, intervals=False), np.full(len(contrasts), np.nan)
     half = fit.half_width(contrasts, level / len(contrasts), level)
-    return several, singles, half + _NORMAL_POWER * fit.error(contrasts)
+    return against_baseline(fit, level=level, single=True), half + _NORMAL_POWER * fit.error(contrasts)
 
 
 def _numbers(family: Family | None, detectable: Array | None, place: int) -> tuple[float | None, ...]:
@@ -182,4 +191,4 @@ def _numbers(family: Family | None, detectable: Array | None, place: int) -> tup
     if family is None or detectable is None or not np.isfinite(family.p_family[place]):
         return (None,) * 6
     parts = (family.low, family.high, family.p, family.p_family, detectable, family.tail)
-    return tuple(float(part[place]) for part in parts)
+    return tuple(float(part[place]) if np.isfinite(part[place]) else None for part in parts)

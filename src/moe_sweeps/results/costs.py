@@ -61,7 +61,7 @@ class CostTable:
     seconds: float | None  # and at equal time
     hosts: tuple[str, ...]
     damaged: tuple[Problem, ...] = ()  # finished runs whose losses on the way cannot be read
-    unlike: str = ""  # why no arm has a relative time
+    unlike: str = ""  # why no arm has a relative time, or a loss at equal time
 
 
 def cost_table(table: Table, runs: Runs) -> CostTable | None:
@@ -73,8 +73,8 @@ def cost_table(table: Table, runs: Runs) -> CostTable | None:
     if baseline is None:
         return None
     curves = load_curves([row["folder"] for row in rows.values()])
-    points = evaluations(curves.frame)
-    steps, seconds = common_step(points), common_seconds(points)
+    points, why = evaluations(curves.frame), unlike(rows.values())
+    steps, seconds = common_step(points), None if why else common_seconds(points)
     rows = {id_: {**row, **_derived(row, points.get(id_, []), steps, seconds)} for id_, row in rows.items()}
     cells = {arm.arm: {m.column: estimate(_values(arm, rows, m.column)) for m in COSTS} for arm in table.arms}
     hosts = tuple(dict.fromkeys(str(row["host"]) for row in rows.values() if row["host"] is not None))
@@ -82,7 +82,6 @@ def cost_table(table: Table, runs: Runs) -> CostTable | None:
     for arm in table.arms:
         own = cells[arm.arm]["seconds_per_step"]
         cells[arm.arm]["relative"] = Estimate(own.n, 1.0) if arm is baseline else ratio(own, base)
-    why = unlike(rows.values())
     if why:
         cells = {arm: {**found, "relative": Estimate(0)} for arm, found in cells.items()}
     return CostTable(table, cells, baseline, steps, seconds, hosts, tuple(curves.problems), why)

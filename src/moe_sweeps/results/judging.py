@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,14 +17,18 @@ from moe_sweeps.results.equivalence import p_within
 from moe_sweeps.results.looks import level_of_look
 from moe_sweeps.results.nested import is_forked, start_of, unit_values, units
 from moe_sweeps.results.noise import Alike, Noise, code_of, versions_of
-from moe_sweeps.results.power import Shape, seeds_for
+from moe_sweeps.results.power import Shape, seeds_to_decide
 from moe_sweeps.results.runs import Row
 from moe_sweeps.results.shapes import pair
+from moe_sweeps.results.timing import unlike
+
+Margin = tuple[float, float]  # lower and upper, on the metric's scale
 
 
 @dataclass(frozen=True, slots=True)
 class Next:
-    """The fewest further runs that decide with a chance of 80% if the difference is what it looks like.
+    """The fewest further runs that decide with a chance of 80% if the difference is what it looks like: that it is
+    there, or that it is within the margin.
 
     `a` and `b` are runs of each side, `core_hours` what they cost at the pace of those that there are; None where even
     power.MOST_SEEDS seeds do not. They are judged at the look `look`, whose level is what they were planned for.
@@ -38,31 +42,36 @@ class Next:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A minus B on the metric's scale. `margin` is what counts as equal; `rests_on` says it in words."""
+    """A minus B on the metric's scale. From `margin[0]` to `margin[1]` a difference counts as none; `rests_on` says
+    what the verdict rests on, in words."""
 
     verdict: str
     comparison: Comparison
     p_equivalent: float | None
-    margin: float | None
+    margin: Margin | None
     sd: float | None
     rests_on: tuple[str, ...]
     next: Next | None
 
 
 def judge_sides(
-    a: Sequence[Row], b: Sequence[Row], metric: Metric, noise: Noise, *, within: float | None = None, look: int = 1,
+    a: Sequence[Row], b: Sequence[Row], metric: Metric, noise: Noise, *, within: Margin | None = None, look: int = 1,
     plan: bool = True,
 ) -> Judgement:  # fmt: skip
     """The verdict on the runs `a` against the runs `b`.
 
-    `within`: a difference on the metric's scale that counts as none; by default the spread of one run over seeds.
+    `within`: what counts as no difference on the metric's scale; by default the spread of one run over seeds. A side
+    that lost seeds has no verdict: those that are left flatter it.
     `plan`: whether the next runs are wanted, which take seconds to find beside many alike arms.
 
     Raises:
-        MoeSweepsError: a side has no finished run, a run is on both sides, or code or data are mixed.
+        MoeSweepsError: a side has no finished run, a run is on both sides, code or data are mixed, or the metric is a
+            time and the machines differ.
     """
     _require_comparable(a, b)
     every = [*a, *b]
+    if metric.timed and (why := unlike(every)):
+        raise MoeSweepsError(f"{metric.column} cannot be compared: {why}")
     alike = noise.like(
         sorted({row["size"] for row in every}),
         sorted({v for row in every for v in versions_of(row, "data_fingerprint")}),
@@ -73,19 +82,22 @@ def judge_sides(
     found = compare_all(samples, "b", metric, lent=lent, look=look).get("a")
     if found is None:
         raise MoeSweepsError(f"{metric.column} is not there on both sides, or has no place on its scale")
+    found = replace(found, lost=sum(alike.lost(arm) for arm in {row["arm"] for row in every}))
     sd = _sd(samples, metric, lent)
-    margin = within if within is not None else sd
+    margin = within if within is not None else None if sd is None else (-sd, sd)
     fit = build_fit([samples["b"], samples["a"]], metric, lent)
     p_same = None
-    if found.p is not None and margin and fit is not None:
-        p_same = float(p_within(fit, pair(2, 1, 0), -margin, margin).max())
+    if found.p is not None and margin is not None and fit is not None:
+        p_same = float(p_within(fit, pair(2, 1, 0), *margin).max())
     verdict = _verdict(found, p_same, level_of_look(look))
-    wanted = plan and verdict == UNDECIDED and sd
-    cheapest = _next(a, b, found, sd, margin or sd, alike, look) if wanted and sd else None
-    return Judgement(verdict, found, p_same, margin, sd, _words(found, samples, lent is not None), cheapest)
+    wanted = plan and verdict == UNDECIDED and not found.lost
+    cheapest = _next(a, b, found, sd, margin, alike, look) if wanted and sd and margin else None
+    return Judgement(verdict, found, p_same, margin, sd, _words(found, lent is not None), cheapest)
 
 
 def _verdict(found: Comparison, p_same: float | None, level: float) -> str:
+    if found.lost:
+        return UNDECIDED
     if p_same is not None and p_same < level:  # also where a difference this small was found
         return EQUIVALENT
     if not found.decided:
@@ -133,14 +145,14 @@ def _sd(samples: dict[str, Sample], metric: Metric, lent: object) -> float | Non
 
 
 def _next(
-    a: Sequence[Row], b: Sequence[Row], found: Comparison, sd: float, margin: float, alike: Alike, look: int
+    a: Sequence[Row], b: Sequence[Row], found: Comparison, sd: float, margin: Margin, alike: Alike, look: int
 ) -> Next:
     """The fewest more seeds that decide at the level of the next look; None where no seeds or looks are left."""
     lent = alike.lent(found.metric, {row["arm"] for row in (*a, *b)})
     shape = Shape(2, 2, paired=False, lent=() if lent is None else tuple(map(int, lent[1])))
-    away = max(abs(found.difference), margin)
     level = level_of_look(look + 1)
-    seeds = seeds_for(shape, away / sd, level=level) if level else None
+    edge = margin[1] if found.difference > 0 else -margin[0]  # the one that it lies nearer to
+    seeds = seeds_to_decide(shape, abs(found.difference) / sd, edge / sd, level=level) if level else None
     if seeds is None:
         return Next(0, 0, None, look + 1)
     more_a, more_b = max(0, seeds - found.n[0]), max(0, seeds - found.n[1])
@@ -155,18 +167,27 @@ def _hours(rows: Sequence[Row]) -> float:
     return sum(times) / len(times) / 3600
 
 
-def _words(found: Comparison, samples: dict[str, Sample], lent: bool) -> tuple[str, ...]:
+def _words(found: Comparison, lent: bool) -> tuple[str, ...]:
     words = [f"{found.n[0]} and {found.n[1]} finished runs, {found.kind}"]
     if lent:
         words.append("alike arms of other sweeps lend their spread")
     if found.kind == "one seed":
         words.append("a side with one run is taken to scatter like alike arms, which nothing here can check")
+    if found.lost:
+        words.append(f"seeds that are left: {found.lost} diverged or stopped, which flatters the rest; so no verdict")
     return tuple(words)
 
 
-def on_scale_margin(within: float | None, b: Sequence[Row], metric: Metric) -> float | None:
-    """A margin in the metric's unit on its scale, at the level of B."""
+def on_scale_margin(within: float | None, b: Sequence[Row], metric: Metric) -> Margin | None:
+    """A margin in the metric's unit, below and above, on its scale: of a logarithmic one at the level of B.
+
+    None without one, and where B has no number on the scale, so that there is nothing to compare either.
+    """
     if within is None or metric.scale == "linear":
-        return within
-    level = math.exp(sum(metric.on_scale(float(row[metric.column])) for row in b) / len(b))
-    return math.log1p(within / level)
+        return None if within is None else (-within, within)
+    numbers = [float(x) for row in b if isinstance(x := row.get(metric.column), int | float)]
+    scaled = [metric.on_scale(x) for x in numbers]
+    if not scaled or not np.isfinite(scaled).all():
+        return None
+    level = math.exp(sum(scaled) / len(scaled))
+    return math.log(max(level - within, 1e-300) / level), math.log1p(within / level)

@@ -58,26 +58,37 @@ class Noise:
         return Alike(tuple(row for row in same if not disagree([*code, *code_of(row)])))
 
     def looks(self, manifest: Manifest) -> int:
-        """How many times seeds of these comparisons were planned until `manifest`: each is a look at the results."""
-        now = _seeds(manifest)
+        """How many times seeds of these comparisons were planned until `manifest`: each is a look at the results.
+
+        A table counts the runs of its arms that earlier sweeps asked for, too. So a sweep of the same name is a look of
+        its own if, with all before it, it had fewer runs of some arm than there are now.
+        """
+        own, before = _seeds(manifest), sorted(self._before(manifest), key=lambda other: other.moment)
+        there: dict[str, frozenset[Any]] = {}  # runs that were asked for so far
+        seen: list[tuple[Manifest, dict[str, frozenset[Any]]]] = []
+        for other in before:
+            mine = _seeds(other)
+            there = {arm: there.get(arm, frozenset()) | mine.get(arm, frozenset()) for arm in (*there, *mine)}
+            if len(common := own.keys() & mine.keys()) >= min(2, len(own)):
+                seen.append((other, {arm: there[arm] for arm in common}))
+        now = {arm: runs | there.get(arm, frozenset()) for arm, runs in own.items()}
         earlier: set[object] = set()
-        for other in self._before(manifest):
-            then = _seeds(other)
-            common = now.keys() & then.keys()
-            seen = frozenset((arm, then[arm] & now[arm]) for arm in common)
-            if len(common) < 2 or not all(seeds <= now[arm] for arm, seeds in seen):
-                continue
-            if any(seeds < now[arm] for arm, seeds in seen):
-                earlier.add(seen)
-            elif then == now and not (other.is_of_plan or manifest.is_of_plan):
+        for other, then in seen:
+            if any(runs < now[arm] for arm, runs in then.items()):
+                earlier.add(frozenset(then.items()))
+            elif _seeds(other) == own and not (other.is_of_plan or manifest.is_of_plan):
                 earlier.add(other.sweep_id)  # a look of `decide`; since then a run has ended that had failed
         return 1 + len(earlier)
+
+    def later_runs(self, manifest: Manifest) -> set[str]:
+        """Runs that sweeps of the same name asked for after `manifest`, and none before: they belong to later looks."""
+        later = {i for other in self.manifests if _is_later(other, manifest) for i in other.runs}
+        return later - {i for other in self.manifests if not _is_later(other, manifest) for i in other.runs}
 
     def _before(self, manifest: Manifest) -> Iterator[Manifest]:
         """The sweeps of the same name that were made earlier."""
         for other in self.manifests:
-            is_other = other.name == manifest.name and other.sweep_id != manifest.sweep_id
-            if is_other and other.moment < manifest.moment:
+            if _is_later(manifest, other):
                 yield other
 
 
@@ -135,6 +146,12 @@ class Alike:
             if isinstance(value, int | float) and np.isfinite(scaled := metric.on_scale(value)):
                 found.setdefault(row["arm"], []).append(scaled)
         return found
+
+
+def _is_later(manifest: Manifest, than: Manifest) -> bool:
+    """Whether it is another sweep of the same name, and was made later."""
+    is_other = manifest.name == than.name and manifest.sweep_id != than.sweep_id
+    return is_other and manifest.moment > than.moment
 
 
 def code_of(row: Row) -> list[CodeRecord]:

@@ -44,6 +44,12 @@ class ArmRun:
     detail: str
     collapsed: bool = False
     row: Row | None = field(default=None, compare=False, repr=False)
+    trunk: str | None = None
+
+    @property
+    def unit(self) -> str:
+        """What counts as one seed of its arm: the run, or the trunk that replicates of a fork share."""
+        return self.trunk or self.run_id
 
 
 def outcome(planned: RunRecord, row: Row | None, unreadable: str | None, now: float) -> tuple[str, str]:

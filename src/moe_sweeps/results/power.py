@@ -44,8 +44,8 @@ class Shape:
 
     @property
     def testable(self) -> bool:
-        """Whether a table of this shape tests its second arm: it has two seeds, or lent spreads to be judged by."""
-        return bool(self.lent) or min(self.counts[:2] or (self.seeds,)) > 1
+        """Whether a table of this shape tests anything: some arm has two seeds, or alike ones lend their spread."""
+        return bool(self.lent) or max(self.counts or (self.seeds,)) > 1
 
 
 def power(shape: Shape, effect: float, *, level: float = FIRST) -> float:
@@ -69,10 +69,28 @@ def seeds_for(shape: Shape, effect: float, *, chance: float = POWER, level: floa
     MOST_SEEDS."""
     if effect <= 0:
         raise ValueError(f"a difference to detect is above 0, not {effect}")
+    return _fewest(lambda seeds: power(_with(shape, seeds), effect, level=level) >= chance)
 
-    def finds(seeds: int) -> bool:
-        return power(_with(shape, seeds), effect, level=level) >= chance
 
+def power_to_decide(shape: Shape, effect: float, margin: float, *, level: float = FIRST) -> float:
+    """The chance that two arms are called different, or equivalent within `margin`, if `effect` is their difference."""
+    if not shape.testable or shape.arms != 2:
+        return 0.0
+    noise, needed = _needed(shape, level)
+    _, one_sided = _needed(shape, 2 * level)  # equivalence is two one-sided tests at the level (equivalence.py)
+    seen = np.abs(noise + effect)
+    return float(np.mean((seen > needed) | (seen + one_sided < margin)))
+
+
+def seeds_to_decide(
+    shape: Shape, effect: float, margin: float, *, chance: float = POWER, level: float = FIRST
+) -> int | None:
+    """The fewest seeds an arm that do so with this chance; None above MOST_SEEDS."""
+    return _fewest(lambda seeds: power_to_decide(_with(shape, seeds), effect, margin, level=level) >= chance)
+
+
+def _fewest(finds: Callable[[int], bool]) -> int | None:
+    """The fewest seeds, two at least, of which `finds` is true; None above MOST_SEEDS."""
     low, high = 1, 2
     while not finds(high):
         if high >= MOST_SEEDS:

@@ -35,7 +35,7 @@ def rises(fit: Fit, by: float = 0.0) -> Shown:
     """Whether the means rise along the order of the arms: the last above the first by more than `by`, and no later
     point below an earlier one by more than TOLERANCE of the whole way.
 
-    Contradicted: the last is not `by` above the first, or a later point is below an earlier one.
+    Contradicted: the last is not `by` above the first, or a later point is below an earlier one by more than that.
     """
     last = fit.arms - 1
     ends = pair(fit.arms, last, 0)
@@ -45,7 +45,7 @@ def rises(fit: Fit, by: float = 0.0) -> Shown:
     for i, j in places[1:]:
         step = pair(fit.arms, j, i)
         shown.append(p_above(fit, step + TOLERANCE * ends, 0.0)[:, 0])
-        against.append(p_above(fit, -step, 0.0)[:, 0])
+        against.append(p_above(fit, -(step + TOLERANCE * ends), 0.0)[:, 0])
     worst, most = _largest(shown), _smallest(against)
     p_for = np.minimum(1, np.max(shown, 0))
     return Shown(p_for, _times(against[most], len(places)), places[worst], places[most])

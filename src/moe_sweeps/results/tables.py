@@ -10,7 +10,7 @@ import functools
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -29,6 +29,7 @@ from moe_sweeps.results.noise import Alike, Floor, Noise, code_of, versions_of
 from moe_sweeps.results.outcomes import ENDED, OUTCOMES, ArmRun, outcome
 from moe_sweeps.results.runs import Row, Runs
 from moe_sweeps.results.stats import Estimate, estimate
+from moe_sweeps.results.timing import unlike
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,16 @@ class Arm:
     def done(self) -> int:
         """How many of its runs are done."""
         return self.counts["done"]
+
+    @property
+    def seeds_done(self) -> int:
+        """How many of its seeds have a run that is done. Replicates of a fork share theirs."""
+        return len({run.unit for run in self.runs if run.outcome == "done"})
+
+    @property
+    def seeds_planned(self) -> int:
+        """How many seeds were asked for."""
+        return len({run.unit for run in self.runs})
 
     @property
     def rows(self) -> list[Row]:
@@ -188,7 +199,8 @@ def ablation_table(manifest: Manifest, runs: Runs, *, noise: Noise | None = None
     sizes = _distinct(row["size"] for arm in arms for row in arm.rows)
     data, code = _distinct(v for arm in arms for v in arm.data), [record for arm in arms for record in arm.records]
     alike = noise.like(sizes, data, code) if noise else Alike(())
-    arms = tuple(_with_elsewhere(arm, alike) for arm in arms)
+    later = noise.later_runs(manifest) if noise else set()
+    arms = tuple(_with_elsewhere(arm, alike, later) for arm in arms)
     looks = noise.looks(manifest) if noise else 1
     problems += _absent(definition, arms)
     baseline = manifest.baseline if manifest.baseline in members else arms[0].arm if len(arms) > 1 else None
@@ -241,14 +253,16 @@ def compare_arms(
     base = by_id[baseline]
     samples = {arm.arm: arm.sample(metric.column) for arm in arms}
     lent = alike.lent(metric, by_id) if alike else None
+    barred = unlike([row for arm in arms for row in arm.every_row]) if metric.timed else ""
     return {
-        arm: replace(found, lost=by_id[arm].lost + base.lost, mixed=mixed(by_id[arm], base))
+        arm: replace(found, lost=by_id[arm].lost + base.lost, mixed=mixed(by_id[arm], base), barred=barred)
         for arm, found in compare_all(samples, baseline, metric, lent=lent, look=looks).items()
     }
 
 
-def _with_elsewhere(arm: Arm, alike: Alike) -> Arm:
-    mine = [run.run_id for run in arm.runs]
+def _with_elsewhere(arm: Arm, alike: Alike, later: Collection[str]) -> Arm:
+    """With the runs of this arm that other sweeps asked for, but for those of later looks at the same sweep."""
+    mine = {run.run_id for run in arm.runs}.union(later)
     return replace(arm, elsewhere=tuple(alike.of_arm(arm.arm, mine)), lost_elsewhere=alike.lost(arm.arm, mine))
 
 
@@ -264,7 +278,7 @@ def _members(manifest: Manifest, rows: Mapping[str, Row], runs: Runs, now: float
         row = rows.get(run_id)
         kind, detail = outcome(planned, row, unreadable.get(run_id), now)
         collapsed_router = kind in ENDED and row is not None and bool(row.get("collapsed"))
-        run = ArmRun(run_id, planned.folder, planned.seed, kind, detail, collapsed_router, row)
+        run = ArmRun(run_id, planned.folder, planned.seed, kind, detail, collapsed_router, row, planned.trunk)
         members.setdefault(planned.arm, []).append(run)
     return members
 

@@ -51,9 +51,9 @@ def require_budget(plan: Plan, cost: PlanCost, budget: str, arguments: Sequence[
 
 def _offers(plan: Plan, cost: PlanCost, limit: float, arguments: Sequence[str], estimator: Estimator) -> Iterator[str]:
     yield from _more_workers(cost, limit)
-    yield from _fewer_seeds(cost, limit)
+    yield from _fewer_seeds(plan, cost, limit)
     yield from _smaller_scale(plan, cost, limit, arguments, estimator)
-    yield from _fewer_steps(cost, limit)
+    yield from _fewer_steps(plan, cost, limit, estimator)
 
 
 def _more_workers(cost: PlanCost, limit: float) -> Iterator[str]:
@@ -66,8 +66,11 @@ def _more_workers(cost: PlanCost, limit: float) -> Iterator[str]:
             return
 
 
-def _fewer_seeds(cost: PlanCost, limit: float) -> Iterator[str]:
-    seeds = list(dict.fromkeys(r.planned.run.seed for r in cost.runs))
+def _fewer_seeds(plan: Plan, cost: PlanCost, limit: float) -> Iterator[str]:
+    """Seeds whose runs are finished cost nothing, and come first."""
+    unfinished = {r.planned.run.seed for r in cost.runs}
+    every = dict.fromkeys(planned.run.seed for planned in plan.runs.values())
+    seeds = sorted(every, key=lambda seed: seed in unfinished)
     for count in range(len(seeds) - 1, 0, -1):
         time = wall_time((r.seconds for r in cost.runs if r.planned.run.seed in seeds[:count]), cost.workers)
         if time <= limit:
@@ -92,8 +95,11 @@ def _smaller_scale(
     yield from (text for _, text in sorted(found, reverse=True))
 
 
-def _fewer_steps(cost: PlanCost, limit: float) -> Iterator[str]:
-    settings = {(r.planned.run.trainer.steps, r.planned.run.schedule.warmup_steps) for r in cost.runs}
-    steps = int(min(s for s, _ in settings) * limit / cost.seconds)
+def _fewer_steps(plan: Plan, cost: PlanCost, limit: float, estimator: Estimator) -> Iterator[str]:
+    """Other steps are other runs: all of the plan begin anew, those that are finished, too."""
+    runs = [planned.run for planned in plan.runs.values()]
+    settings = {(run.trainer.steps, run.schedule.warmup_steps) for run in runs}
+    whole = wall_time((estimator.estimate(run).seconds for run in runs), cost.workers)
+    steps = int(min(s for s, _ in settings) * limit / whole)
     if len(settings) == 1 and steps > max(w for _, w in settings):
         yield f"trainer.steps={steps}, another experiment: {duration(limit)}"

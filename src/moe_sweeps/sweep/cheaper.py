@@ -46,15 +46,15 @@ class Cheaper:
     forks: bool = False
 
 
-def fewer_arms(plan: Plan, arms: Sequence[str], found: float, noise: Measured) -> Iterator[Cheaper]:
-    """Without the arms that no claim speaks of; `found` is what the plan finds, in standard deviations."""
+def fewer_arms(plan: Plan, arms: Sequence[str], found: float, noise: Measured, level: float) -> Iterator[Cheaper]:
+    """Without the arms that no claim speaks of; `found` is what the plan finds, in standard deviations, at `level`."""
     from moe_sweeps.results.power import seeds_for
 
     spoken_of = _claimed(plan)
     kept = [arm for arm in arms if arm in spoken_of]
     if not 2 <= len(kept) < len(arms):
         return
-    seeds = seeds_for(noise.shape(len(kept), 2, noise.lent), found)
+    seeds = seeds_for(noise.shape(len(kept), 2, noise.lent_to(kept)), found, level=level)
     if seeds is None:
         return
     share = seeds * _steps_of_a_seed(plan, len(kept)) / (_seeds(plan, arms) * _steps_of_a_seed(plan, len(arms)))
@@ -130,7 +130,8 @@ def other_scales(plan: Plan, asked: float) -> Iterator[Cheaper]:
         return
     estimator = Estimator(plan.runs_root)
     for scale, runs, noise in there:
-        seeds = seeds_for(noise.shape(len(runs), 2, noise.lent), asked / noise.sd)
+        own = [identity(run)["arm"] for run in runs]
+        seeds = seeds_for(noise.shape(len(runs), 2, noise.lent_to(own)), asked / noise.sd)
         whole, one = (_seconds(estimator, of) for of in ([p.run for p in plan.runs.values()], runs))
         if seeds is None or whole is None or one is None:
             continue

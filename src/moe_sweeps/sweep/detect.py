@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,9 +19,11 @@ import numpy as np
 
 from moe_sweeps.experiment.identity import canonical_form
 from moe_sweeps.experiment.schema import RunConfig
-from moe_sweeps.records.manifest import load_manifests
+from moe_sweeps.records.manifest import load_manifests, manifest_path
 from moe_sweeps.records.noise import size_of
 from moe_sweeps.records.numbers import PRIMARY
+from moe_sweeps.sweep.manifest import manifest_of
+from moe_sweeps.sweep.plan import Plan
 
 if TYPE_CHECKING:
     from moe_sweeps.results.power import Shape
@@ -104,11 +107,22 @@ class Promise:
 class Asked:
     """The table that a plan leads to: the runs of each arm, the baseline first, then from the fewest to the most.
 
-    `arms` are their ids where they are known.
+    `arms` are their ids where they are known. `look` is its number among all looks at them.
     """
 
     counts: tuple[int, ...]
     arms: tuple[str, ...] = ()
+    look: int = 1
+
+    @classmethod
+    def of_plan(cls, plan: Plan, noise: Measured | None) -> Asked:
+        """The table of a plan, and which look it is."""
+        planned: dict[str, dict[str, object]] = {}
+        for run_id, p in plan.runs.items():
+            planned.setdefault(p.arm, {})[run_id] = (p.run.seed, p.run.effective_data_seed)
+        baseline = plan.arms(plan.grid.file.baseline) if plan.grid.file else []
+        found = cls.of(planned, baseline[0] if len(baseline) == 1 else None, noise)
+        return replace(found, look=look_of(plan))
 
     @classmethod
     def of(cls, planned: Mapping[str, Mapping[str, object]], baseline: str | None, noise: Measured | None) -> Asked:
@@ -124,6 +138,12 @@ class Asked:
         arms = sorted(counts, key=lambda arm: (arm != first, counts[arm]))
         return cls(tuple(counts[arm] for arm in arms), tuple(arms))
 
+    def shape(self, noise: Measured) -> Shape:
+        """The shape of the table, with this noise; a plan of one arm is taken to be compared with another one."""
+        counts = self.counts if len(self.counts) > 1 else (*self.counts, *self.counts)
+        unequal = counts if len({*counts}) > 1 else ()
+        return noise.shape(len(counts), max(counts), noise.lent_to(self.arms), unequal)
+
     def spelt(self, unit: str = "seeds") -> str:
         """The seeds of an arm, or the trunks, in words."""
         low, high = min(self.counts), max(self.counts)
@@ -136,16 +156,28 @@ def promise(difference: float, noise: Measured, asked: Asked) -> Promise:
     Raises:
         ValueError: `difference` is not above 0.
     """
+    from moe_sweeps.results.looks import level_of_look
     from moe_sweeps.results.power import power, seeds_for
 
     if not difference > 0:
         raise ValueError(f"a difference to detect is above 0, not {difference}")
+    level = level_of_look(asked.look)
+    if not level:
+        return Promise(None, None, None, 0.0)
     counts = asked.counts if len(asked.counts) > 1 else (*asked.counts, *asked.counts)
-    lent, most_seeds = noise.lent_to(asked.arms), max(counts)
-    equal = noise.shape(len(counts), most_seeds, lent)
-    best, least, most = (seeds_for(equal, difference / sd) for sd in (noise.sd, *noise.interval()))
-    at_hand = equal if len({*counts}) == 1 else noise.shape(len(counts), most_seeds, lent, counts)
-    return Promise(best, least, most, power(at_hand, difference / noise.sd))
+    equal = noise.shape(len(counts), max(counts), noise.lent_to(asked.arms))
+    best, least, most = (seeds_for(equal, difference / sd, level=level) for sd in (noise.sd, *noise.interval()))
+    return Promise(best, least, most, power(asked.shape(noise), difference / noise.sd, level=level))
+
+
+def look_of(plan: Plan) -> int:
+    """The number that the table of a plan has among all looks at its arms."""
+    from moe_sweeps.results.noise import Noise
+
+    manifest = manifest_of(plan, "")
+    if not manifest_path(plan.runs_root, plan.sweep_id).exists():  # it comes after all that are there
+        manifest = replace(manifest, created=(datetime.now().astimezone() + timedelta(minutes=1)).isoformat())
+    return Noise((), tuple(load_manifests(plan.runs_root)[0])).looks(manifest)
 
 
 def measured_noise(root: Path, run: RunConfig) -> Measured | None:

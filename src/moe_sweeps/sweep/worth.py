@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from moe_sweeps.records.numbers import PRIMARY
 from moe_sweeps.sweep.cheaper import Cheaper, fewer_arms, forked, other_scales
-from moe_sweeps.sweep.detect import Measured
+from moe_sweeps.sweep.detect import Asked, Measured
 from moe_sweeps.sweep.fork_noise import noise_for
 from moe_sweeps.sweep.plan import Plan
 
@@ -21,8 +21,9 @@ from moe_sweeps.sweep.plan import Plan
 class Worth:
     """A plan of so many arms and seeds finds `finds` nats with a chance of POWER; None: nothing.
 
-    `asked` is the smallest margin that its claims about validation loss name, in nats, and `power` the chance that it
-    finds a difference of that size. Seeds of forks are their trunks.
+    It is look `look` at its arms; a later one is held against less (results/looks.py). `asked` is the smallest margin
+    that its claims about validation loss name, in nats, and `power` the chance that it finds a difference of that size.
+    Seeds of forks are their trunks.
     """
 
     arms: int
@@ -32,10 +33,12 @@ class Worth:
     asked: float | None
     power: float | None
     cheaper: tuple[Cheaper, ...]
+    look: int = 1
 
 
 def worth(plan: Plan) -> Worth | None:
     """What the plan finds; None where no finished run says how far such runs scatter, or nothing is compared."""
+    from moe_sweeps.results.looks import level_of_look
     from moe_sweeps.results.power import detectable, power
 
     arms = _arms(plan)
@@ -43,11 +46,20 @@ def worth(plan: Plan) -> Worth | None:
     if noise is None:
         return None
     seeds = len({(p.run.seed, p.run.effective_data_seed) for p in plan.runs.values()})
-    shape = noise.shape(len(arms), seeds, noise.lent)
-    found, asked = detectable(shape), _asked(plan)
-    chance = power(shape, asked / noise.sd) if asked else None
-    offers = sorted(_offers(plan, arms, found, asked, noise), key=lambda one: one.share)
-    return Worth(len(arms), seeds, noise, found and found * noise.sd, asked, chance, tuple(offers))
+    table, asked = Asked.of_plan(plan, noise), _asked(plan)
+    shape, level = table.shape(noise), level_of_look(table.look)
+    found = detectable(shape, level=level) if level else None
+    chance = power(shape, asked / noise.sd, level=level) if asked and level else 0.0 if asked else None
+    offers = sorted(_offers(plan, arms, _with_equal_seeds(arms, seeds, noise, level), asked, noise, level),
+                    key=lambda one: one.share)  # fmt: skip
+    return Worth(len(arms), seeds, noise, found and found * noise.sd, asked, chance, tuple(offers), table.look)
+
+
+def _with_equal_seeds(arms: Sequence[str], seeds: int, noise: Measured, level: float) -> float | None:
+    """What the plan's own runs find: those that are there already help a cheaper plan just as much."""
+    from moe_sweeps.results.power import detectable
+
+    return detectable(noise.shape(len(arms), seeds, noise.lent_to(arms)), level=level) if level else None
 
 
 def untold(plan: Plan) -> bool:
@@ -60,10 +72,10 @@ def _arms(plan: Plan) -> list[str]:
 
 
 def _offers(
-    plan: Plan, arms: Sequence[str], found: float | None, asked: float | None, noise: Measured
+    plan: Plan, arms: Sequence[str], found: float | None, asked: float | None, noise: Measured, level: float
 ) -> Iterator[Cheaper]:
     if found is not None:
-        yield from fewer_arms(plan, arms, found, noise)
+        yield from fewer_arms(plan, arms, found, noise, level)
     if noise.of_forks:  # another fork, or one at another length, is another question
         return
     if found is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,40 @@ def test_the_data_are_those_of_the_verdict(folders: Path, capsys: pytest.Capture
     assert found["probability_better"] == pytest.approx(1 - found["p"] / 2)  # two arms: Welch, no factors
     assert found["next"]["a"] > 0
     assert found["next"]["core_hours"] >= 0
+
+
+def test_a_side_that_lost_a_seed_gets_no_verdict(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs(folders, 4.0, 4.1)
+    make_suite_run(folders, A, 7, loss=9.0, maxvio=1.0, state="diverged")
+    for words in (["aux.coef=0.1", "aux.coef=0.2"], ["aux.coef=0.2", "aux.coef=0.1", "--within", "5"]):
+        assert main(["judge", *words]) == EXIT_CODES["undecided"]
+        out = capsys.readouterr().out
+        assert "1 diverged or stopped, which flatters the rest; so no verdict" in out
+        assert "next:" not in out  # more seeds do not bring it back
+
+
+@pytest.mark.parametrize("maxvio", [0.0, None])
+def test_a_margin_where_b_has_no_place_on_the_scale_is_one_message(
+    folders: Path, capsys: pytest.CaptureFixture[str], maxvio: float | None
+) -> None:
+    runs(folders, 4.0, 4.1, maxvio=0.0)
+    for path in folders.glob("*/summary.json"):
+        content = json.loads(path.read_text())
+        if content["val_maxvio_global"] == 0:
+            path.write_text(json.dumps(content | {"val_maxvio_global": maxvio}))
+    assert main(["judge", "aux.coef=0.1", "aux.coef=0.2", "--metric", "val_maxvio_global", "--within", "0.1"]) == 2
+    assert "has no place on its scale" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_margin_of_a_ratio_is_as_wide_below_as_above_in_its_unit(
+    folders: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs(folders, 4.0, 4.0, maxvio=0.1)
+    main(["judge", "aux.coef=0.1", "aux.coef=0.2", "--metric", "val_maxvio_global", "--within", "0.05", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    level = math.exp(sum(math.log(0.1 * (1 - wobble)) for wobble in WOBBLE) / 4)
+    assert math.exp(found["margin"]) == pytest.approx((level + 0.05) / level)
+    assert math.exp(found["margin_low"]) == pytest.approx((level - 0.05) / level)
 
 
 def test_maxvio_is_judged_as_a_ratio(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
-from unit.results.suite import make_suite
+from unit.results.folders import make_manifest
+from unit.results.suite import AUX, make_suite, make_suite_run, sweep_content
 
 from moe_sweeps.records.manifest import load_manifests
 from moe_sweeps.records.numbers import PRIMARY
@@ -82,6 +84,19 @@ def test_what_is_undecided_says_so_and_what_would_decide_it(suite: Suite) -> Non
     assert closest(grey) == first.arm
     assert f"Closest to a decision is {first.label}" in found.answer
     assert "As a question of its own" in found.next or "core-hours" in found.next
+
+
+def test_that_two_arms_are_equivalent_is_no_matter_of_correction(tmp_path: Path) -> None:
+    make_manifest(tmp_path, sweep_content("aux_coef", AUX[:2], 20))
+    random = np.random.default_rng(3)
+    for settings in AUX[:2]:
+        for seed in range(20):
+            make_suite_run(tmp_path, settings, seed, loss=4 + 0.01 * random.standard_normal(), maxvio=1.0, weights="w")
+    runs, (manifests, _) = read_runs(tmp_path), load_manifests(tmp_path)
+    noise = Noise.of(runs, manifests)
+    found = next_runs(ablation_table(manifests[0], runs, noise=noise), noise)
+    assert "is equivalent to the baseline, within -0.0" in found
+    assert "only the correction" not in found
 
 
 def test_decided_comes_first_then_what_is_close_then_what_has_no_result(suite: Suite) -> None:

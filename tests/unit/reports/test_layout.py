@@ -198,8 +198,10 @@ def test_later_looks_are_counted(tmp_path: Path) -> None:
             make_suite_run(tmp_path, settings, seed, loss=4.0 + seed / 100, maxvio=1.0)
     runs, (manifests, _) = read_runs(tmp_path), load_manifests(tmp_path)
     noise = Noise.of(runs, manifests)
-    found = {m.created[8:10]: ablation_table(m, runs, noise=noise).looks for m in manifests}
-    assert found == {"01": 1, "02": 2}
+    tables = {m.created[8:10]: ablation_table(m, runs, noise=noise) for m in manifests}
+    assert {day: table.looks for day, table in tables.items()} == {"01": 1, "02": 2}
+    counted = {day: table.differences[short_hash(AUX[1])].n for day, table in tables.items()}
+    assert counted == {"01": (2, 2), "02": (3, 3)}  # the first look does not see what came after it
 
 
 def test_differences_are_those_of_the_tests(tables: dict[str, Table]) -> None:
@@ -385,6 +387,25 @@ def test_a_baseline_without_result_or_verdict_recommends_nothing(tmp_path: Path)
     assert found[0][2].startswith("the baseline, aux.coef=0.01, has no finished run")
     assert found[1][:2] == ["–", "no result"]
     assert found[1][2].startswith("no verdict: 1 diverged or stopped")
+
+
+@pytest.mark.parametrize("state", ["diverged", "missing", "done"])
+def test_the_baseline_is_recommended_only_where_every_other_arm_is_decided(tmp_path: Path, state: str) -> None:
+    """An arm that lost a seed, or has not run, may be better still."""
+    make_manifest(tmp_path, sweep_content("aux_coef", AUX[:3], 4))
+    for settings, level in zip(AUX[:3], (4.0, 4.2, 3.9 if state == "diverged" else 4.3), strict=True):
+        for seed in range(4):
+            last = settings == AUX[2]
+            if not (last and state == "missing"):
+                how = "diverged" if last and state == "diverged" and not seed else "done"
+                make_suite_run(tmp_path, settings, seed, loss=level + seed / 1e3, maxvio=1.0, state=how)
+    manifests = load_manifests(tmp_path)[0]
+    runs = read_runs(tmp_path)
+    sheet = recommendations([ablation_table(manifests[0], runs, noise=Noise.of(runs, manifests))])
+    assert sheet is not None
+    found = [cell.text for cell in sheet.rows[0]][1:3]
+    assert found == (["aux.coef=0.01 (the baseline)", "better than every other arm"] if state == "done"
+                     else ["–", "undecided"])  # fmt: skip
 
 
 def test_no_result_recommends_nothing(tmp_path: Path) -> None:

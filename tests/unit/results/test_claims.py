@@ -134,7 +134,8 @@ def test_borders_are_those_of_the_statement(tmp_path: Path, statement: dict[str,
                                             side: int) -> None:  # fmt: skip
     effect = verdict(tmp_path, statement, (4.0, 3.95, 4.1)).effect
     assert effect is not None
-    assert (effect.borders, effect.side) == (pytest.approx(borders), side)
+    assert list(effect.borders) == pytest.approx(borders)
+    assert effect.side == side
 
 
 def test_effect_interval_and_n_are_those_of_the_paired_test(tmp_path: Path) -> None:
@@ -211,6 +212,30 @@ def test_survivors_of_a_diverged_arm_prove_nothing(tmp_path: Path) -> None:
     found = verdict(tmp_path, {"kind": "better", **PAIR}, (4.0, 3.9), lost=3)
     assert found.verdict == UNDECIDED
     assert found.why == "1 of 4 seeds of aux.coef=0.2 diverged or stopped: the rest flatters it"
+
+
+def test_a_spread_without_its_lost_seeds_proves_nothing(tmp_path: Path) -> None:
+    """The seed that scattered most is the one that diverged."""
+    statement = {"kind": "spread_at_most", "arm": ID[1], "bound": 1.0}
+    assert verdict(tmp_path / "all", statement, (4.0, 4.0)).verdict == REPRODUCED
+    found = verdict(tmp_path / "lost", statement, (4.0, 4.0), lost=1)
+    assert found.verdict == UNDECIDED
+    assert "diverged or stopped" in found.why
+
+
+def test_a_curve_may_turn_back_by_a_tenth_and_no_more(tmp_path: Path) -> None:
+    """What turns back by less is neither contradicted nor in the way of the statement."""
+    four = POINTS | {"points": [["0.1", ID[0]], ["0.2", ID[1]], ["0.4", ID[2]]]}
+    assert verdict(tmp_path / "7", {"kind": "rises", **four}, (4.0, 5.07, 5.0)).verdict == REPRODUCED
+    found = verdict(tmp_path / "13", {"kind": "rises", **four}, (4.0, 5.13, 5.0))
+    assert found.verdict == CONTRADICTED
+    assert found.why == "it goes the other way between 0.2 and 0.4"
+
+
+def test_a_bound_is_told_beside_the_effect(tmp_path: Path) -> None:
+    """That the interval holds both answers reads as a contradiction where it holds no zero."""
+    found = verdict(tmp_path, {"kind": "better", "by": 0.05, **PAIR}, (4.0, 3.95))
+    assert found.why.startswith("claimed below -0.0500, seen -0.0")
 
 
 def test_what_the_plan_could_not_bind_is_said(tmp_path: Path) -> None:

@@ -82,12 +82,21 @@ def test_one_seed_is_judged_by_the_spread_that_alike_runs_lend() -> None:
     assert 0 < found["far"].low < 0.5
 
 
-def test_an_arm_with_one_seed_does_not_enter_the_family_of_the_others() -> None:
+def test_an_arm_with_one_seed_is_one_more_of_the_family() -> None:
+    """Two families at the level each would err in up to twice as many tables."""
     runs = {"base": [4.0, 4.02, 4.01], "a": [4.1, 4.12, 4.13], "b": [4.2, 4.21, 4.23]}
     two = {arm: sample(values, None) for arm, values in runs.items()}
     alone, beside = compare_all(two, "base", PRIMARY), compare_all({**two, "c": sample([4.0])}, "base", PRIMARY)
-    assert beside["a"].p_family == pytest.approx(alone["a"].p_family, rel=0.1)  # the baseline stands in one more
+    assert beside["a"].p == pytest.approx(alone["a"].p, rel=0.1)  # the baseline stands in one more
+    assert beside["a"].p_family == pytest.approx(2 * alone["a"].p_family, rel=0.1)  # Holm: second of three, not of two
+    assert beside["b"].p_family == pytest.approx(1.5 * alone["b"].p_family, rel=0.1)
     assert beside["c"].kind == SINGLE
+
+
+def test_after_the_last_look_there_is_a_p_and_no_interval() -> None:
+    found = compare_all({"base": sample([4.0, 4.01]), "a": sample([4.5, 4.51])}, "base", PRIMARY, look=11)["a"]
+    assert found.p_family is not None
+    assert (found.low, found.high, found.detectable, found.verdict) == (None, None, None, "undecided")
 
 
 def test_without_a_value_there_is_no_comparison() -> None:

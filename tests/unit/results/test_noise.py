@@ -25,6 +25,34 @@ def test_fewer_seeds_before_are_a_look() -> None:
     assert looks(typed(3, LATER), typed(2, EARLIER, name="other")) == 1
 
 
+def batch(*seeds: int, created: str) -> Manifest:
+    runs = {f"{arm}{seed}": RunRecord("", arm, "", seed) for arm in "ab" for seed in seeds}
+    return Manifest(sweep_id_of("aux_coef", runs), "aux_coef", runs, created=created)
+
+
+def test_batches_of_other_seeds_are_looks_each() -> None:
+    """A table counts the runs of its arms that earlier sweeps asked for; that these lie apart makes them no fewer."""
+    batches = [batch(*range(3 * i, 3 * i + 3), created=f"2026-11-{10 + i}T10:00:00+00:00") for i in range(12)]
+    assert [looks(one, *batches[:i]) for i, one in enumerate(batches)] == list(range(1, 13))
+    assert looks(batch(0, 1, created="2026-11-29T10:00:00+00:00"), *batches[:3]) == 3  # it sees what the third saw
+    wide = batch(0, 1, 2, created=LATER)
+    assert looks(wide, batch(0, 1, 7, created=EARLIER), batch(0, 1, 8, created=EARLIER)) == 3
+
+
+def test_seeds_of_a_single_arm_are_looks() -> None:
+    """Its spread is tested against a bound."""
+    manifests = [typed(3 + i, f"2026-11-{10 + i}T10:00:00+00:00", arms="a") for i in range(4)]
+    assert [looks(one, *manifests[:i]) for i, one in enumerate(manifests)] == [1, 2, 3, 4]
+    assert looks(typed(3, LATER), typed(2, EARLIER, arms="a")) == 1  # one arm of two: nothing was compared
+
+
+def test_runs_of_later_looks_are_those_that_no_earlier_sweep_asked_for() -> None:
+    first, second = typed(2, EARLIER), typed(4, LATER)
+    noise = Noise((), (first, second, typed(3, "2026-11-28T10:00:00+00:00", name="noise_floor", arms="a")))
+    assert noise.later_runs(first) == {"a3", "b2", "b3"}
+    assert noise.later_runs(second) == set()
+
+
 def test_the_clock_is_that_of_one_time_zone() -> None:
     """10:00 in London is 19:00 in Tokyo, and is before 11:00 in London."""
     assert looks(typed(3, LATER), typed(2, "2026-11-29T19:00:00+09:00")) == 2

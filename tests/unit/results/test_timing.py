@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import pytest
 
+from moe_sweeps.errors import MoeSweepsError
 from moe_sweeps.paths import REPOSITORY
 from moe_sweeps.records.manifest import load_manifests
+from moe_sweeps.records.numbers import metric_of
 from moe_sweeps.records.words import NOT_JUDGED
+from moe_sweeps.reports.charts import equal_time
+from moe_sweeps.reports.layout import published_sheet
 from moe_sweeps.results.claims import judge
+from moe_sweeps.results.costs import cost_table
+from moe_sweeps.results.history import NotRecorded
+from moe_sweeps.results.judging import judge_sides
 from moe_sweeps.results.noise import Noise
 from moe_sweeps.results.runs import Row, read_runs
-from moe_sweeps.results.tables import ablation_table
+from moe_sweeps.results.tables import ablation_table, compare_arms
 from moe_sweeps.results.timing import unlike
 
 SUITE = REPOSITORY / "results" / "suite" / "runs"
@@ -40,3 +47,31 @@ def test_a_claim_about_time_is_not_judged_by_runs_of_two_machines_of_one_name() 
     assert found["train_seconds"].verdict == NOT_JUDGED
     assert "2 kinds of arithmetic" in found["train_seconds"].why
     assert found["val_loss"].verdict != NOT_JUDGED
+
+
+def test_no_table_figure_or_published_hour_compares_times_of_two_machines() -> None:
+    runs, (manifests, _) = read_runs(SUITE), load_manifests(SUITE)
+    manifest = next(m for m in manifests if m.name == "shampoo")
+    table = ablation_table(manifest, runs, noise=Noise.of(runs, manifests))
+    costs = cost_table(table, runs)
+    assert costs is not None
+    assert costs.seconds is None
+    assert all(found["relative"].n == found["loss_at_seconds"].n == 0 for found in costs.cells.values())
+    with pytest.raises(NotRecorded, match="times cannot be compared: trained by 2 kinds of arithmetic"):
+        equal_time(table)
+    published = published_sheet(table)
+    assert published is not None
+    assert {row[2].text for row in published.rows if "wall_clock" in row[3].text} == {"–"}
+    seconds = compare_arms(table.arms, table.baseline, metric_of("train_seconds"))
+    assert {found.verdict.split(":")[0] for found in seconds.values()} == {"no verdict"}
+    assert not any(found.decided or found.probability_better for found in seconds.values())
+
+
+def test_judge_refuses_times_of_two_machines() -> None:
+    rows = [row for row in read_runs(SUITE).rows.values() if row["state"] == "done"]
+    by_way: dict[str, list[Row]] = {}
+    for row in rows:
+        by_way.setdefault(str(row["arithmetic.products"]), []).append(row)
+    a, b = (found[:3] for found in by_way.values())
+    with pytest.raises(MoeSweepsError, match="train_seconds cannot be compared"):
+        judge_sides(a, b, metric_of("train_seconds"), Noise((), ()))

@@ -55,6 +55,19 @@ def test_offers_of_what_would_fit(six_runs: tuple[Plan, PlanCost, Estimator], mo
     assert "trainer.steps=16, another experiment" in lines[-1]
 
 
+def test_what_is_finished_is_part_of_the_offers(six_runs: tuple[Plan, PlanCost, Estimator]) -> None:
+    """Finished seeds cost nothing and stay in; with other steps they are other runs, and are trained anew."""
+    for coef in ("0.1", "0.2"):
+        finish(*TINY, f"aux.coef={coef}", "seed=2", seconds=100.0, tokens=24 * 4 * 32)
+    plan, estimator = make_plan(LINE), six_runs[2]
+    with pytest.raises(OverBudget) as caught:
+        require_budget(plan, plan_cost(plan, estimator, 2), "100s", LINE, estimator)
+    text = str(caught.value)
+    assert "the plan takes about 3.3 min with 2 workers" in text
+    assert "seed=2,0, 2 of 3 seeds: about 1.7 min" in text
+    assert "trainer.steps=8, another experiment: about 1.7 min" in text  # of 24: six runs of 100 s take 300 s
+
+
 def test_one_run_is_the_least(six_runs: tuple[Plan, PlanCost, Estimator]) -> None:
     plan, cost, estimator = six_runs
     with pytest.raises(OverBudget) as caught:

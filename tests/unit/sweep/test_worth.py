@@ -10,7 +10,9 @@ from planted import FORK_SD, finish
 
 from moe_sweeps.cli.documents.plan import power_data
 from moe_sweeps.cli.manage import main
+from moe_sweeps.results.looks import LATER
 from moe_sweeps.results.power import Shape, power
+from moe_sweeps.sweep.manifest import write_manifest
 from moe_sweeps.sweep.plan import make_plan
 from moe_sweeps.sweep.worth import untold, worth
 
@@ -24,15 +26,39 @@ def test_power_is_that_of_the_tables_test(folders: Path) -> None:
     found = worth(make_plan([*TINY, "balancer=aux,lossfree", "seed=0,1,2,3"]))
     assert found
     assert found.finds
-    shape = Shape(2, 4, lent=found.noise.lent)
+    shape = Shape(2, 8, counts=(8, 4))  # the eight runs of the baseline count; they lend nothing to themselves
     assert power(shape, found.finds / found.noise.sd) == pytest.approx(0.8, abs=0.01)
     one = worth(make_plan([*TINY, "balancer=aux,lossfree", "seed=0"]))
     assert one
     assert one.finds
-    assert power(Shape(2, 1, lent=one.noise.lent), one.finds / one.noise.sd) == pytest.approx(0.8, abs=0.01)
-    assert one.finds > 2 * found.finds
+    assert power(Shape(2, 8, counts=(8, 1)), one.finds / one.noise.sd) == pytest.approx(0.8, abs=0.01)
+    assert one.finds / found.finds == pytest.approx(((1 + 1 / 8) / (1 / 4 + 1 / 8)) ** 0.5, rel=0.05)
     assert one.cheaper == ()
     assert worth(make_plan([*TINY, "balancer=aux"])) is None  # nothing is compared
+
+
+def test_a_later_look_promises_less(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its table is held against another level, so the promise is, too."""
+    finish(["balancer=aux", "seed=range(0,8)"])
+    line = [*TINY, "balancer=aux,lossfree"]
+    write_manifest(make_plan([*line, "seed=0,1"]), "test")
+    found, asked = worth(make_plan([*line, "seed=0,1,2,3"])), 3
+    assert found
+    assert found.finds
+    assert found.look == 2
+    assert power(Shape(2, 8, counts=(8, 4)), found.finds / found.noise.sd, level=LATER) == pytest.approx(0.8, abs=0.01)
+    assert main(["plan", "--no-probe", "--detect", str(asked), *line, "seed=0,1,2,3"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "it is look 2 at these arms, so a finding needs a p below 0.001" in out
+    assert "it is look 2 at these arms, held against 0.001" in out
+
+
+def test_arms_of_the_plan_lend_nothing_to_themselves(folders: Path) -> None:
+    finish(["balancer=aux,lossfree", "seed=range(0,3)"])
+    found = worth(make_plan([*TINY, "balancer=aux,lossfree", "seed=0,1,2"]))
+    assert found
+    assert found.finds
+    assert power(Shape(2, 3), found.finds / found.noise.sd) == pytest.approx(0.8, abs=0.01)
 
 
 def test_arms_of_no_claim_are_what_a_cheaper_plan_leaves_out(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:

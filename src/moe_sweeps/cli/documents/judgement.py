@@ -45,7 +45,7 @@ class JudgementDocument(Document):
 
     verdict: str = told("better, worse, equivalent or undecided")
     metric: str = told("a key of summary.json")
-    scale: str = told("linear, or log: then difference, low, high, margin and sd are of natural logarithms")
+    scale: str = told("linear, or log: then difference, low, high, margins and sd are of natural logarithms")
     difference: float = told("A minus B")
     low: float | None = told("lower end of its interval; null where nothing can be tested")
     high: float | None = told("its upper end")
@@ -54,8 +54,9 @@ class JudgementDocument(Document):
     probability_better: float | None = told(
         "that A is better than B, by the same test; null where nothing can be tested"
     )
-    p_equivalent: float | None = told("of one as large as the margin: two one-sided tests")
-    margin: float | None = told("a difference that counts as none")
+    p_equivalent: float | None = told("of one outside the margins: two one-sided tests")
+    margin: float | None = told("a difference up to here counts as none")
+    margin_low: float | None = told("and down to here")
     sd: float | None = told("of one run over seeds")
     seeds: str = told("paired by seed, independent, or one seed")
     n: Sides = told("finished runs")
@@ -67,10 +68,11 @@ class JudgementDocument(Document):
 def judgement_document(found: Judgement, a: Sequence[Row], b: Sequence[Row]) -> JudgementDocument:
     """The document of a judgement on the runs `a` and `b`."""
     c, further = found.comparison, found.next
+    below, above = found.margin or (None, None)
     runs = SideRuns([row["run_id"] for row in a], [row["run_id"] for row in b])
     return JudgementDocument(
         found.verdict, c.metric.column, c.metric.scale, c.difference, c.low, c.high, c.level, c.p_family,
-        c.probability_better, found.p_equivalent, found.margin, found.sd, c.kind, Sides(*c.n), list(found.rests_on),
+        c.probability_better, found.p_equivalent, above, below, found.sd, c.kind, Sides(*c.n), list(found.rests_on),
         runs,
         None if further is None else NextData(further.a, further.b, further.core_hours, further.look),
     )  # fmt: skip

@@ -112,7 +112,7 @@ def wrapped(name: str, width: int) -> str:
 
 def caption(table: Table, arms: Sequence[Arm], *notes: str, rest: str = "the baseline and the best") -> str:
     """The caption: what n is, which arms are shown (`rest`: the rule), how many runs are missing, and further notes."""
-    counts = sorted({arm.done for arm in arms if arm.done})
+    counts = sorted({arm.seeds_done for arm in arms if arm.done})
     n = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}" if counts else "n = 0"
     seeds = "seed" if counts == [1] else "seeds"
     finished = [arm for arm in table.arms if arm.done]

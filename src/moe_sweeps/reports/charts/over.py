@@ -26,6 +26,7 @@ from moe_sweeps.results.frame import Loaded
 from moe_sweeps.results.history import Floats, NotRecorded
 from moe_sweeps.results.runs import Row
 from moe_sweeps.results.tables import Table
+from moe_sweeps.results.timing import unlike
 
 _LOSS = "validation loss (nats a token)"
 _OFTEN = 60  # records of a line beyond which its markers are spread
@@ -51,7 +52,13 @@ def maxvio(table: Table) -> Figure:
 
 
 def equal_time(table: Table) -> Figure:
-    """Validation loss over seconds of training."""
+    """Validation loss over seconds of training.
+
+    Raises:
+        NotRecorded: the seconds are those of different machines.
+    """
+    if why := unlike([row for arm in table.arms for row in arm.rows]):
+        raise NotRecorded(f"times cannot be compared: {why}")
     return _over(table, "val", "loss", "train_seconds", "seconds in training steps", _LOSS, tail=True)
 
 

@@ -123,7 +123,7 @@ def _draw(axes: Axes, row: _Row, place: float, low: float, high: float, off_axis
     side = row.effect.side
     borders = [on_axis(min(max(x, low), high)) for x in map(off_axis, row.effect.borders)]
     if len(borders) == 2:
-        axes.fill_betweenx((place - 0.65, place + 0.65), *borders, color="#dedede", linewidth=0)
+        axes.fill_betweenx((place - 0.65, place + 0.65), borders[0], borders[1], color="#dedede", linewidth=0)
     axes.vlines(borders, place - 0.65, place + 0.65, color="black", linewidth=1.8)
     axes.plot(
         borders if side else [],
