@@ -16,6 +16,7 @@ from unit.results.suite import make_suite
 from moe_sweeps.cli.manage import main
 from moe_sweeps.records.remarks import change_remarks
 from moe_sweeps.records.rundir import RunDir
+from moe_sweeps.reports.drawing.files import Drawn
 
 WIDE = 400
 WORDS = re.compile(r"[\w.,:;=+±×<>()\[\]/%#'\"–-]+")
@@ -58,6 +59,16 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     status.collapsed = status.code_changed = True
     runs[1].write_status(status)
     return found
+
+
+@pytest.fixture(autouse=True)
+def same_at_any_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is silent for five minutes is stale: on a slow machine that happens between two of these tests. And
+    figures, which take a minute, have no words here."""
+    monkeypatch.setattr("moe_sweeps.results.outcomes.STALE_AFTER", 1e9)
+    monkeypatch.setattr("moe_sweeps.launch.follow.SILENT_SECONDS", 1e9)
+    monkeypatch.setattr("moe_sweeps.launch.follow.SILENT_SECONDS_ELSEWHERE", 1e9)
+    monkeypatch.setattr("moe_sweeps.reports.evidence.draw_files", lambda figures: Drawn({}, {}, {}))
 
 
 def shown(command: str, width: int, root: Path, patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
