@@ -22,10 +22,12 @@ from moe_sweeps.experiment.schema import RunConfig
 from moe_sweeps.paths import resolve
 from moe_sweeps.records.genuine import flatten
 from moe_sweeps.records.manifest import manifest_path
-from moe_sweeps.sweep.plan import unread_settings
+from moe_sweeps.records.mirror import require_tracker
+from moe_sweeps.sweep.plan import require_one_place, unread_settings
 from moe_sweeps.sweep.search.halving import expected_steps, rungs_below
 from moe_sweeps.sweep.search.space import Axis, Choices, Space, read_space
 from moe_sweeps.sweep.search.trials import Trial
+from moe_sweeps.sweep.why import is_infrastructure
 
 # Corners of the space that are composed and checked before anything starts: a second's worth.
 MOST_CHECKED = 500
@@ -185,17 +187,32 @@ def _composed(settings: Sequence[Setting], point: dict[str, str]) -> RunConfig:
     try:
         return compose(settings)
     except ConfigError as error:
-        if error.field in point and "type int" in error.rule:
+        if error.field in point and "a whole number" in error.rule:
             error.add_note("an interval of whole numbers is int(interval(1,8))")
         error.add_note(f"at the point {' '.join(f'{k}={v}' for k, v in point.items())}; nothing was started")
         raise
 
 
 def _require_possible(plan: SearchPlan) -> None:
-    launch = plan.base.launch
-    if isinstance(launch, SlurmConfig):
+    runs = [run for _, run in plan.corners]
+    _require_axes_that_count(plan.space, runs)
+    require_one_place(runs)
+    for kind in {run.tracking.kind for run in runs}:
+        require_tracker(kind)
+    if any(isinstance(run.launch, SlurmConfig) for run in runs):
         rule = "a search chooses the next run by results, which a queue of jobs cannot"
         raise ConfigError("launch", "slurm", rule, "Run it in one job with launch=local, or submit a grid.")
+    _require_one_length(plan)
+
+
+def _require_axes_that_count(space: Space, runs: Sequence[RunConfig]) -> None:
+    for key, axis in space.axes.items():
+        if all(is_infrastructure(key, run) for run in runs):
+            rule = "it cannot change a result, so there is nothing to search"
+            raise ConfigError(key, str(axis), rule, "Give it one value.")
+
+
+def _require_one_length(plan: SearchPlan) -> None:
     if plan.base.trainer.stop_at is not None:
         rule = "a search stops runs at its own rungs"
         raise ConfigError("trainer.stop_at", plan.base.trainer.stop_at, rule, "Leave it out; see search.min_steps.")
