@@ -53,7 +53,7 @@ from moe_sweeps.records.rundir import FINISHED, SETTLED, RunDir, State
 from moe_sweeps.sweep.estimate import Estimator
 from moe_sweeps.sweep.file import load_sweep
 from moe_sweeps.sweep.fitting import require_memory
-from moe_sweeps.sweep.grid import single
+from moe_sweeps.sweep.grid import ONE_RUN, single
 from moe_sweeps.sweep.manifest import sweep_folder, write_manifest
 from moe_sweeps.sweep.other_code import other_code
 from moe_sweeps.sweep.plan import Plan, PlannedRun, make_plan, unread_settings
@@ -92,7 +92,9 @@ def _run(argv: Sequence[str] | None, *, fresh: bool) -> int:
         ranks = Ranks.from_environment()
         console.quiet = not ranks.is_first
         if arguments.cfg:
-            console.out(yaml.safe_dump(to_dict(compose(single(arguments.overrides))), sort_keys=False), end="")
+            console.out(
+                yaml.safe_dump(to_dict(compose(single(arguments.overrides, *ONE_RUN))), sort_keys=False), end=""
+            )
             return OK
         if not arguments.multirun:
             return train_one(console, arguments.overrides, ranks, arguments.as_they_are)

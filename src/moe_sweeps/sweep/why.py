@@ -29,7 +29,7 @@ from moe_sweeps.records.code_record import (
     records,
 )
 from moe_sweeps.records.rundir import RunDir
-from moe_sweeps.sweep.grid import single
+from moe_sweeps.sweep.grid import ONE_RUN, single
 
 ABSENT = "–"
 NEVER = "never part of a run's identity; a table that mixes them says so"
@@ -48,7 +48,7 @@ class Subject:
     @classmethod
     def of_line(cls, overrides: Sequence[str]) -> Subject:
         """The run that these overrides mean."""
-        run = compose(single(overrides))
+        run = compose(single(overrides, *ONE_RUN))
         found = identity(run)
         return cls(" ".join(overrides) or "the defaults", run, found["canonical"], found["run_id"])
 
