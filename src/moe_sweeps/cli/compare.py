@@ -73,7 +73,7 @@ def _print_settings(console: Console, found: SideBySide, letters: str) -> None:
     console.print(FoldedTable([Column("key"), *(Column(letter, folds=True, told=True) for letter in letters),
                                Column("", folds=True)], rows))  # fmt: skip
     if any(None in setting.values for setting in found.settings):
-        console.print(Text(f"  {NOTHING}: the run does not read it", "dim"))
+        console.print(Text(f"  {NOTHING}: not read, or not known to the code that froze it", "dim"))
 
 
 def _print_numbers(console: Console, found: SideBySide, letters: str) -> None:

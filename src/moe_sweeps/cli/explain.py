@@ -19,7 +19,7 @@ from moe_sweeps.model.transformer import Transformer
 from moe_sweeps.optim.groups import ParamGroup
 from moe_sweeps.optim.lr_split import Control, LoadBasedConfig, LrSplitConfig, Role
 from moe_sweeps.records.find import find_run
-from moe_sweeps.sweep.grid import single
+from moe_sweeps.sweep.grid import ONE_RUN, single
 from moe_sweeps.training.stepper import groups_of
 
 COLUMNS = ("role", "tensors", "params", "multiplier", "peak lr", "schedule", "decay")
@@ -44,7 +44,7 @@ def configured_run(words: Sequence[str], runs_root: Path) -> RunConfig:
     if len(names) > 1:
         raise MoeSweepsError(f"one run or several overrides (key=value), not both: {' '.join(words)}")
     what = names[0]
-    return compose(single(what.settings)) if isinstance(what, Line) else frozen_run(find_run(what, runs_root))
+    return compose(single(what.settings, *ONE_RUN)) if isinstance(what, Line) else frozen_run(find_run(what, runs_root))
 
 
 def print_explanation(console: Console, run: RunConfig) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from rich.console import Console
 
@@ -12,8 +14,11 @@ from moe_sweeps.cli.documents.judgement import judgement_document
 from moe_sweeps.cli.roots import runs_root
 from moe_sweeps.errors import MoeSweepsError, nearest
 from moe_sweeps.records.find import find_run, is_setting
+from moe_sweeps.records.genuine import flatten
 from moe_sweeps.records.manifest import load_manifests
 from moe_sweeps.records.numbers import CATALOGUE, Metric, metric_of, spell_probability
+from moe_sweeps.records.rundir import RunDir
+from moe_sweeps.records.settings import active, same_value, value_text
 from moe_sweeps.records.words import BETTER, EQUIVALENT, UNDECIDED, WORSE
 from moe_sweeps.results.judging import Judgement, judge_sides, on_scale_margin
 from moe_sweeps.results.noise import Noise
@@ -25,6 +30,7 @@ GROUPS = frozenset(
 )
 # 1, 2 and 130 are taken by failures of the command itself.
 EXIT_CODES = {BETTER: 0, WORSE: 10, EQUIVALENT: 11, UNDECIDED: 12}
+_BETWEEN = re.compile(r"[,\s]+(?![^\[({]*[\])}])")  # commas and spaces outside brackets
 
 
 def judge(arguments: argparse.Namespace, console: Console) -> int:
@@ -51,11 +57,11 @@ def side(word: str, runs: Runs) -> list[Row]:
     Raises:
         MoeSweepsError: it means no finished run, or several arms, whose differences would pass for those of seeds.
     """
-    parts = [part for part in word.replace(",", " ").split() if part]
+    parts = [part for part in _BETWEEN.split(word) if part]
     done = [row for row in runs.rows.values() if is_finished(row)]
     if parts and all(map(is_setting, parts)):
         wanted = dict(part.split("=", 1) for part in parts)
-        found = [row for row in done if all(_same(row.get(k), v) for k, v in wanted.items())]
+        found = _with(wanted, done)
         _require_one_arm(word, found)
     else:
         ids = [find_run(part, runs_root()).run_id for part in parts]
@@ -72,7 +78,7 @@ def _require_one_arm(word: str, rows: Sequence[Row]) -> None:
     arms = list({row["arm"]: row for row in rows}.values())
     if len(arms) < 2:
         return
-    values = {key: sorted({str(row.get(key)) for row in arms}) for row in arms for key in row if _decides(key)}
+    values = {key: sorted({value_text(row.get(key)) for row in arms}) for row in arms for key in row if _decides(key)}
     differ = [f"{key} ({', '.join(found[:4])}{', ...' if len(found) > 4 else ''})" for key, found in values.items()
               if len(found) > 1]  # fmt: skip
     more = f" and {len(differ) - 4} more" if len(differ) > 4 else ""
@@ -87,11 +93,13 @@ def _decides(key: str) -> bool:
     return key.partition(".")[0] in GROUPS
 
 
-def _same(value: object, text: str) -> bool:
-    try:
-        return float(str(value)) == float(text)
-    except ValueError:
-        return str(value) == text
+def _with(wanted: Mapping[str, str], rows: Sequence[Row]) -> list[Row]:
+    """The rows that have all of these settings and read them."""
+    asked = [row for row in rows if all(k in row and same_value(value_text(row[k]), v) for k, v in wanted.items())]
+    forms = [flatten(RunDir(Path(str(row["folder"]))).identity().get("canonical") or {}) for row in asked]
+    values = {key: {value_text(form[key]) for form in forms if key in form} for key in wanted}
+    return [row for row, form in zip(asked, forms, strict=True)
+            if all(active(row, form, key, values[key]) is not None for key in wanted)]  # fmt: skip
 
 
 def _metric(column: str) -> Metric:

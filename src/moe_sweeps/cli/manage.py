@@ -231,12 +231,12 @@ def prepare_data(arguments: argparse.Namespace, console: Console) -> int:
     """Prepare the data of a config now instead of at the first run."""
     from moe_sweeps.data.prepare import prepared
     from moe_sweeps.experiment.compose import compose
-    from moe_sweeps.sweep.grid import single
+    from moe_sweeps.sweep.grid import ONE_RUN, single
 
     settings = [f"data={arguments.data}", *arguments.overrides]
     settings += [f"data.max_tokens={arguments.max_tokens}"] if arguments.max_tokens else []
     settings += [f"data.workers={arguments.workers}"] if arguments.workers else []
-    run = compose(single(settings))
+    run = compose(single(settings, *ONE_RUN))
     try:
         data = prepared(run.data, resolve(run.paths.data), asked_for=True)
     except KeyboardInterrupt:

@@ -6,6 +6,7 @@ quoted word with several settings is a line of its own: `moe-sweeps compare 'bal
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from moe_sweeps.errors import MoeSweepsError
 from moe_sweeps.host.shell import train_command
 from moe_sweeps.records.find import find_run, is_setting
 from moe_sweeps.records.rundir import RunDir
+
+_OPENING = re.compile(r"[(\[{]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +92,39 @@ def _split(word: str) -> tuple[str, ...] | None:
     if not is_setting(word):
         return None
     try:
-        parts = shlex.split(word) if " " in word else [word]
-    except ValueError:  # a quotation mark without its other
+        parts = [_unquoted(part) for part in _pieces(word)] if " " in word else [word]
+    except ValueError:  # a quotation mark or a bracket without its other
         parts = [word]
     return tuple(parts) if all(map(is_setting, parts)) else (word,)
+
+
+def _pieces(word: str) -> list[str]:
+    """The parts of a word between spaces, those in brackets and quotes apart.
+
+    Raises:
+        ValueError: a quotation mark or a bracket without its other.
+    """
+    pieces, depth, quote, escaped = [""], 0, "", False
+    for char in word:
+        escapes = char == "\\" and not escaped and quote != "'"
+        if not (escaped or escapes):
+            is_mark = char == quote or (not quote and char in "'\"")
+            quote = "" if char == quote else char if is_mark else quote
+            depth += 0 if quote else (char in "([{") - (char in ")]}")
+        if char.isspace() and not (escaped or quote or depth):
+            pieces.append("")
+        else:
+            pieces[-1] += char
+        escaped = escapes
+    if quote or depth:
+        raise ValueError("unbalanced")
+    return [piece for piece in pieces if piece]
+
+
+def _unquoted(piece: str) -> str:
+    """Without the quotation marks and backslashes that a shell removes; a list keeps its own."""
+    bare = shlex.split(piece)
+    return piece if _OPENING.search(re.sub(r"'[^']*'|\"[^\"]*\"", "", piece)) or len(bare) != 1 else bare[0]
 
 
 def _no_run(line: Line, ids: Sequence[str], root: Path) -> str:

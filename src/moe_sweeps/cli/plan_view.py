@@ -20,9 +20,11 @@ from moe_sweeps.sweep.cost import PlanCost, RunCost, count_text, flops_text, siz
 from moe_sweeps.sweep.detect import Asked, Measured, SpreadOf, promise
 from moe_sweeps.sweep.estimate import tokens_of
 from moe_sweeps.sweep.fitting import needed_text
+from moe_sweeps.sweep.forks import REPLICATE
 from moe_sweeps.sweep.grid import Grid
 from moe_sweeps.sweep.manifest import bound
-from moe_sweeps.sweep.plan import Plan, done_by
+from moe_sweeps.sweep.plan import Plan, Request, done_by
+from moe_sweeps.sweep.why import is_infrastructure
 from moe_sweeps.sweep.worth import Worth
 from moe_sweeps.training.too_large import memory_text
 
@@ -69,10 +71,29 @@ def collapse_reasons(plan: Plan) -> list[str]:
         f"{key} is not read by {why.by} ({why.reader} reads it): set in {count} combination{'s' * (count > 1)}"
         for (key, why), count in counts.items()
     ]
+    reasons += _infrastructure_reasons(plan)
     saved = len(plan.requests) - len(plan.runs)
     if saved and not reasons:
         reasons.append(f"{saved} combination{' means' if saved == 1 else 's mean'} the same as another one")
     return reasons
+
+
+def _infrastructure_reasons(plan: Plan) -> Iterator[str]:
+    """A sentence for each axis that cannot change a result, so that the run has the value of the first combination."""
+    for key in plan.axes:
+        lost = dict.fromkeys(filter(None, (_lost(plan, request, key) for request in plan.requests)))
+        for kept in dict.fromkeys(kept for kept, _ in lost):
+            others = ", ".join(other for first, other in lost if first == kept)
+            yield f"{key} cannot change a result: runs are trained with {kept}, and not again with {others}"
+
+
+def _lost(plan: Plan, request: Request, key: str) -> tuple[str, str] | None:
+    """The value of an infrastructure key that a combination's run has, and that which the combination asked for."""
+    planned = plan.runs[request.run_id]
+    first, asked = ({s.key: s.value for s in settings}.get(key) for settings in (planned.settings, request.settings))
+    if first is None or asked is None or first == asked or not is_infrastructure(key, planned.run):
+        return None
+    return first, asked
 
 
 def print_worth(console: Console, found: Worth | None, untold: bool = False) -> None:
@@ -182,11 +203,18 @@ def _question(plan: Plan) -> list[str]:
 
 def _headline(plan: Plan) -> str:
     runs, asked = len(plan.runs), len(plan.requests)
-    products = [_product(block.axes, block.zips) for block in plan.grid.blocks]
+    replicates = _replicates(plan)
+    products = [_product({**block.axes, **replicates}, block.zips) for block in plan.grid.blocks]
     shape = "one run" if products in ([""], ["1"]) else " + ".join(products)
     out = f" ({plan.grid.excluded} more are excluded)" if plan.grid.excluded else ""
     combinations = f"{asked} combination{'s' * (asked > 1)}"
     return f"[bold]Plan[/]: {shape} = {combinations}{out}, [bold]{runs} distinct run{'s' * (runs > 1)}[/]"
+
+
+def _replicates(plan: Plan) -> dict[str, tuple[str, ...]]:
+    """The axis that `fork.replicates` adds to each block."""
+    typed = any(REPLICATE in block.keys for block in plan.grid.blocks)
+    return {} if typed else {key: tuple(values) for key, values in plan.axes.items() if key == REPLICATE}
 
 
 def _product(axes: dict[str, tuple[str, ...]], zips: tuple[dict[str, tuple[str, ...]], ...]) -> str:

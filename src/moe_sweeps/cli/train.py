@@ -22,7 +22,7 @@ from moe_sweeps.cli.select import run_label
 from moe_sweeps.cli.slurm import show_scripts, submit_plan
 from moe_sweeps.cli.version import HELP, OPTION, version_line
 from moe_sweeps.cli.views import TrainingBar, print_summary
-from moe_sweeps.config.groups import SlurmConfig
+from moe_sweeps.config.groups import KernelChoice, SlurmConfig
 from moe_sweeps.config.registry import doc_of
 from moe_sweeps.credentials import hide_keys_in_logs
 from moe_sweeps.data.batches import TrainBatches, val_batches
@@ -42,6 +42,7 @@ from moe_sweeps.host.hardware import resolve_device
 from moe_sweeps.host.locks import not_writable
 from moe_sweeps.host.output import guarded
 from moe_sweeps.host.program import run_program, stopped
+from moe_sweeps.kernels import Arithmetic
 from moe_sweeps.launch.follow import duration
 from moe_sweeps.launch.local import LocalSweep, drive
 from moe_sweeps.launch.process import fork_server_now
@@ -53,7 +54,7 @@ from moe_sweeps.records.rundir import FINISHED, SETTLED, RunDir, State
 from moe_sweeps.sweep.estimate import Estimator
 from moe_sweeps.sweep.file import load_sweep
 from moe_sweeps.sweep.fitting import require_memory
-from moe_sweeps.sweep.grid import single
+from moe_sweeps.sweep.grid import ONE_RUN, single
 from moe_sweeps.sweep.manifest import sweep_folder, write_manifest
 from moe_sweeps.sweep.other_code import other_code
 from moe_sweeps.sweep.plan import Plan, PlannedRun, make_plan, unread_settings
@@ -92,7 +93,9 @@ def _run(argv: Sequence[str] | None, *, fresh: bool) -> int:
         ranks = Ranks.from_environment()
         console.quiet = not ranks.is_first
         if arguments.cfg:
-            console.out(yaml.safe_dump(to_dict(compose(single(arguments.overrides))), sort_keys=False), end="")
+            console.out(
+                yaml.safe_dump(to_dict(compose(single(arguments.overrides, *ONE_RUN))), sort_keys=False), end=""
+            )
             return OK
         if not arguments.multirun:
             return train_one(console, arguments.overrides, ranks, arguments.as_they_are)
@@ -300,7 +303,17 @@ def check_machine_and_data(runs: Sequence[RunConfig]) -> None:
     """Refuse what this machine or the text cannot do, before any run has a folder."""
     for run in {r.engine.device: r for r in runs}.values():
         resolve_device(run.engine.device)
+    for choice in {getattr(run.engine, "kernels", KernelChoice.auto) for run in runs}:  # megatron has none of these
+        _require_kernels(choice)
     check_data(runs)
+
+
+def _require_kernels(choice: KernelChoice) -> None:
+    obstacle = Arithmetic(choice.value).obstacle() if choice.value in list(Arithmetic) else None
+    if obstacle:
+        raise ConfigError(
+            "engine.kernels", choice.value, obstacle, "Use engine.kernels=auto, which takes what there is."
+        )
 
 
 def _check_machine_memory_and_data(runs: Sequence[RunConfig]) -> None:

@@ -14,12 +14,15 @@ _COMMA = re.compile(r",(?![^\[({]*[\])}])")  # outside brackets
 
 def same_value(a: str, b: str) -> bool:
     """Whether two spellings mean one value: 1e-3 and 0.001, true and True."""
-    if a == b:
-        return True
+    return a == b or meaning(a) == meaning(b)
+
+
+def meaning(text: str) -> int | float | str:
+    """What a spelling means: a number, one of true, false and null, or else the text itself."""
     try:
-        return _number(a) == _number(b)
+        return _number(text)
     except ValueError:
-        return a.lower() == b.lower() and a.lower() in ("true", "false", "null")
+        return text.lower() if text.lower() in ("true", "false", "null") else text
 
 
 def value_text(value: Any) -> str:

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from moe_sweeps.errors import ConfigError
+from moe_sweeps.errors import ConfigError, nearest
 from moe_sweeps.experiment.compose import compose
 from moe_sweeps.experiment.forking import refusals
 from moe_sweeps.experiment.identity import SEED_KEYS, identity
@@ -27,6 +27,8 @@ STEP, TRUNK, ROLE, REPLICATES, REPLICATE = (
 )
 FILLED_IN = ("fork.arm", "fork.run")
 ONE_QUESTION = "a sweep asks one question, and from which step on is a part of it"
+ONE_RECIPE = "a trunk has the seeds and the fork of its arms, and one value of each other setting"
+WITHOUT = "~"  # before a key in fork.trunk: the arm's setting is none of the trunk
 # Settings of an arm that its trunk does not have, besides those of the fork.
 NOT_OF_TRUNKS = ("trainer.stop_at",)
 
@@ -40,6 +42,7 @@ def forked(grid: Grid) -> Grid:
     if not any(setting.key.startswith("fork.") for c in grid.combinations for setting in c):
         return grid
     _require_one_question(grid)
+    grid = _without_empty_recipes(grid)
     if not _is_forked(grid.combinations[0]):
         return grid
     combinations = [one for c in grid.combinations for one in _replicates(c)]
@@ -60,10 +63,10 @@ def trunk_settings(combination: Sequence[Setting], grid: Grid) -> tuple[Setting,
     own = {s.key: s for s in combination}
     if TRUNK in own and (typed := _typed_recipe(own[TRUNK])):
         recipe = [s for s in combination if s.key not in grid.axes and s.key not in typed]
-        recipe += [Setting(key, value) for key, value in typed.items()]
+        recipe += [Setting(key, value) for key, value in typed.items() if value is not None]
     else:
         recipe = list(_baseline(grid))
-    kept = [s for s in recipe if not s.key.startswith("fork.") and s.key not in (*SEED_KEYS, *NOT_OF_TRUNKS)]
+    kept = [s for s in recipe if not _is_of_arms(s.key) and s.key not in NOT_OF_TRUNKS]
     seeds = [own[key] for key in SEED_KEYS if key in own]
     return (*kept, *seeds, own[STEP], Setting(ROLE, "trunk"))
 
@@ -95,10 +98,12 @@ def _replicates(combination: Sequence[Setting]) -> list[tuple[Setting, ...]]:
 
 def _recipe(combination: Sequence[Setting], trunk: Sequence[Setting], axes: Mapping[str, list[str]]) -> list[Setting]:
     """The trunk's settings on the axes as `fork.trunk`, so that a run's own line says what it continues from."""
-    swept = [str(s) for s in trunk if s.key in axes and s.key not in SEED_KEYS]
-    if not swept or any(s.key == TRUNK for s in combination):
+    has, swept = {s.key for s in trunk}, {key for key in axes if not _is_of_arms(key)} - {*NOT_OF_TRUNKS}
+    recipe = [str(s) for s in trunk if s.key in swept]
+    recipe += [f"{WITHOUT}{s.key}" for s in combination if s.key in swept and s.key not in has]
+    if not recipe or any(s.key == TRUNK for s in combination):
         return []
-    quoted = ",".join("'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'" for text in swept)
+    quoted = ",".join("'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'" for text in recipe)
     return [Setting(TRUNK, f"[{quoted}]")]
 
 
@@ -128,22 +133,39 @@ def _baseline(grid: Grid) -> Sequence[Setting]:
     return found[0]
 
 
-def _typed_recipe(setting: Setting) -> dict[str, str]:
-    """Key -> value of what `fork.trunk` lists.
+def _typed_recipe(setting: Setting) -> dict[str, str | None]:
+    """Key -> value of what `fork.trunk` lists; None where an arm's setting is left out, as in ~balancer.rate.
 
     Raises:
         ConfigError: an item is no setting, or one that all of a sweep's trunks have from their arms.
     """
-    meaning: Any = setting.meaning
-    items = meaning if isinstance(meaning, list) else [meaning]
-    found = {}
-    for override in parse([str(item) for item in items]):
-        key = override.key_or_group
-        if key in SEED_KEYS or key.startswith("fork.") or override.is_sweep_override():
-            rule = "a trunk has the seeds and the fork of its arms, and one value of each other setting"
-            raise ConfigError(TRUNK, override.input_line, rule, "Leave it out.")
-        found[key] = (override.input_line or "").partition("=")[2]
+    items = _items(setting)
+    found: dict[str, str | None] = {item[1:]: None for item in items if item.startswith(WITHOUT)}
+    for override in parse([item for item in items if not item.startswith(WITHOUT)]):
+        if override.is_sweep_override():
+            raise ConfigError(TRUNK, override.input_line, ONE_RECIPE, "Leave it out.")
+        found[override.key_or_group] = (override.input_line or "").partition("=")[2]
+    for key in filter(_is_of_arms, found):
+        text = f"{WITHOUT}{key}" if found[key] is None else f"{key}={found[key]}"
+        raise ConfigError(TRUNK, text, ONE_RECIPE, "Leave it out.")
     return found
+
+
+def _items(setting: Setting) -> list[str]:
+    """What `fork.trunk` lists, as texts; null lists nothing."""
+    meaning: Any = setting.meaning
+    return [str(item) for item in (meaning if isinstance(meaning, list) else [meaning]) if item is not None]
+
+
+def _is_of_arms(key: str) -> bool:
+    """Whether a trunk has this from its arms: seeds and the fork."""
+    return key in SEED_KEYS or key.startswith("fork.")
+
+
+def _without_empty_recipes(grid: Grid) -> Grid:
+    """The grid without `fork.trunk=[]` and null, which say no more than nothing does."""
+    combinations = [tuple(s for s in c if s.key != TRUNK or _items(s)) for c in grid.combinations]
+    return dataclasses.replace(grid, combinations=combinations)
 
 
 def _is_forked(combination: Sequence[Setting]) -> bool:
@@ -162,6 +184,19 @@ def _require_one_question(grid: Grid) -> None:
         values = list(dict.fromkeys(str(fork.get(key, "absent")) for fork in forks))
         if not all(same_value(values[0], value) for value in values):
             raise ConfigError(key, ", ".join(values[:3]), ONE_QUESTION, "Type a line for each.")
+    _require_known(grid)
+
+
+def _require_known(grid: Grid) -> None:
+    """Refuse ~key for a key that no combination has: a misspelt one would leave the setting in the trunk."""
+    recipe = next((s for s in grid.combinations[0] if s.key == TRUNK), None)
+    known = {s.key for c in grid.combinations for s in c}
+    for item in _items(recipe) if recipe else ():
+        key = item.removeprefix(WITHOUT)
+        if item != key and key not in known:
+            close = nearest(key, sorted(known))
+            fix = f"Did you mean {WITHOUT}{close}?" if close else "Leave it out."
+            raise ConfigError(TRUNK, item, "this line has no such setting that the trunk could be without", fix)
 
 
 def _axes(grid: Grid, combinations: Sequence[Sequence[Setting]]) -> dict[str, list[str]]:

@@ -8,17 +8,20 @@ from dataclasses import dataclass
 
 from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, Sweep
 
-from moe_sweeps.config.grammar import texts
+from moe_sweeps.config.grammar import texts, unshuffled
 from moe_sweeps.errors import ConfigError
 from moe_sweeps.experiment.compose import single_choice
 from moe_sweeps.experiment.options import current_name, is_number, options
 from moe_sweeps.experiment.overrides import Setting, parse
 from moe_sweeps.records.manifest import Replaced
+from moe_sweeps.records.settings import meaning
 from moe_sweeps.sweep.block import SEEDS, Block, same_value
 from moe_sweeps.sweep.file import SweepFile, load_sweep
 from moe_sweeps.sweep.forks import forked
 
 SWEEP = "sweep"
+# For `single`, where no option asks for several runs.
+ONE_RUN = ("this is about one run", "Choose one value.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,8 @@ def expand(arguments: Sequence[str]) -> Grid:
     overrides = parse(arguments)
     name = _sweep_name(overrides)
     file = None if name is None else load_sweep(name)
+    if _forks(overrides, file):
+        overrides = list(map(unshuffled, overrides))  # the trunk's recipe is that of the first combination
     typed = _values_by_key([o for o in overrides if o.key_or_group != SWEEP])
     blocks, replaced = _override(file, typed) if file else ((Block({k: tuple(v) for k, v in typed.items()}),), ())
     blocks = _one_spelling(blocks)
@@ -63,17 +68,25 @@ def expand(arguments: Sequence[str]) -> Grid:
     return forked(Grid(file, blocks, _varying(blocks), combinations, excluded, replaced))
 
 
-def single(arguments: Sequence[str]) -> tuple[Setting, ...]:
-    """The settings of one run.
+def _forks(overrides: Sequence[Override], file: SweepFile | None) -> bool:
+    keys = [o.key_or_group for o in overrides] + [key for block in (file.grid if file else ()) for key in block.keys]
+    return any(key.startswith("fork.") for key in keys)
+
+
+def single(
+    arguments: Sequence[str],
+    wanted: str = "without -m one run is trained",
+    fix: str = "Add -m to sweep, or choose one value.",
+) -> tuple[Setting, ...]:
+    """The settings of one run; `wanted` and `fix` are for the message.
 
     Raises:
-        ConfigError: several runs are asked for, which needs -m.
+        ConfigError: several runs are asked for.
     """
     grid = expand(arguments)
     if len(grid.combinations) > 1:
         key, values = ("sweep", [grid.name]) if grid.name else next(iter(grid.axes.items()))
-        rule = f"it asks for {len(grid.combinations)} runs, and without -m one run is trained"
-        raise ConfigError(key, ",".join(values), rule, "Add -m to sweep, or choose one value.")
+        raise ConfigError(key, ",".join(values), f"it asks for {len(grid.combinations)} runs, and {wanted}", fix)
     return grid.combinations[0]
 
 
@@ -102,10 +115,8 @@ def _one_spelling(blocks: Sequence[Block]) -> tuple[Block, ...]:
 
 def first_spellings(values: Iterable[str]) -> dict[str, str]:
     """Every value -> the first of `values` that means the same."""
-    firsts: dict[str, str] = {}
-    for value in values:
-        firsts.setdefault(value, next((f for f in firsts.values() if same_value(f, value)), value))
-    return firsts
+    firsts: dict[int | float | str, str] = {}
+    return {value: firsts.setdefault(meaning(value), value) for value in dict.fromkeys(values)}
 
 
 def _varying(blocks: Sequence[Block]) -> dict[str, list[str]]:
@@ -130,9 +141,10 @@ def _values_by_key(overrides: Sequence[Override]) -> dict[str, list[str]]:
         if not choices:
             rule = "the axis has no values, so the sweep would have no runs"
             raise ConfigError(override.key_or_group, typed_value(override), rule, "Give it at least one value.")
-        if override.key_or_group.startswith("launch.") and len(choices) > 1:
+        if override.key_or_group.partition(".")[0] == "launch" and len(choices) > 1:
             rule = "how runs are launched is the same for all runs of a sweep"
-            fix = f"A list is quoted twice: {override.key_or_group}='\"{typed_value(override)}\"'."
+            listed = f"A list is quoted twice: {override.key_or_group}='\"{typed_value(override)}\"'."
+            fix = listed if "." in override.key_or_group else "Choose one."
             raise ConfigError(override.key_or_group, typed_value(override), rule, fix)
         values[current_name(override.key_or_group)] = choices
     return values

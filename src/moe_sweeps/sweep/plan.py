@@ -151,7 +151,7 @@ def make_plan(arguments: Sequence[str]) -> Plan:
             if run.fork.continues:
                 trunk = _planned_trunk(*_trunk_of(typed, grid, run), folders)
                 trunks.setdefault(trunk.run_id, trunk)
-    _require_one_place([run for _, _, run in found])
+    require_one_place([run for _, _, run in found])
     for kind in {planned.run.tracking.kind for planned in runs.values()}:
         require_tracker(kind)
     return Plan(grid, requests, runs, axes, trunks)
@@ -190,7 +190,7 @@ def _axes(grid: Grid, combinations: Sequence[Sequence[Setting]]) -> dict[str, li
     return grid.axes | {key: v for key, v in values.items() if len(v) > 1 or (key in linked and key in grid.axes)}
 
 
-def _require_one_place(runs: Sequence[RunConfig]) -> None:
+def require_one_place(runs: Sequence[RunConfig]) -> None:
     """A sweep has one folder of runs, where its manifest, tables and `watch` look for them."""
     for place in ("runs", "data", "reports"):
         folders = list(dict.fromkeys(getattr(run.paths, place) for run in runs))

@@ -29,7 +29,7 @@ from moe_sweeps.records.code_record import (
     records,
 )
 from moe_sweeps.records.rundir import RunDir
-from moe_sweeps.sweep.grid import single
+from moe_sweeps.sweep.grid import ONE_RUN, single
 
 ABSENT = "–"
 NEVER = "never part of a run's identity; a table that mixes them says so"
@@ -48,7 +48,7 @@ class Subject:
     @classmethod
     def of_line(cls, overrides: Sequence[str]) -> Subject:
         """The run that these overrides mean."""
-        run = compose(single(overrides))
+        run = compose(single(overrides, *ONE_RUN))
         found = identity(run)
         return cls(" ".join(overrides) or "the defaults", run, found["canonical"], found["run_id"])
 
@@ -156,7 +156,7 @@ def _not_counting(a: Subject, b: Subject) -> Iterator[Difference]:
 
 
 def _why_it_does_not_count(key: str, a: Subject, b: Subject) -> str | None:
-    if _is_infrastructure(key, a.run):
+    if is_infrastructure(key, a.run):
         return "infrastructure: it cannot change a result"
     for subject in (a, b):
         why = why_unread(key, unread_knobs(subject.run))
@@ -167,13 +167,15 @@ def _why_it_does_not_count(key: str, a: Subject, b: Subject) -> str | None:
     return "another spelling of the same meaning"
 
 
-def _is_infrastructure(key: str, run: RunConfig) -> bool:
+def is_infrastructure(key: str, run: RunConfig) -> bool:
+    """Whether `key`, a group or a knob, cannot change the result of `run`."""
     group, _, leaf = key.partition(".")
     owner = getattr(run, group, None)
     if isinstance(owner, Component):
         field = type(owner).__dataclass_fields__.get(leaf)
         return owner.INFRA or bool(field and field.metadata.get("infra"))
-    return bool(RunConfig.__dataclass_fields__[group].metadata.get("infra"))
+    alone = RunConfig.__dataclass_fields__.get(group)  # none of scale, which sets keys of several groups
+    return bool(alone and alone.metadata.get("infra"))
 
 
 def _versions(folder: RunDir) -> dict[str, str]:

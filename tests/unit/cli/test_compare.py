@@ -74,6 +74,8 @@ def test_what_a_run_does_not_read_is_no_setting_of_it(folders: Path, capsys: Cap
     assert coef["values"] == ["0.1", None]
     assert coef["counts"]
     assert other.config()["aux"]["coef"] == 0.1
+    main(["compare", one.run_id, other.run_id])
+    assert "–: not read, or not known to the code that froze it" in capsys.readouterr().out
 
 
 def test_a_key_that_cannot_change_a_result_is_said_to_be_one(

@@ -7,10 +7,15 @@ import math
 from pathlib import Path
 
 import pytest
+from helpers import TINY, compose_run
 from unit.results.suite import make_suite_run, short_hash
 
-from moe_sweeps.cli.judge import EXIT_CODES
+from moe_sweeps.cli.judge import EXIT_CODES, side
 from moe_sweeps.cli.manage import main
+from moe_sweeps.errors import MoeSweepsError
+from moe_sweeps.experiment.freeze import freeze
+from moe_sweeps.records.rundir import State, Status
+from moe_sweeps.results.runs import read_runs
 
 A, B = {"aux.coef": "0.1"}, {"aux.coef": "0.2"}
 WOBBLE = (0.0, 0.004, -0.003, 0.002)
@@ -121,3 +126,28 @@ def test_settings_that_mean_several_arms_are_refused_with_what_they_differ_in(
     assert "muon)" in error
     assert "Add settings until one arm is left" in error
     assert main(["judge", short_hash(A, 0), "aux.coef=0.2"]) == EXIT_CODES["better"]
+
+
+def test_settings_mean_runs_that_have_and_read_them(folders: Path) -> None:
+    lines = {
+        "aux": ["balancer=aux"],
+        "lossfree": ["balancer=lossfree"],  # aux.coef=0.1 stands in its config, and it does not read it
+        "norm": ["balancer=none", "model.qk_norm=true"],
+        "files": ["balancer=quantile", "launch=slurm", "launch.setup=['a b','c']"],
+    }
+    ids = {}
+    for name, line in lines.items():
+        folder = freeze(compose_run(*TINY, *line), [], command="test")
+        folder.write_summary({"val_loss": 3.0})
+        folder.write_status(Status(State.done))
+        ids[folder.run_id] = name
+    runs = read_runs(folders)
+
+    def meant(word: str) -> list[str]:
+        return [ids[row["run_id"]] for row in side(word, runs)]
+
+    assert meant("aux.coef=0.10") == ["aux"]
+    assert meant("model.qk_norm=True") == meant("balancer=none router.weight_decay=null") == ["norm"]
+    assert meant("balancer=quantile,launch.setup=[a b,c]") == ["files"]
+    with pytest.raises(MoeSweepsError, match=r"router\.weight_deca=None means no finished run"):
+        meant("balancer=aux,router.weight_deca=None")

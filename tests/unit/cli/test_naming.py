@@ -37,6 +37,18 @@ COMMANDS = {
         (["lr='tag(log, interval(1,2))' b=2"], [Line(("lr=tag(log, interval(1,2))", "b=2"))]),
         (["name=two words"], [Line(("name=two words",))]),
         (["name=it's"], [Line(("name=it's",))]),
+        (["name='two words'"], [Line(("name=two words",))]),
+        (["name=a\\ b seed=1"], [Line(("name=a b", "seed=1"))]),
+        (
+            ["fork.trunk=['balancer=quantile', 'aux.coef=0.3']"],
+            [Line(("fork.trunk=['balancer=quantile', 'aux.coef=0.3']",))],
+        ),
+        (
+            ["launch.setup=['export A=1', 'export B=2'] b=2"],
+            [Line(("launch.setup=['export A=1', 'export B=2']", "b=2"))],
+        ),
+        (["lr=tag(log, interval(1, 2)) b=2"], [Line(("lr=tag(log, interval(1, 2))", "b=2"))]),
+        (["a=[1, b=2"], [Line(("a=[1, b=2",))]),
         ([], []),
     ],
 )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import pytest
 from helpers import TINY
 from rich.console import Console
 
-from moe_sweeps.cli.plan_view import print_plan
+from moe_sweeps.cli.plan_view import collapse_reasons, print_plan
 from moe_sweeps.records.rundir import State, Status
 from moe_sweeps.sweep.cost import PlanCost, plan_cost
 from moe_sweeps.sweep.estimate import Estimator
@@ -57,3 +58,18 @@ def test_a_plan_says_what_was_cancelled(folders: Path) -> None:
     folder.write_status(Status(State.cancelled))
     shown = planned(folders, line, workers=1)
     assert "already done: 0, to run: 1, cancelled: 1 (moe-sweeps retry --cancelled brings them back)" in shown
+
+
+@pytest.mark.parametrize(
+    ("line", "kept", "others"),
+    [("engine.device=cpu,auto", "cpu", "auto"), ("trainer.log_every=5,7,9", "5", "7, 9")],
+)
+def test_an_axis_that_changes_nothing_is_named(folders: Path, line: str, kept: str, others: str) -> None:
+    said = f"cannot change a result: runs are trained with {kept}, and not again with {others}"
+    assert collapse_reasons(make_plan([*TINY, "aux.coef=0.1,0.2", line])) == [f"{line.partition('=')[0]} {said}"]
+
+
+def test_replicates_are_a_factor_of_the_headline(folders: Path) -> None:
+    text = planned(folders, "balancer=aux,lossfree", "seed=0,1", "fork.step=10", "fork.replicates=3", workers=1)
+    assert "balancer (2) x seed (2) x fork.replicate (3) = 12 combinations" in text
+    assert "Plan: fork.replicate (2) = 2" in planned(folders, "fork.step=10", "fork.replicates=2", workers=1)

@@ -180,9 +180,41 @@ def test_a_manifest_knows_trunks_and_replicates(folders: Path) -> None:
     assert "fork" not in manifest_of(make_plan([*TINY]), "test").to_dict()
 
 
-def test_the_line_of_one_run_leads_back_to_it(folders: Path) -> None:
+@pytest.mark.parametrize(
+    "line",
+    [
+        [*FORK, "balancer=aux,lossfree", "aux.coef=0.1,0.2", "seed=0,1", "fork.replicates=2"],
+        [*FORK, "balancer=aux,lossfree", "fork.trunk=[]"],
+        ["sweep=lossfree_vs_aux", "fork.step=100", "seed=0"],  # its arms have keys that the baseline lacks
+    ],
+    ids=["typed", "empty recipe", "file"],
+)
+def test_the_line_of_one_run_leads_back_to_it(folders: Path, line: list[str]) -> None:
     """What overrides.yaml keeps: typed alone, it is the same run of the same trunk."""
-    found = plan("balancer=aux,lossfree", "aux.coef=0.1,0.2", "seed=0,1", "fork.replicates=2")
+    found = make_plan(line)
     for planned in found.runs.values():
         typed = read_yaml(planned.frozen("test", 1).path / "overrides.yaml")
         assert list(make_plan(typed).runs) == [planned.run_id]
+
+
+def test_a_recipe_may_leave_a_setting_of_the_arm_out(folders: Path) -> None:
+    found = plan("balancer=lossfree", "balancer.rate=0.01", "fork.trunk=['balancer=aux','~balancer.rate']")
+    assert found.trunks.keys() == plan("balancer=aux").trunks.keys()
+    with pytest.raises(ConfigError, match=r"fork\.trunk=~balancer\.rat is refused.*Did you mean ~balancer\.rate"):
+        plan("balancer=lossfree", "balancer.rate=0.01", "fork.trunk=['balancer=aux','~balancer.rat']")
+
+
+def test_recipes_move_no_id(folders: Path) -> None:
+    """Ids as they were before a recipe could leave a setting out."""
+    assert make_plan(["sweep=lossfree_vs_aux", "fork.step=100", "seed=0"]).sweep_id == "de1f985ed624"
+
+
+def test_shuffled_arms_are_the_same_forks_each_time(folders: Path) -> None:
+    line = ("balancer=shuffle(aux,lossfree,none,quantile)", "aux.coef=shuffle(range(0.1,0.9,0.1))")
+    assert len({plan(*line).sweep_id for _ in range(4)}) == 1
+
+
+def test_null_and_doubled_steps_are_no_recipe(folders: Path) -> None:
+    line = ("balancer=aux,lossfree",)
+    assert plan(*line, "fork.trunk=null").sweep_id == plan(*line).sweep_id
+    assert plan("fork.step=10,10", *line).sweep_id == plan(*line).sweep_id

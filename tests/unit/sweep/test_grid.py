@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import pytest
 
 from moe_sweeps.errors import ConfigError
-from moe_sweeps.sweep.grid import expand, single
+from moe_sweeps.sweep.grid import ONE_RUN, expand, first_spellings, single
 
 
 def test_the_product_of_the_axes_first_axis_slowest() -> None:
@@ -60,6 +61,25 @@ def test_a_number_has_one_spelling_on_an_axis(typed: str) -> None:
 
 def test_long_seeds_are_compared_to_the_last_digit() -> None:
     assert expand(["seed=9007199254740992,9007199254740993"]).axes["seed"] == ["9007199254740992", "9007199254740993"]
+
+
+def test_thousands_of_values_are_spelt_at_once() -> None:
+    values = [str(number / 1000) for number in range(20_000)]
+    started = time.perf_counter()
+    others = {"0.50": "0.5", "5e-1": "0.5", "true": "true", "True": "true", "a": "a", "A": "A"}
+    assert first_spellings([*values, *others]) == dict(zip(values, values, strict=True)) | others
+    assert time.perf_counter() - started < 5
+
+
+@pytest.mark.parametrize("line", ["launch=local,slurm", "launch.workers=1,2"])
+def test_runs_of_a_sweep_are_launched_alike(line: str) -> None:
+    with pytest.raises(ConfigError, match="how runs are launched is the same for all runs"):
+        expand([line])
+
+
+def test_one_run_is_asked_for_where_there_is_no_m() -> None:
+    with pytest.raises(ConfigError, match=r"asks for 2 runs, and this is about one run\. Choose one value\.$"):
+        single(["balancer=aux,lossfree"], *ONE_RUN)
 
 
 def test_a_link_stays_as_it_was_typed() -> None:

@@ -58,12 +58,18 @@ class SearchCost:
         limit, most = parse_duration(budget), self.seconds(self.plan.most_steps)
         if most <= limit:
             return
-        trials = int(self.plan.search.trials * limit / most)
+        trials = self._most_that_fit(limit)
         fits = f"search.trials={trials}" if trials else "nothing smaller of this kind"
         raise OverBudget(
             f"--budget {budget} is refused: the search can take {duration(most)} with {self.workers} workers\n"
             f"  would fit: {fits}"
         )
+
+    def _most_that_fit(self, limit: float) -> int:
+        """The most trials, fewer than there are, that take no longer than `limit` seconds; 0 if even one does."""
+        steps = len(self.plan.space.seeds) * self.plan.steps
+        fewer = range(self.plan.most_trained - 1, 0, -1)
+        return next((count for count in fewer if self.seconds(count * steps) <= limit), 0)
 
 
 def search_cost(plan: SearchPlan, estimator: Estimator, workers: int, trained: int = 0) -> SearchCost:

@@ -28,6 +28,7 @@ from moe_sweeps.sweep.search.trials import Outcome, RunFacts, Standing, Trial, r
 Seen = Callable[[str, RunDir], None]
 MOST_STARTS = 3  # in a row, of a worker that ends before it begins an attempt; its log says why
 GIVEN_UP = (Outcome.failed, Outcome.cancelled)
+LOST = (*GIVEN_UP, Outcome.diverged)
 NOT_RUN_AGAIN = (State.done, State.diverged, State.cancelled)
 
 
@@ -155,10 +156,12 @@ class Search:
 
     def _rungs(self) -> list[Rung]:
         stands = {trial.number: self.standing(trial) for trial in self._own_trials()}
+        lost = {n for n, found in stands.items() if found.outcome in LOST}
         return [
             Rung(
                 {n: found.rung_values[rung] for n, found in stands.items() if rung in found.rung_values},
                 {n for n, found in stands.items() if self.trials[n].goes_beyond(rung) or found.outcome in GIVEN_UP},
+                lost,
             )
             for rung in self.plan.rungs
         ]
@@ -247,7 +250,8 @@ def _order(item: tuple[Trial, Standing]) -> tuple[bool, bool, int, float, int]:
     trial, found = item
     value = found.best_known
     bad = value is None or value == float("inf")
-    return bad, found.outcome is not Outcome.done, -found.step, 0.0 if value is None else value, trial.number
+    step = 0 if found.outcome is Outcome.done else -found.step  # a longer run is no better one
+    return bad, found.outcome is not Outcome.done, step, 0.0 if value is None else value, trial.number
 
 
 def _run_label(trial: Trial, run_id: str) -> str:

@@ -23,18 +23,22 @@ def rungs_below(steps: int, min_steps: int | None, reduction: int) -> tuple[int,
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """Trial -> value, of all trials that ever reached the rung; and the trials that were promoted from it."""
+    """Trial -> value, of all trials that ever reached the rung; the trials that were promoted from it; and those that
+    are lost, here or further on: diverged, failed or cancelled."""
 
     values: Mapping[int, float]
     promoted: AbstractSet[int]
+    lost: AbstractSet[int] = frozenset()
 
     def promotable(self, reduction: int, at_least: int = 0) -> int | None:
         """The best trial of the top 1/reduction that is not promoted yet, of equals the earlier; None if all are.
 
-        A diverged trial counts in the size of the rung and is never promoted. The top has at least `at_least` trials.
+        A diverged trial counts in the size of the rung and is never promoted. Of the trials that are not lost, at least
+        `at_least` belong to the top.
         """
-        top = max(len(self.values) // reduction, at_least)
-        best = sorted(self.values, key=lambda trial: (self.values[trial], trial))[:top]
+        ranked = sorted(self.values, key=lambda trial: (self.values[trial], trial))
+        kept = [trial for trial in ranked if trial not in self.lost]
+        best = [*ranked[: len(ranked) // reduction], *kept[:at_least]]
         return next((t for t in best if t not in self.promoted and math.isfinite(self.values[t])), None)
 
 

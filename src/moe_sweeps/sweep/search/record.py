@@ -49,7 +49,7 @@ def load_trials(plan: SearchPlan) -> list[Trial]:
         for number, entry in enumerate(search.trials):
             trials.append(plan.trial(number, entry.params, trials))
             trials[-1].target = entry.target
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise RunFolderError(f"{path} cannot be read: {error}. Move it away to restart the search.") from error
     return trials
 

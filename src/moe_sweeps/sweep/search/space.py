@@ -46,7 +46,7 @@ class Interval:
 
     def __str__(self) -> str:
         kind = ", whole numbers" if self.whole else ""
-        return f"{self.low:g} to {self.high:g}{kind}{', log scale' if self.log else ''}"
+        return f"{_end(self.low)} to {_end(self.high)}{kind}{', log scale' if self.log else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,11 +186,21 @@ def _interval(key: str, value: IntervalSweep, typed: str) -> Interval:
     unknown = value.tags - {"log", "int"}
     if unknown:
         raise ConfigError(key, typed, "the tags of an interval are log and int", f"Leave {', '.join(unknown)} out.")
+    if whole and math.isfinite(low) and math.isfinite(high):
+        low, high = math.ceil(low), math.floor(high)
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ConfigError(key, typed, "an interval goes from a number to a larger one", "Write interval(low,high).")
+        rule = "an interval goes from a number to a larger one"
+        rule += ", and there are no two whole numbers between these" if value.start < value.end else ""
+        raise ConfigError(key, typed, rule, "Write interval(low,high).")
     if log and low <= 0:
         raise ConfigError(key, typed, "on a log scale numbers are above 0", "Raise the lower end, or leave log out.")
     return Interval(low, high, log, whole)
+
+
+def _end(number: float) -> str:
+    """An end of an interval, with all digits where six are not enough."""
+    short = f"{number:g}"
+    return short if float(short) == number else repr(number)
 
 
 def _length(axis: Axis) -> int | None:

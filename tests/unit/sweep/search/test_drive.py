@@ -44,7 +44,8 @@ class FakeWorker:
 
     def train(self, folder: RunDir, killed_at: int | None = None) -> None:
         config, status, start = folder.config(), folder.status(), folder.checkpoint_step()
-        asked = config["trainer"]["stop_at"] or STEPS
+        total = config["trainer"]["steps"]
+        asked = config["trainer"]["stop_at"] or total
         end = asked if killed_at is None else min(killed_at, asked)
         self.trained.append((folder.run_id, start, end))
         value = self.objective(config, end)
@@ -56,7 +57,7 @@ class FakeWorker:
             status.state = State.preempted
         else:
             MetricsLog(folder.path / "metrics.jsonl").append({"step": end, "split": "val", "loss": value})
-            status.state, status.paused_at = (State.preempted, end) if end < STEPS else (State.done, None)
+            status.state, status.paused_at = (State.preempted, end) if end < total else (State.done, None)
         if status.state is State.done:
             folder.write_summary({"val_loss": value, "tokens": 1})
         if end > start:
@@ -192,6 +193,25 @@ def test_a_diverged_trial_is_told_as_infinity_and_never_goes_on(folders: Path) -
         assert (found.outcome, found.final, found.step) == (Outcome.diverged, math.inf, 4)
     assert search.ranked()[0][1].outcome is Outcome.done
     assert search.ranked()[-1][1].outcome is Outcome.diverged
+    assert search.is_complete
+
+
+def test_the_best_trial_is_not_the_longest(folders: Path) -> None:
+    line = ("search.trials=6", "trainer.steps=24,30", "optimizer.base_lr=0.01", "balancer=aux", "aux.coef=0.1")
+    search = run(new_search(*line, kind="random"), FakeWorker(lambda config, step: config["trainer"]["steps"] / 10))
+    assert {trial.point["trainer.steps"] for trial, _ in search.ranked()} == {"24", "30"}
+    assert search.ranked()[0][0].point["trainer.steps"] == "24"
+
+
+def test_a_search_ends_with_a_complete_run_though_its_best_trial_diverges_after_a_rung(folders: Path) -> None:
+    def diverging(config: dict[str, Any], step: int) -> float:
+        return math.inf if config["aux"]["coef"] == 0.1 and step > 4 else config["aux"]["coef"]
+
+    line = ("search.trials=6", "search.min_steps=4", "search.reduction=20", "optimizer.base_lr=0.01", "balancer=aux")
+    search = run(new_search(*line, kind="random"), FakeWorker(diverging))
+    outcomes = {trial.point["aux.coef"]: found.outcome for trial, found in search.ranked()}
+    assert outcomes["0.1"] is Outcome.diverged
+    assert [coef for coef, outcome in outcomes.items() if outcome is Outcome.done] == ["0.2"]
     assert search.is_complete
 
 

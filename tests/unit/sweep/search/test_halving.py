@@ -54,6 +54,17 @@ def test_a_short_search_ends_with_a_complete_run() -> None:
     assert next_promotion(rungs, 3, at_the_end=True) is None
 
 
+def test_a_search_whose_best_trial_is_lost_ends_with_a_complete_run_all_the_same() -> None:
+    """The better of two was promoted and diverged: at the end the other one is promoted, through all rungs."""
+    rungs = [Rung({0: 3.0, 1: 3.1}, {0}, {0}), Rung({0: 2.0}, {0}, {0})]
+    assert next_promotion(rungs, 3) is None
+    assert next_promotion(rungs, 3, at_the_end=True) == (0, 1)
+    rungs = [Rung({0: 3.0, 1: 3.1}, {0, 1}, {0}), Rung({0: 2.0, 1: 2.5}, {0}, {0})]
+    assert next_promotion(rungs, 3, at_the_end=True) == (1, 1)
+    rungs = [Rung({0: 3.0, 1: math.inf}, {0}, {0, 1})]
+    assert next_promotion(rungs, 3, at_the_end=True) is None
+
+
 @pytest.mark.parametrize(
     ("steps", "least", "eta", "rungs"),
     [(300, 33, 3, (33, 99, 297)), (300, 100, 3, (100,)), (27, 1, 3, (1, 3, 9)), (300, None, 3, ())],

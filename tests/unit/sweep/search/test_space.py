@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 
@@ -64,6 +65,8 @@ def test_a_suggestion_as_a_setting(interval: Interval | Choices, param: float, t
         ("aux.coef=tag(log,interval(0,1))", "aux.coef", "on a log scale numbers are above 0"),
         ("aux.coef=tag(lgo,interval(0,1))", "aux.coef", "the tags of an interval are log and int"),
         ("aux.coef=interval(0,1),2", "aux.coef", "an interval or a range stands alone"),
+        ("model.layers=tag(int,interval(1.2,2.8))", "model.layers", "there are no two whole numbers between these"),
+        ("aux.coef=tag(log,int,interval(-0.5,8))", "aux.coef", "on a log scale numbers are above 0"),
         ("balancer=interval(0,1)", "balancer", "this key chooses an option"),
         ("search.trials=3,4", "search.trials", "a search has one value of it"),
         ("search=tpe,random", "search", "a search has one value of it"),
@@ -92,9 +95,18 @@ def test_refused(argument: str, field: str, words: str) -> None:
         (("aux.coef=0.1,0.2", "search.metric=val_los"), "Did you mean val_loss"),
         (("optimizer.base_lr=1e-3,1e-2", "experts=dense", "search.metric=val_maxvio_global"), "no router"),
         ((), "there is nothing to search"),
+        (("aux.coef=0.1,0.2", "paths.runs=/a,/b"), "paths.runs=/a, /b is refused: it cannot change a result"),
+        (("aux.coef=0.1,0.2", "paths.runs=/a${aux.coef}"), "the folders are the same for all runs"),
+        (("aux.coef=0.1,0.2", "launch=local,slurm"), "launch=local, slurm is refused: it cannot change a result"),
+        (("aux.coef=0.1,0.2", "launch.workers=1,2"), "launch.workers=1, 2 is refused: it cannot change a result"),
+        (("aux.coef=0.1,0.2", "tracking=wandb"), "the package wandb is not installed here"),
     ],
 )
-def test_refused_before_anything_starts(arguments: tuple[str, ...], words: str) -> None:
+def test_refused_before_anything_starts(
+    arguments: tuple[str, ...], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "wandb" else find(name, *rest))
     with pytest.raises(ConfigError, match=words):
         make_search_plan(("search=tpe", "scale=smoke", *arguments))
 
@@ -114,6 +126,18 @@ def test_a_plan_needs_no_optuna() -> None:
     code = "import sys; from moe_sweeps.cli import train, search; search.make_search_plan(sys.argv[1:]); "
     code += "assert 'optuna' not in sys.modules"
     subprocess.run([sys.executable, "-c", code, "search=tpe", "aux.coef=interval(0,1)"], check=True, timeout=120)
+
+
+def test_whole_numbers_lie_between_the_ends() -> None:
+    space = read_space((*LINE, "aux.coef=tag(log,int,interval(0.5,8))", "experts.top_k=tag(int,interval(1.5,3.5))"))
+    assert space.axes["aux.coef"] == Interval(1, 8, log=True, whole=True)
+    assert space.axes["experts.top_k"] == Interval(2, 3, whole=True)
+
+
+def test_an_interval_of_a_whole_number_is_explained() -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_search_plan((*LINE, "model.layers=interval(1.5,4)"))
+    assert any("int(interval(1,8))" in note for note in caught.value.__notes__)
 
 
 def test_the_same_question_is_the_same_search() -> None:
