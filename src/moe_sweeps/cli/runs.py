@@ -13,6 +13,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -22,6 +23,7 @@ from moe_sweeps.cli.follow import (
     exit_code,
     print_failures,
 )
+from moe_sweeps.cli.readying import Readied, is_allowed, make_ready, put_back_if_refused, require_trainable
 from moe_sweeps.cli.roots import runs_root
 from moe_sweeps.cli.select import Selection, select
 from moe_sweeps.cli.watching import follow
@@ -60,15 +62,22 @@ def retry(arguments: argparse.Namespace, console: Console) -> int:
         done = f"no run is done{by}, and " if arguments.done else ""
         console.print(f"{done}no run is {_or(sorted(states))}; nothing to retry")
         return 0
-    ready = [row for row in rows if _is_ready(console, row, arguments.current_code)]
-    code = 1 if len(ready) < len(rows) else 0
-    ready += _superseded(console, finished)
-    return (_train_again(console, ready, arguments.workers) if ready else 1) or code
+    again = _trainable(console, finished)
+    with put_back_if_refused() as readied:
+        ready = [r for r in _trainable(console, rows) if _is_ready(console, r, arguments.current_code, readied)]
+        code = 1 if len(ready) + len(again) < len(rows) + len(finished) else 0
+        ready += _superseded(console, again)
+        return (_train_again(console, ready, arguments.workers) if ready else 1) or code
+
+
+def _trainable(console: Console, rows: Sequence[RunRow]) -> list[RunRow]:
+    """Those that nothing about the run itself refuses; the others are reported, and stay as they are."""
+    return [row for row in rows if is_allowed(console, partial(require_trainable, row.folder))]
 
 
 def _train_again(console: Console, rows: Sequence[RunRow], workers: int | None) -> int:
     """Train runs where they were trained before: as jobs of SLURM, or here. Returns the exit code."""
-    on_slurm = [row for row in rows if row.folder.settings("launch").get("kind") == "slurm"]
+    on_slurm = [row for row in rows if _is_on_slurm(row)]
     if on_slurm:
         from moe_sweeps.cli.slurm import resubmit
 
@@ -79,15 +88,13 @@ def _train_again(console: Console, rows: Sequence[RunRow], workers: int | None) 
     return _retry_here(console, here, workers) if here else 0
 
 
-def _is_ready(console: Console, row: RunRow, current_code: bool) -> bool:
-    """Whether a run can be retried. One that is damaged, or that others train or retry, is reported and left out."""
-    try:
-        row.folder.config()
-        make_ready(row.folder, row.status, current_code=current_code)
-        return True
-    except RunFolderError as error:
-        console.print(str(error), highlight=False, markup=False, soft_wrap=True)
-        return False
+def _is_ready(console: Console, row: RunRow, current_code: bool, readied: list[Readied]) -> bool:
+    """Whether a run was made ready, and so is in `readied`. One that others train or retry is reported and left out."""
+    return is_allowed(console, lambda: readied.append(make_ready(row.folder, row.status, current_code=current_code)))
+
+
+def _is_on_slurm(row: RunRow) -> bool:
+    return bool(row.folder.settings("launch").get("kind") == "slurm")
 
 
 def _require_which(arguments: argparse.Namespace) -> None:
@@ -113,8 +120,11 @@ def _superseded(console: Console, finished: Sequence[RunRow]) -> list[RunRow]:
     """Move the results aside; returns the runs that are then to be trained."""
     if not finished:
         return []
+    from moe_sweeps.launch.slurm.queue import require_slurm
     from moe_sweeps.sweep.again import SUPERSEDED, supersede
 
+    if any(_is_on_slurm(row) for row in finished):
+        require_slurm()  # a result that was moved aside does not come back
     again = []
     for row in finished:
         try:
@@ -182,33 +192,6 @@ def _readable(console: Console, folders: Sequence[RunDir]) -> list[RunDir]:
         except RunFolderError as error:
             console.print(str(error), highlight=False, markup=False, soft_wrap=True)
     return found
-
-
-def make_ready(folder: RunDir, seen: Status, current_code: bool = False) -> None:
-    """Let a run that failed, diverged or was cancelled be trained again. The summary of a diverged run is kept aside.
-
-    `seen` is the status for which it was chosen.
-
-    Raises:
-        RunBusyError: somebody trains it at this moment.
-        RunFolderError: its status is another one by now: somebody else retries it.
-    """
-    with folder.lock():
-        found = folder.status()
-        if (found.state, found.attempt) != (seen.state, seen.attempt):
-            raise RunFolderError(
-                f"{folder.path.name} is {found.state} by now, so it is left alone: somebody retries it"
-            )
-        summary = folder.path / "summary.json"
-        if summary.exists():
-            summary.replace(folder.path / f"summary.attempt-{found.attempt}.json")
-        folder.drop_cancel_request()
-        if current_code:
-            folder.update_provenance(snapshot=None)
-        found.state, found.failure = State.preempted if found.attempt else State.planned, None
-        found.forget_deaths()
-        found.paused_at = None
-        folder.write_status(found)
 
 
 def add_commands(commands: Any) -> None:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helpers import TINY, compose_run
 from unit.cli import fake_runs
 from unit.cli.fake_runs import fake_run, fake_sweep
 
 from moe_sweeps.cli import runs as commands
 from moe_sweeps.cli import watching
 from moe_sweeps.cli.manage import main
-from moe_sweeps.errors import RunFolderError
+from moe_sweeps.errors import ConfigError, LaunchError, RunFolderError
+from moe_sweeps.experiment.freeze import freeze
 from moe_sweeps.host.machine_memory import OUT_OF_MEMORY, VMSTAT, oom_kills
-from moe_sweeps.records.rundir import Failure, RunDir, State
+from moe_sweeps.records.rundir import Failure, RunDir, State, Status
 
 Capture = pytest.CaptureFixture[str]
 
@@ -107,6 +110,7 @@ def test_retry_leaves_out_runs_in_other_hands_and_says_in_which_jobs_the_others_
     """One that only looks lost may be trained by its job, so that one is not said to have ended."""
     monkeypatch.setitem(fake_runs.CONFIG, "launch", {"kind": "slurm"})
     monkeypatch.setattr(commands, "with_queue", list)
+    monkeypatch.setattr(commands, "require_trainable", lambda _: None)  # their configs are made up
     submitted: list[tuple[list[str], dict[str, str | None]]] = []
 
     def resubmit(console: object, runs: list[RunDir], root: Path, ended_in: dict[str, str | None]) -> None:
@@ -122,6 +126,80 @@ def test_retry_leaves_out_runs_in_other_hands_and_says_in_which_jobs_the_others_
     assert busy.run_id in capsys.readouterr().out
     assert busy.status().state is State.failed
     assert submitted == [(["1", "2", "3"], {"1": "7_1", "3": None})]
+
+
+def refuse(error: BaseException) -> Callable[..., int]:
+    def refused(*_: object) -> int:
+        raise error
+
+    return refused
+
+
+@pytest.mark.parametrize(
+    ("kind", "where", "error", "code"),
+    [
+        ("slurm", "moe_sweeps.cli.slurm.resubmit", LaunchError("sbatch refused"), 2),
+        ("local", "moe_sweeps.cli.runs._retry_here", ConfigError("trainer.steps", 1, "no", "fix"), 2),
+        ("local", "moe_sweeps.cli.runs._retry_here", KeyboardInterrupt(), 130),
+    ],
+)
+@pytest.mark.parametrize("state", [State.failed, State.cancelled, State.diverged])
+def test_a_retry_that_is_refused_leaves_the_runs_as_they_were(
+    folders: Path, monkeypatch: pytest.MonkeyPatch, kind: str, where: str, error: BaseException, code: int, state: State
+) -> None:
+    """Else the same command would find nothing to retry, and the cause would be forgotten."""
+    monkeypatch.setitem(fake_runs.CONFIG, "launch", {"kind": kind})
+    monkeypatch.setattr(commands, "require_trainable", lambda _: None)
+    monkeypatch.setattr(where, refuse(error))
+    run = fake_run(folders, 1, state, attempt=2, deaths=1, death_step=7, failure=Failure("E", "m", "s"))
+    run.write_summary({"diverged_at_step": 50})
+    run.update_provenance(snapshot="code/1")
+    before = run.status()
+    for _ in range(2):
+        assert main(["retry", "--cancelled", "--diverged", "--current-code"]) == code
+        assert run.status() == before
+        assert run.summary() == {"diverged_at_step": 50}
+        assert run.provenance()["snapshot"] == "code/1"
+
+
+def test_what_has_begun_before_a_retry_is_stopped_is_not_put_back(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some were submitted, or stopped by Ctrl-C after a new attempt had begun."""
+    monkeypatch.setattr(commands, "require_trainable", lambda _: None)
+    runs = [fake_run(folders, n, State.failed, attempt=1) for n in range(3)]
+
+    def interrupted(*_: object) -> int:
+        runs[0].write_status(Status(State.queued, attempt=1, slurm_job_id="7_0"))
+        runs[1].write_status(Status(State.preempted, attempt=2, step=30))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "_retry_here", interrupted)
+    assert main(["retry"]) == 130
+    assert states(runs) == [State.queued, State.preempted, State.failed]
+    assert runs[1].status().step == 30
+
+
+def test_a_run_that_cannot_be_trained_is_left_out_of_a_retry_before_it_is_made_ready(
+    folders: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """One was edited; one needs more ranks than its batch divides into."""
+    runs = [freeze(compose_run(*TINY, "launch=slurm_cpu", f"seed={n}"), [], command="test") for n in range(2)]
+    runs.append(freeze(compose_run(*TINY, "launch=slurm_cpu", "launch.tasks_per_node=3", "seed=2"), [], command="test"))
+    for run in runs:
+        run.write_status(Status(State.failed, attempt=1, total_steps=24))
+    text = (runs[1].path / "config.yaml").read_text()
+    (runs[1].path / "config.yaml").write_text(text.replace("steps: 24", "steps: 25"))
+    submitted: list[str] = []
+    monkeypatch.setattr(
+        "moe_sweeps.cli.slurm.resubmit", lambda _, folders, *__: submitted.extend(f.path.name for f in folders)
+    )
+    assert main(["retry"]) == 1
+    assert submitted == [runs[0].path.name]
+    assert states(runs) == [State.preempted, State.failed, State.failed]
+    shown = capsys.readouterr().out
+    assert f"{runs[1].path}: config.yaml was edited" in shown
+    assert f"{runs[2].path.name} is left out: trainer.batch_size=4 is refused" in shown
 
 
 def test_retry_without_failed_runs_says_so(folders: Path, capsys: Capture) -> None:
