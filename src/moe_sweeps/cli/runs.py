@@ -27,7 +27,7 @@ from moe_sweeps.cli.readying import Readied, is_allowed, make_ready, put_back_if
 from moe_sweeps.cli.roots import runs_root
 from moe_sweeps.cli.select import Selection, select
 from moe_sweeps.cli.watching import follow
-from moe_sweeps.errors import LaunchError, MoeSweepsError, RunBusyError, RunFolderError
+from moe_sweeps.errors import ConfigError, LaunchError, MoeSweepsError, RunBusyError, RunFolderError
 from moe_sweeps.launch.follow import LOST, PAUSED, PRUNED, Follower, RunRow, is_lost
 from moe_sweeps.launch.slurm.agree import cancel_pending, with_queue
 from moe_sweeps.paths import TRAIN
@@ -98,9 +98,12 @@ def _is_on_slurm(row: RunRow) -> bool:
 
 
 def _require_which(arguments: argparse.Namespace) -> None:
-    """Refuse to restart every finished run only because no sweep or run was named."""
+    """Refuse options that make no sense, and to restart every finished run only because no sweep or run was named."""
     if arguments.done and not (arguments.what or arguments.other_code):
         raise MoeSweepsError("train which finished runs again? Name sweeps or runs after --done, or add --other-code.")
+    if arguments.workers is not None and arguments.workers < 1:
+        fix = "Leave it out for as many as the run was started with."
+        raise ConfigError("--workers", arguments.workers, "at least one process trains", fix)
     if arguments.other_code and not arguments.done:
         raise MoeSweepsError("--other-code says which finished runs are trained again. Write --done --other-code.")
 
@@ -164,22 +167,33 @@ def cancel(arguments: argparse.Namespace, console: Console) -> int:
     if not arguments.what and not arguments.all:
         raise MoeSweepsError("cancel what? Give a sweep or a run (moe-sweeps status lists them), or --all.")
     chosen = selected(arguments.what)
-    for manifest in chosen.sweeps:
-        if manifest.search and not manifest.search.over:
-            request_stop(manifest_path(runs_root(), manifest.sweep_id).parent)
+    searches = [manifest_path(runs_root(), m.sweep_id).parent for m in chosen.sweeps if m.search and not m.search.over]
+    stopped = [is_allowed(console, partial(request_stop, search)) for search in searches]
     folders = _readable(console, [folder for _, folder in chosen.runs])
-    asked = [folder for folder in folders if folder.status().state not in (*FINISHED, State.cancelled)]
-    for folder in asked:  # all first: no waiting run starts when another stops
-        folder.request_cancel()
-    cancel_pending(asked, runs_root())
-    stopping = _settle(asked, CANCEL_SECONDS)
+    wanted = [folder for folder in folders if folder.status().state not in (*FINISHED, State.cancelled)]
+    # All first: no waiting run starts when another stops.
+    asked = [folder for folder in wanted if is_allowed(console, folder.request_cancel)]
+    _leave_the_queue(asked)
+    _print_cancelled(console, folders, asked, _settle(asked, CANCEL_SECONDS))
+    return 0 if all(stopped) and len(asked) == len(wanted) else 1
+
+
+def _leave_the_queue(asked: Sequence[RunDir]) -> None:
+    try:
+        cancel_pending(asked, runs_root())
+    except LaunchError as error:
+        log.warning("waiting jobs stay in SLURM's queue, and end at once when they start: %s", error)
+
+
+def _print_cancelled(
+    console: Console, folders: Sequence[RunDir], asked: Sequence[RunDir], stopping: Sequence[RunDir]
+) -> None:
     counts = Counter(folder.status().name for folder in folders)
     console.print(", ".join(f"{n} {state}" for state, n in counts.items()), highlight=False)
     for folder in stopping:
         console.print(f"  {folder.path.name}: its worker stops after its current step", highlight=False, markup=False)
     if asked:
         console.print("`moe-sweeps retry --cancelled` resumes cancelled runs; nothing else does.", style="dim")
-    return 0
 
 
 def _readable(console: Console, folders: Sequence[RunDir]) -> list[RunDir]:
@@ -238,7 +252,7 @@ def selected(words: Sequence[str]) -> Selection:
 
 def rows_of(chosen: Selection) -> list[RunRow]:
     """What the runs do, by their folders, and by SLURM where those do not tell."""
-    rows = [_pruned(row, chosen.sweeps) for row in Follower(chosen.runs).read()]
+    rows = [_pruned(row, chosen.manifests) for row in Follower(chosen.runs).read()]
     try:
         return with_queue(rows)
     except LaunchError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from moe_sweeps.cli import watching
 from moe_sweeps.cli.manage import main
 from moe_sweeps.errors import ConfigError, LaunchError, RunFolderError
 from moe_sweeps.experiment.freeze import freeze
+from moe_sweeps.host.files import write_json
 from moe_sweeps.host.machine_memory import OUT_OF_MEMORY, VMSTAT, oom_kills
 from moe_sweeps.records.rundir import Failure, RunDir, State, Status
 
@@ -81,6 +83,69 @@ def test_cancel_of_a_run_in_other_hands_leaves_a_request(
     assert sweep[2].cancel_requested
     assert far.cancel_requested  # its lock may not reach to this host, so its state is its worker's to write
     assert far.status().state is State.running
+
+
+def not_allowed(folder: RunDir) -> Callable[[RunDir], None]:
+    """In the place of a method of RunDir: `folder` belongs to somebody else."""
+
+    def checked(run: RunDir) -> None:
+        if run == folder:
+            raise PermissionError(errno.EACCES, "Permission denied", str(run.path / "status.json"))
+
+    return checked
+
+
+def test_a_run_of_somebody_else_does_not_stop_cancel(
+    sweep: list[RunDir], capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused, request = not_allowed(sweep[1]), RunDir.request_cancel
+    monkeypatch.setattr(RunDir, "request_cancel", lambda run: (refused(run), request(run)))
+    assert main(["cancel", "fakes"]) == 1
+    assert states(sweep) == [State.done, State.failed, State.cancelled, State.cancelled]
+    assert f"{sweep[1].path}/status.json (owner: " in capsys.readouterr().out.replace("\n", "")
+
+
+def test_a_run_of_somebody_else_does_not_stop_retry(
+    folders: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [fake_run(folders, n, State.failed, attempt=1) for n in range(3)]
+    refused, drop = not_allowed(runs[0]), RunDir.drop_cancel_request
+    monkeypatch.setattr(RunDir, "drop_cancel_request", lambda run: (refused(run), drop(run)))
+    monkeypatch.setattr(commands, "require_trainable", lambda _: None)
+    trained: list[RunDir] = []
+    monkeypatch.setattr(commands, "_retry_here", lambda _, rows, __: trained.extend(row.folder for row in rows))
+    assert main(["retry"]) == 1
+    assert trained == runs[1:]
+    assert states(runs) == [State.failed, State.preempted, State.preempted]
+    assert "is closed to you: Permission denied" in capsys.readouterr().out
+
+
+def test_cancel_goes_on_where_slurm_does_not_answer(
+    sweep: list[RunDir], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "cancel_pending", refuse(LaunchError("squeue: no answer within 8 s")))
+    assert main(["cancel", "fakes"]) == 0
+    assert states(sweep) == [State.done, State.cancelled, State.cancelled, State.cancelled]
+    assert "waiting jobs stay in SLURM's queue, and end at once when they start: squeue: no answer" in caplog.text
+
+
+@pytest.mark.parametrize("workers", [0, -1])
+def test_retry_needs_a_worker(sweep: list[RunDir], capsys: Capture, workers: int) -> None:
+    assert main(["retry", f"--workers={workers}"]) == 2
+    assert f"--workers={workers} is refused: at least one process trains." in capsys.readouterr().err
+    assert states(sweep)[1] is State.failed
+
+
+def test_a_pruned_trial_is_called_that_however_it_is_named(folders: Path, capsys: Capture) -> None:
+    trial = fake_run(folders, 1, State.preempted, attempt=1, step=30, paused_at=30)
+    fake_sweep(folders, [trial])
+    path = folders / "sweeps" / "aaaaaaaaaaaa" / "manifest.json"
+    content = json.loads(path.read_text())
+    content["runs"][trial.run_id]["pruned"] = 30
+    write_json(path, content)
+    for named in (trial.run_id, "fakes"):
+        assert main(["status", named]) == 0
+        assert "1 pruned" in capsys.readouterr().out
 
 
 def test_make_ready_keeps_the_summary_of_a_diverged_run(folders: Path) -> None:

@@ -128,10 +128,11 @@ def repair(rows: Iterable[RunRow]) -> list[RunDir]:
 def cancel_pending(folders: Sequence[RunDir], runs_root: Path) -> list[str]:
     """Cancel the waiting jobs of these runs, those whose runs are all among them; returns their names.
 
-    A job that has begun meanwhile is left alone: its worker sees the request to cancel and saves its state.
+    A job that has begun meanwhile is left alone: its worker sees the request to cancel and saves its state. A person
+    waits for this, so a controller that is down is not waited for.
 
     Raises:
-        LaunchError: scancel exists and does not answer.
+        LaunchError: scancel exists, and it or squeue does not answer.
     """
     wanted = {folder.path.name for folder in folders if folder.status().slurm_job_id}
     if not wanted or shutil.which("scancel") is None:
@@ -143,10 +144,10 @@ def cancel_pending(folders: Sequence[RunDir], runs_root: Path) -> list[str]:
         if wanted.issuperset(runs)
     }
     # SLURM gives numbers a second time, so a job of this number may be anything.
-    jobs = own_jobs().items()
+    jobs = own_jobs((), READING_SECONDS).items()
     tasks = [task for task, job in jobs if names.get(task) == job.name and job.state in WAITING]
     if tasks:
-        call("scancel", "--state=PENDING", *tasks)
+        call("scancel", "--state=PENDING", *tasks, patience=(), seconds=READING_SECONDS)
     return tasks
 
 

@@ -266,6 +266,24 @@ def test_cancel_leaves_a_job_of_another_name_alone(folders: Path, squeue: Answer
     assert calls[-1] == ("scancel", "--state=PENDING", "5_1")
 
 
+@pytest.mark.parametrize("silent", ["squeue", "scancel"])
+def test_cancel_waits_for_a_controller_that_is_down_for_seconds(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, silent: str
+) -> None:
+    monkeypatch.setattr(agree, "READING_SECONDS", 1.0)
+    run = fake_run(folders, 0, State.queued, slurm_job_id="5_0")
+    submitted(folders, [[run.path.name]])
+    for name in ("squeue", "scancel"):
+        does = "exec sleep 60" if name == silent else "echo '5_0|moe-x|PENDING||'"
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    started = time.monotonic()
+    with pytest.raises(LaunchError, match="no answer within 1 s"):
+        agree.cancel_pending([run], folders)
+    assert time.monotonic() - started < 20
+
+
 def test_repair_writes_the_states_down(folders: Path, squeue: Answer) -> None:
     squeue(job("5_2", "PENDING"))
     gone, requeued = fake_run(folders, 1, State.queued, slurm_job_id="5_1"), lost_run(folders, 2, "5_2")
