@@ -27,7 +27,7 @@ from moe_sweeps.cli.readying import Readied, is_allowed, make_ready, put_back_if
 from moe_sweeps.cli.roots import runs_root
 from moe_sweeps.cli.select import Selection, select
 from moe_sweeps.cli.watching import follow
-from moe_sweeps.errors import ConfigError, LaunchError, MoeSweepsError, RunBusyError, RunFolderError
+from moe_sweeps.errors import ConfigError, LaunchError, MoeSweepsError, RunFolderError
 from moe_sweeps.launch.follow import LOST, PAUSED, PRUNED, Follower, RunRow, is_lost
 from moe_sweeps.launch.slurm.agree import cancel_pending, with_queue
 from moe_sweeps.paths import TRAIN
@@ -288,7 +288,7 @@ def _is_settled(folder: RunDir) -> bool:
         with folder.lock():
             folder.settle_cancel_request(folder.status())
         return True
-    except RunBusyError:
+    except (MoeSweepsError, OSError):  # a worker has it, or its lock cannot be taken: the request stays
         return False
 
 

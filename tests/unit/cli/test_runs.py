@@ -129,6 +129,17 @@ def test_cancel_goes_on_where_slurm_does_not_answer(
     assert "waiting jobs stay in SLURM's queue, and end at once when they start: squeue: no answer" in caplog.text
 
 
+def test_cancel_leaves_a_request_where_a_lock_cannot_be_taken(
+    sweep: list[RunDir], capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "CANCEL_SECONDS", 0.0)
+    (sweep[1].path / ".lock").unlink(missing_ok=True)
+    (sweep[1].path / ".lock").mkdir()
+    assert main(["cancel", "fakes"]) == 0
+    assert states(sweep) == [State.done, State.failed, State.cancelled, State.cancelled]
+    assert sweep[1].cancel_requested
+
+
 @pytest.mark.parametrize("workers", [0, -1])
 def test_retry_needs_a_worker(sweep: list[RunDir], capsys: Capture, workers: int) -> None:
     assert main(["retry", f"--workers={workers}"]) == 2
