@@ -16,7 +16,7 @@ from unit.cli.fake_runs import fake_run, fake_sweep
 from moe_sweeps.cli import runs as commands
 from moe_sweeps.cli import watching
 from moe_sweeps.cli.manage import main
-from moe_sweeps.errors import ConfigError, LaunchError, RunFolderError
+from moe_sweeps.errors import ConfigError, LaunchError
 from moe_sweeps.experiment.freeze import freeze
 from moe_sweeps.host.files import write_json
 from moe_sweeps.host.machine_memory import OUT_OF_MEMORY, VMSTAT, oom_kills
@@ -157,27 +157,6 @@ def test_a_pruned_trial_is_called_that_however_it_is_named(folders: Path, capsys
     for named in (trial.run_id, "fakes"):
         assert main(["status", named]) == 0
         assert "1 pruned" in capsys.readouterr().out
-
-
-def test_make_ready_keeps_the_summary_of_a_diverged_run(folders: Path) -> None:
-    failure = Failure("E", "m", "s")
-    folder = fake_run(folders, 1, State.diverged, attempt=2, deaths=2, death_step=7, step=50, failure=failure)
-    folder.write_summary({"diverged_at_step": 50})
-    folder.request_cancel()
-    commands.make_ready(folder, folder.status())
-    status = folder.status()
-    assert (status.state, status.deaths, status.death_step, status.failure) == (State.preempted, 0, -1, None)
-    assert json.loads((folder.path / "summary.attempt-2.json").read_text()) == {"diverged_at_step": 50}
-    assert folder.summary() is None
-    assert not folder.cancel_requested
-
-
-def test_a_run_is_retried_from_one_shell_alone(folders: Path) -> None:
-    folder = fake_run(folders, 1, State.failed, attempt=1)
-    seen = folder.status()
-    commands.make_ready(folder, seen)
-    with pytest.raises(RunFolderError, match="is preempted by now, so it is left alone"):
-        commands.make_ready(folder, seen)
 
 
 def test_retry_leaves_out_runs_in_other_hands_and_says_in_which_jobs_the_others_ended(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -41,8 +40,8 @@ def test_a_persons_defaults_for_sbatch_do_not_change_the_script(
     """What `launch` leaves to the cluster is left to those defaults, too."""
     for name in (*AGAINST_THE_SCRIPT, *WHERE_TO, "RESERVATION", "GPUS"):
         monkeypatch.setenv(f"SBATCH_{name}", "1")
-    where = {name.lower(): "x" for name in WHERE_TO} if is_set else {}
-    passed_on = names_passed_on(monkeypatch, tmp_path, **where)
+    where = [f"launch.{name.lower()}=x" for name in WHERE_TO] if is_set else []
+    passed_on = names_passed_on(monkeypatch, tmp_path, *where)
     left = {"SBATCH_RESERVATION", "SBATCH_GPUS"} | (set() if is_set else {f"SBATCH_{name}" for name in WHERE_TO})
     assert {name for name in passed_on if name.startswith("SBATCH_")} == left
 
@@ -52,18 +51,16 @@ def test_a_persons_default_number_of_gpus_does_not_change_what_a_job_asks_for(
 ) -> None:
     for name in ("GPUS", "GPUS_PER_NODE", "GPUS_PER_TASK"):
         monkeypatch.setenv(f"SBATCH_{name}", "8")
-    passed_on = names_passed_on(monkeypatch, tmp_path, gpus_per_node=1)
+    passed_on = names_passed_on(monkeypatch, tmp_path, "launch.gpus_per_node=1")
     assert not {name for name in passed_on if name.startswith("SBATCH_")}
 
 
-def names_passed_on(monkeypatch: pytest.MonkeyPatch, folder: Path, **launch: str | int) -> set[str]:
+def names_passed_on(monkeypatch: pytest.MonkeyPatch, folder: Path, *settings: str) -> set[str]:
     """The environment variables that sbatch sees."""
     (folder / "sbatch").write_text('#!/bin/sh\nenv > "$0.env"\necho Submitted batch job 7\n')
     (folder / "sbatch").chmod(0o755)
     monkeypatch.setenv("PATH", str(folder), prepend=":")
-    run = compose_run("launch=slurm_cpu")
-    assert isinstance(run.launch, SlurmConfig)
-    run.launch = dataclasses.replace(run.launch, threads=1, **launch)
+    run = compose_run("launch=slurm_cpu", "launch.threads=1", *settings)
     assert isinstance(run.launch, SlurmConfig)
     script = ArrayScript(folder / "moe-x.json", resources(run, 60.0), run.launch, 1, folder)
     assert script.submit() == "7"
