@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.markup import escape
 
-from moe_sweeps.host.shell import tool_command
+from moe_sweeps.cli.roots import command_at
 from moe_sweeps.records.code_record import name_files
 from moe_sweeps.records.rundir import RunDir
 from moe_sweeps.sweep.other_code import OtherCode
@@ -48,6 +48,6 @@ def _what_to_type(runs: Sequence[RunDir], sweep_id: str | None) -> list[str]:
     ids = [run.run_id for run in runs]
     what = ["--other-code", sweep_id] if sweep_id else ids if len(runs) <= MOST_IDS else ["--other-code"]
     return [
-        f"    train them again: {escape(tool_command('retry', '--done', *what))}",
+        f"    train them again: {escape(command_at(runs[0].path.parent, 'retry', '--done', *what))}",
         f"    or accept them: the same command with {AS_THEY_ARE}",
     ]

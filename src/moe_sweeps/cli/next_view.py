@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
-from moe_sweeps.host.shell import tool_command
+from moe_sweeps.cli.roots import command_at, runs_root
 from moe_sweeps.launch.follow import LOST, RunRow
 from moe_sweeps.records.manifest import Manifest
 from moe_sweeps.records.numbers import PRIMARY
@@ -29,19 +30,21 @@ def print_next(console: Console, sweep: Manifest, page: Path | None, rows: Seque
 
 def next_commands(sweep: Manifest, rows: Sequence[RunRow]) -> dict[str, str]:
     """Commands, and what each does."""
+    root = rows[0].folder.path.parent if rows else runs_root()
+    line = partial(command_at, root)
     commands = {}
     if any(row.state in (State.failed, LOST) for row in rows):
-        commands[tool_command("retry", sweep.sweep_id)] = "resume what failed"
+        commands[line("retry", sweep.sweep_id)] = "resume what failed"
     if any(row.state == State.cancelled for row in rows):
-        commands[tool_command("retry", "--cancelled", sweep.sweep_id)] = "resume what was cancelled"
+        commands[line("retry", "--cancelled", sweep.sweep_id)] = "resume what was cancelled"
     best = _best(rows)
     if len(best) > 1:
-        commands[tool_command("compare", *best[:2])] = f"the two lowest in {PRIMARY.header}, curves and all"
+        commands[line("compare", *best[:2])] = f"the two lowest in {PRIMARY.header}, curves and all"
     if best:
-        commands[tool_command("report", best[0])] = f"pictures of the run with the lowest {PRIMARY.header}"
+        commands[line("report", best[0])] = f"pictures of the run with the lowest {PRIMARY.header}"
     return commands | {
-        tool_command("status", sweep.sweep_id): "its runs, with ids and settings",
-        tool_command("note", sweep.sweep_id, "what I learned"): "write it down beside the sweep",
+        line("status", sweep.sweep_id): "its runs, with ids and settings",
+        line("note", sweep.sweep_id, "what I learned"): "write it down beside the sweep",
     }
 
 

@@ -13,6 +13,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -22,10 +23,11 @@ from moe_sweeps.cli.follow import (
     exit_code,
     print_failures,
 )
+from moe_sweeps.cli.readying import Readied, is_allowed, make_ready, put_back_if_refused, require_trainable
 from moe_sweeps.cli.roots import runs_root
 from moe_sweeps.cli.select import Selection, select
 from moe_sweeps.cli.watching import follow
-from moe_sweeps.errors import LaunchError, MoeSweepsError, RunBusyError, RunFolderError
+from moe_sweeps.errors import ConfigError, LaunchError, MoeSweepsError, RunFolderError
 from moe_sweeps.launch.follow import LOST, PAUSED, PRUNED, Follower, RunRow, is_lost
 from moe_sweeps.launch.slurm.agree import cancel_pending, with_queue
 from moe_sweeps.paths import TRAIN
@@ -60,15 +62,22 @@ def retry(arguments: argparse.Namespace, console: Console) -> int:
         done = f"no run is done{by}, and " if arguments.done else ""
         console.print(f"{done}no run is {_or(sorted(states))}; nothing to retry")
         return 0
-    ready = [row for row in rows if _is_ready(console, row, arguments.current_code)]
-    code = 1 if len(ready) < len(rows) else 0
-    ready += _superseded(console, finished)
-    return (_train_again(console, ready, arguments.workers) if ready else 1) or code
+    again = _trainable(console, finished)
+    with put_back_if_refused() as readied:
+        ready = [r for r in _trainable(console, rows) if _is_ready(console, r, arguments.current_code, readied)]
+        code = 1 if len(ready) + len(again) < len(rows) + len(finished) else 0
+        ready += _superseded(console, again)
+        return (_train_again(console, ready, arguments.workers) if ready else 1) or code
+
+
+def _trainable(console: Console, rows: Sequence[RunRow]) -> list[RunRow]:
+    """Those that nothing about the run itself refuses; the others are reported, and stay as they are."""
+    return [row for row in rows if is_allowed(console, partial(require_trainable, row.folder))]
 
 
 def _train_again(console: Console, rows: Sequence[RunRow], workers: int | None) -> int:
     """Train runs where they were trained before: as jobs of SLURM, or here. Returns the exit code."""
-    on_slurm = [row for row in rows if row.folder.settings("launch").get("kind") == "slurm"]
+    on_slurm = [row for row in rows if _is_on_slurm(row)]
     if on_slurm:
         from moe_sweeps.cli.slurm import resubmit
 
@@ -79,21 +88,22 @@ def _train_again(console: Console, rows: Sequence[RunRow], workers: int | None) 
     return _retry_here(console, here, workers) if here else 0
 
 
-def _is_ready(console: Console, row: RunRow, current_code: bool) -> bool:
-    """Whether a run can be retried. One that is damaged, or that others train or retry, is reported and left out."""
-    try:
-        row.folder.config()
-        make_ready(row.folder, row.status, current_code=current_code)
-        return True
-    except RunFolderError as error:
-        console.print(str(error), highlight=False, markup=False, soft_wrap=True)
-        return False
+def _is_ready(console: Console, row: RunRow, current_code: bool, readied: list[Readied]) -> bool:
+    """Whether a run was made ready, and so is in `readied`. One that others train or retry is reported and left out."""
+    return is_allowed(console, lambda: readied.append(make_ready(row.folder, row.status, current_code=current_code)))
+
+
+def _is_on_slurm(row: RunRow) -> bool:
+    return bool(row.folder.settings("launch").get("kind") == "slurm")
 
 
 def _require_which(arguments: argparse.Namespace) -> None:
-    """Refuse to restart every finished run only because no sweep or run was named."""
+    """Refuse options that make no sense, and to restart every finished run only because no sweep or run was named."""
     if arguments.done and not (arguments.what or arguments.other_code):
         raise MoeSweepsError("train which finished runs again? Name sweeps or runs after --done, or add --other-code.")
+    if arguments.workers is not None and arguments.workers < 1:
+        fix = "Leave it out for as many as the run was started with."
+        raise ConfigError("--workers", arguments.workers, "at least one process trains", fix)
     if arguments.other_code and not arguments.done:
         raise MoeSweepsError("--other-code says which finished runs are trained again. Write --done --other-code.")
 
@@ -113,8 +123,11 @@ def _superseded(console: Console, finished: Sequence[RunRow]) -> list[RunRow]:
     """Move the results aside; returns the runs that are then to be trained."""
     if not finished:
         return []
+    from moe_sweeps.launch.slurm.queue import require_slurm
     from moe_sweeps.sweep.again import SUPERSEDED, supersede
 
+    if any(_is_on_slurm(row) for row in finished):
+        require_slurm()  # a result that was moved aside does not come back
     again = []
     for row in finished:
         try:
@@ -154,22 +167,33 @@ def cancel(arguments: argparse.Namespace, console: Console) -> int:
     if not arguments.what and not arguments.all:
         raise MoeSweepsError("cancel what? Give a sweep or a run (moe-sweeps status lists them), or --all.")
     chosen = selected(arguments.what)
-    for manifest in chosen.sweeps:
-        if manifest.search and not manifest.search.over:
-            request_stop(manifest_path(runs_root(), manifest.sweep_id).parent)
+    searches = [manifest_path(runs_root(), m.sweep_id).parent for m in chosen.sweeps if m.search and not m.search.over]
+    stopped = [is_allowed(console, partial(request_stop, search)) for search in searches]
     folders = _readable(console, [folder for _, folder in chosen.runs])
-    asked = [folder for folder in folders if folder.status().state not in (*FINISHED, State.cancelled)]
-    for folder in asked:  # all first: no waiting run starts when another stops
-        folder.request_cancel()
-    cancel_pending(asked, runs_root())
-    stopping = _settle(asked, CANCEL_SECONDS)
+    wanted = [folder for folder in folders if folder.status().state not in (*FINISHED, State.cancelled)]
+    # All first: no waiting run starts when another stops.
+    asked = [folder for folder in wanted if is_allowed(console, folder.request_cancel)]
+    _leave_the_queue(asked)
+    _print_cancelled(console, folders, asked, _settle(asked, CANCEL_SECONDS))
+    return 0 if all(stopped) and len(asked) == len(wanted) else 1
+
+
+def _leave_the_queue(asked: Sequence[RunDir]) -> None:
+    try:
+        cancel_pending(asked, runs_root())
+    except LaunchError as error:
+        log.warning("waiting jobs stay in SLURM's queue, and end at once when they start: %s", error)
+
+
+def _print_cancelled(
+    console: Console, folders: Sequence[RunDir], asked: Sequence[RunDir], stopping: Sequence[RunDir]
+) -> None:
     counts = Counter(folder.status().name for folder in folders)
     console.print(", ".join(f"{n} {state}" for state, n in counts.items()), highlight=False)
     for folder in stopping:
         console.print(f"  {folder.path.name}: its worker stops after its current step", highlight=False, markup=False)
     if asked:
         console.print("`moe-sweeps retry --cancelled` resumes cancelled runs; nothing else does.", style="dim")
-    return 0
 
 
 def _readable(console: Console, folders: Sequence[RunDir]) -> list[RunDir]:
@@ -182,33 +206,6 @@ def _readable(console: Console, folders: Sequence[RunDir]) -> list[RunDir]:
         except RunFolderError as error:
             console.print(str(error), highlight=False, markup=False, soft_wrap=True)
     return found
-
-
-def make_ready(folder: RunDir, seen: Status, current_code: bool = False) -> None:
-    """Let a run that failed, diverged or was cancelled be trained again. The summary of a diverged run is kept aside.
-
-    `seen` is the status for which it was chosen.
-
-    Raises:
-        RunBusyError: somebody trains it at this moment.
-        RunFolderError: its status is another one by now: somebody else retries it.
-    """
-    with folder.lock():
-        found = folder.status()
-        if (found.state, found.attempt) != (seen.state, seen.attempt):
-            raise RunFolderError(
-                f"{folder.path.name} is {found.state} by now, so it is left alone: somebody retries it"
-            )
-        summary = folder.path / "summary.json"
-        if summary.exists():
-            summary.replace(folder.path / f"summary.attempt-{found.attempt}.json")
-        folder.drop_cancel_request()
-        if current_code:
-            folder.update_provenance(snapshot=None)
-        found.state, found.failure = State.preempted if found.attempt else State.planned, None
-        found.forget_deaths()
-        found.paused_at = None
-        folder.write_status(found)
 
 
 def add_commands(commands: Any) -> None:
@@ -255,7 +252,7 @@ def selected(words: Sequence[str]) -> Selection:
 
 def rows_of(chosen: Selection) -> list[RunRow]:
     """What the runs do, by their folders, and by SLURM where those do not tell."""
-    rows = [_pruned(row, chosen.sweeps) for row in Follower(chosen.runs).read()]
+    rows = [_pruned(row, chosen.manifests) for row in Follower(chosen.runs).read()]
     try:
         return with_queue(rows)
     except LaunchError as error:
@@ -291,7 +288,7 @@ def _is_settled(folder: RunDir) -> bool:
         with folder.lock():
             folder.settle_cancel_request(folder.status())
         return True
-    except RunBusyError:
+    except (MoeSweepsError, OSError):  # a worker has it, or its lock cannot be taken: the request stays
         return False
 
 

@@ -12,8 +12,9 @@ from rich.text import Text
 
 from moe_sweeps.cli.follow import STATE_STYLE
 from moe_sweeps.cli.plan_view import text_lines
+from moe_sweeps.cli.roots import command_at
 from moe_sweeps.host.folding import Column, FoldedTable
-from moe_sweeps.host.shell import tool_command, train_command
+from moe_sweeps.host.shell import train_command
 from moe_sweeps.launch.follow import duration
 from moe_sweeps.sweep.cost import count_text, flops_text, size_text
 from moe_sweeps.sweep.estimate import tokens_of
@@ -50,7 +51,8 @@ def print_trials(console: Console, search: Search) -> None:
     console.print(table)
     if len(trials) > MOST_ROWS:
         console.print(
-            f"and {len(trials) - MOST_ROWS} more: {tool_command('tables', search.plan.search_id)}", style="dim"
+            f"and {len(trials) - MOST_ROWS} more: {command_at(search.plan.runs_root, 'tables', search.plan.search_id)}",
+            style="dim",
         )
     for line in _conclusion(search, trials):
         console.print(line, highlight=False, markup=True, soft_wrap=True)

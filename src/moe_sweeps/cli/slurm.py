@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from moe_sweeps.cli.freezing import frozen_runs, print_refused
+from moe_sweeps.cli.roots import command_at, make_at
 from moe_sweeps.cli.watching import follow
 from moe_sweeps.config.groups import SlurmConfig
 from moe_sweeps.experiment.freeze import snapshot_of
@@ -158,8 +159,8 @@ def _say(console: Console, plan: Plan, submission: Submission, seconds: float) -
         return
     done = f"submitted in {seconds:.1f} s" if submission.arrays else "nothing more to submit"
     say(f"{done}. To follow the runs, from any shell:")
-    say(f"  moe-sweeps watch {plan.sweep_id}")
-    say("  make tables")
+    say(f"  {command_at(plan.runs_root, 'watch', plan.sweep_id)}")
+    say(f"  {make_at(plan.runs_root, 'tables')}")
 
 
 def _count(number: int, thing: str) -> str:

@@ -17,6 +17,7 @@ from moe_sweeps.cli.follow import SweepView, exit_code, print_failures, print_tr
 from moe_sweeps.cli.freezing import frozen_runs, print_refused
 from moe_sweeps.cli.next_view import print_next
 from moe_sweeps.cli.planning import costs, require_budget, show
+from moe_sweeps.cli.roots import command_at
 from moe_sweeps.cli.search import run_search
 from moe_sweeps.cli.select import run_label
 from moe_sweeps.cli.slurm import show_scripts, submit_plan
@@ -76,7 +77,6 @@ EXAMPLES = """examples:
       the grid of sweeps/aux_coef.yaml; settings on the command line win
 """
 OK, REFUSED = 0, 2
-RESUME_CANCELLED = "`moe-sweeps retry --cancelled {}` resumes it."  # an id needs no quotes
 
 
 def main(argv: Sequence[str] | None = None, *, fresh: bool = False) -> int:
@@ -141,15 +141,15 @@ def train_one(console: Console, overrides: Sequence[str], ranks: Ranks = ALONE, 
         found = other_code([*shared, (run, folder)])
         for line in code_lines(found, None, as_they_are) if joined.is_first else ():
             console.print(line.strip(), highlight=False, soft_wrap=True, markup=True)
-        for one in (*shared, (run, folder)):
-            state = _train_unless_settled(console, *one, joined)
+        for one, last in (*shared, (run, folder)):
+            state = _train_unless_settled(console, one, last, joined)
             if state not in FINISHED:
                 break
     if folder.status().is_paused:
         step, total = folder.status().step, run.trainer.steps
         console.print(f"paused after step {step} of {total}; run it without trainer.stop_at to resume", highlight=False)
         return OK
-    _require_finished(folder, state)
+    _require_finished(last, state)  # of a fork, perhaps its trunk
     print_summary(console, folder, folder.summary() or {}, state)
     return exit_code_by_code(console, found, OK, as_they_are)
 
@@ -179,7 +179,11 @@ def _require_finished(folder: RunDir, state: State) -> None:
     if state is State.preempted:
         raise KeyboardInterrupt
     if state is State.cancelled:
-        raise MoeSweepsError(f"the run was cancelled; its state is saved. {RESUME_CANCELLED.format(folder.run_id)}")
+        raise MoeSweepsError(f"{folder.path.name} was cancelled; its state is saved. {_resume_cancelled(folder)}")
+
+
+def _resume_cancelled(folder: RunDir) -> str:
+    return f"`{command_at(folder.path.parent, 'retry', '--cancelled', folder.run_id)}` resumes it."
 
 
 def _say_aloud(sentence: str) -> None:
@@ -197,7 +201,7 @@ def _frozen_by_first(run: RunConfig, overrides: Sequence[str], ranks: Ranks) -> 
 def _train_unless_settled(console: Console, run: RunConfig, folder: RunDir, ranks: Ranks) -> State:
     state = folder.status().state
     if ranks.any(state is State.cancelled):
-        raise MoeSweepsError(f"{folder.path.name} was cancelled. {RESUME_CANCELLED.format(folder.run_id)}")
+        raise MoeSweepsError(f"{folder.path.name} was cancelled. {_resume_cancelled(folder)}")
     if ranks.any(state in FINISHED):
         console.print(f"{folder.path.name} is already {state}; nothing to train", highlight=False)
         return state

@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from moe_sweeps.errors import RunFolderError, nearest
-from moe_sweeps.launch.follow import RunRow
+from moe_sweeps.errors import ConfigError, RunFolderError, nearest
+from moe_sweeps.launch.follow import DAMAGED, LOST, PAUSED, PRUNED, RunRow
 from moe_sweeps.records.genuine import flatten
 from moe_sweeps.records.remarks import remarks_of
-from moe_sweeps.records.rundir import RunDir
+from moe_sweeps.records.rundir import RunDir, State
 from moe_sweeps.records.settings import Condition, active, require_known, value_text
 from moe_sweeps.results.runs import flat_config
 
 STATE, TAG = "state", "tag"  # conditions that are no settings
+STATES = (*map(str, State), LOST, DAMAGED, PAUSED, PRUNED)
 HELP = (
     "only runs with this setting, compared as a value: aux.coef=0.10, balancer=aux,lossfree; "
     "also state=failed and tag=best; may be given several times"
@@ -33,10 +34,11 @@ def matching(rows: Sequence[RunRow], wanted: Sequence[str]) -> tuple[list[RunRow
     """The rows for which all conditions hold, and how many were left out because their config cannot be read.
 
     Raises:
-        ConfigError: what was typed is no condition.
+        ConfigError: what was typed is no condition, or no state.
         MoeSweepsError: no run has such a setting.
     """
     conditions = [Condition.parse(text) for text in wanted]
+    _require_states(conditions)
     special = [c for c in conditions if c.key in (STATE, TAG)]
     rows = [row for row in rows if all(_has(row, condition) for condition in special)]
     settings = [c for c in conditions if c not in special]
@@ -52,6 +54,14 @@ def matching(rows: Sequence[RunRow], wanted: Sequence[str]) -> tuple[list[RunRow
         if found is not None and all(_holds(condition, found, readable) for condition in settings)
     ]  # fmt: skip
     return kept, len(facts) - len(readable)
+
+
+def _require_states(conditions: Sequence[Condition]) -> None:
+    """Refuse a word that is no state: it would show nothing, as if there were nothing."""
+    for word in (value for c in conditions if c.key == STATE for value in c.values if "," not in value):
+        if word not in STATES:
+            fix = f"Did you mean {near}?" if (near := nearest(word, STATES)) else "Write one of these."
+            raise ConfigError("--where", f"{STATE}={word}", f"the states are {', '.join(STATES)}", fix)
 
 
 def _has(row: RunRow, condition: Condition) -> bool:

@@ -8,10 +8,11 @@ import socket
 import statistics
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from moe_sweeps.errors import RunFolderError
+from moe_sweeps.errors import MoeSweepsError, RunBusyError, RunFolderError
 from moe_sweeps.records.rundir import FINISHED, SETTLED, RunDir, State, Status
 from moe_sweeps.records.status import PAUSED as PAUSED  # offered here beside LOST and DAMAGED
 from moe_sweeps.records.status import PRUNED as PRUNED
@@ -94,7 +95,9 @@ def read_row(label: str, folder: RunDir) -> RunRow:
     note = "status.json was lost; rebuilt from other files" if status.rebuilt else ""
     if status.is_paused:
         return RunRow(label, folder, status, PAUSED, note)
-    return RunRow(label, folder, status, LOST if is_lost(folder, status) else status.state, note)
+    if is_lost(folder, status):
+        return RunRow(label, folder, status, LOST, note)
+    return RunRow(label, folder, status, status.state, note or _why_held(folder, status))
 
 
 def is_silent(status: Status, seconds: float = SILENT_SECONDS) -> bool:
@@ -115,8 +118,28 @@ def is_lost(folder: RunDir, status: Status) -> bool:
     if status.state is not State.running:
         return False
     if status.host != socket.gethostname():
-        return is_silent(status, SILENT_SECONDS_ELSEWHERE) and not folder.is_locked()
-    return (is_silent(status) or not _exists(status.pid)) and not folder.is_locked()
+        return is_silent(status, SILENT_SECONDS_ELSEWHERE) and not _is_held(folder)
+    return (is_silent(status) or not _exists(status.pid)) and not _is_held(folder)
+
+
+def _is_held(folder: RunDir) -> bool:
+    """Whether a worker holds the run. Nobody can hold a lock that is a link or a folder."""
+    with suppress(OSError):
+        return folder.is_locked()
+    return False
+
+
+def _why_held(folder: RunDir, status: Status) -> str:
+    """Who holds a run that has been silent for long. A soft lock outlives its node: only a person can delete it."""
+    if is_silent(status, SILENT_SECONDS_ELSEWHERE):
+        try:
+            with folder.lock():
+                return ""
+        except RunBusyError as error:
+            return str(error)
+        except (MoeSweepsError, OSError):
+            return ""
+    return ""
 
 
 def total_seconds_left(rows: Sequence[RunRow], workers: int) -> float | None:
@@ -155,12 +178,13 @@ def all_finished(rows: Sequence[RunRow]) -> bool:
     return all(row.state in (*FINISHED, PAUSED, PRUNED) for row in rows)
 
 
-def _exists(pid: int | None) -> bool:
-    if pid is None:
+def _exists(pid: object) -> bool:
+    """Whether there is such a process. What a damaged status.json may hold in its place is none."""
+    if not isinstance(pid, int) or isinstance(pid, bool) or pid < 1:
         return False
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True

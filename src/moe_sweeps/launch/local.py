@@ -50,9 +50,10 @@ def drive(sweep_folder: Path, runs: Sequence[RunDir], workers: int, tick: Tick, 
                     say("the process that ran this sweep is gone; resuming here")
                 LocalSweep(todo, workers).run(tick)
                 return
-        except Busy:
+        except Busy as busy:
             if retry_failed:
-                say("another process runs this sweep; following it (Ctrl-C leaves it alone)")
+                who = f": {busy.holder}" if busy.holder else ""  # of a soft lock, with the file to delete
+                say(f"another process runs this sweep{who}; following it (Ctrl-C leaves it alone)")
             retry_failed = False  # runs that fail from now on were tried a moment ago
             time.sleep(POLL_SECONDS)
             tick()

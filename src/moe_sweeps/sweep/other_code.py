@@ -38,7 +38,10 @@ def other_code(runs: Iterable[tuple[RunConfig, RunDir | None]]) -> OtherCode:
     for run, folder in runs:
         if folder is None:
             continue
-        status = folder.status()
+        try:
+            status = folder.status()
+        except RunFolderError:  # freezing says why, and leaves this run alone out
+            continue
         if status.state in FINISHED:
             files, places = found.files, found.trained
         elif status.attempt and (status.state is State.failed or snapshot_of(folder) is None):

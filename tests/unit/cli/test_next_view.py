@@ -59,6 +59,16 @@ def test_what_to_type_next_follows_from_how_it_ended(ended: tuple[Manifest, list
     assert [c for c in next_commands(sweep, rows[2:3]) if "compare" in c or "report" in c] == []
 
 
+def test_what_to_type_next_says_where_the_runs_are(
+    ended: tuple[Manifest, list[RunRow]], monkeypatch: pytest.MonkeyPatch, folders: Path, tmp_path: Path
+) -> None:
+    """They were trained with a typed paths.runs."""
+    monkeypatch.setenv("MOE_SWEEPS_RUNS", str(tmp_path / "elsewhere"))
+    assert {tuple(words_of(command)[:3]) for command in next_commands(*ended)} == {
+        ("env", f"MOE_SWEEPS_RUNS={folders}", "moe-sweeps")
+    }
+
+
 def test_seeds_of_one_arm_are_not_set_against_each_other(folders: Path, ended: tuple[Manifest, list[RunRow]]) -> None:
     sweep, rows = ended
     for row, label in zip(rows, ("arm=0 seed=0", "arm=0 seed=1"), strict=False):

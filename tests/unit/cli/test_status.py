@@ -108,6 +108,7 @@ def varied(folders: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["seed=1"], []),
         (["state=done"], [1, 2, 3]),
         (["state=failed"], []),
+        (["state=lost,paused,pruned,damaged,done"], [1, 2, 3]),
     ],
 )
 def test_where_compares_settings_as_values(
@@ -127,6 +128,9 @@ def test_where_compares_settings_as_values(
         ("aux.coef", "a condition is a key and its values"),
         ("=1", "a condition is a key and its values"),
         ("aux.coef=", "a condition is a key and its values"),
+        ("state=fail", "--where=state=fail is refused: the states are planned, queued, running, "),
+        ("state=fail", "Did you mean failed?"),
+        ("state=done,gone", "--where=state=gone is refused"),
     ],
 )
 def test_a_condition_that_can_hold_for_nothing_is_refused(

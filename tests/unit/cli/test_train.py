@@ -1,10 +1,15 @@
+<<<<<<< HEAD
 """What `train.py` refuses before any run has a folder."""
+=======
+"""What `python train.py` says of one run; tests/e2e trains."""
+>>>>>>> w-launch
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+<<<<<<< HEAD
 from helpers import TINY, compose_run
 
 from moe_sweeps.cli.train import check_machine_and_data, main
@@ -29,3 +34,34 @@ def test_cfg_of_several_runs_does_not_say_m(capsys: pytest.CaptureFixture[str]) 
     error = capsys.readouterr().err
     assert "it asks for 2 runs, and this is about one run. Choose one value." in error
     assert "-m" not in error
+=======
+from helpers import TINY
+from rich.console import Console
+
+from moe_sweeps.cli import train
+from moe_sweeps.errors import MoeSweepsError
+from moe_sweeps.records.rundir import RunDir, State
+
+
+def test_a_fork_whose_trunk_was_cancelled_says_how_to_resume_the_trunk(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cancelled meanwhile, from another shell: to retry the arm would be of no use."""
+    trained: list[RunDir] = []
+
+    def cancelled(console: object, run: object, folder: RunDir, ranks: object) -> State:
+        trained.append(folder)
+        return State.cancelled
+
+    monkeypatch.setattr(train, "check_machine_and_data", lambda _: None)
+    monkeypatch.setattr(train, "_train_unless_settled", cancelled)
+    with pytest.raises(MoeSweepsError) as refused:
+        train.train_one(Console(quiet=True), [*TINY, "fork.step=10"])
+    (trunk,) = trained
+    (arm,) = (folder for folder in RunDir.all(folders) if folder != trunk)
+    assert arm.trunk_id() == trunk.run_id
+    assert str(refused.value) == (
+        f"{trunk.path.name} was cancelled; its state is saved. "
+        f"`moe-sweeps retry --cancelled {trunk.run_id}` resumes it."
+    )
+>>>>>>> w-launch

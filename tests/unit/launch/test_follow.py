@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from helpers import at_most
 from unit.cli.fake_runs import fake_run
 
 from moe_sweeps.host.files import write_json
+from moe_sweeps.host.locks import SOFT_LOCKS
 from moe_sweeps.launch.follow import DAMAGED, LOST, Follower, is_lost, read_row, total_seconds_left
 from moe_sweeps.records.rundir import RunDir, State
 
@@ -71,6 +73,38 @@ def test_only_what_runs_can_be_lost(tmp_path: Path, state: State) -> None:
     folder = fake_run(tmp_path, 0, state, host=HOST, pid=dead_pid())
     silence(folder, 1e6)
     assert read_row("", folder).state == state
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda lock: lock.symlink_to(lock.name)], ids=["a folder", "a link"])
+def test_a_lock_that_nobody_can_hold_is_not_held(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    folder = fake_run(tmp_path, 0, State.running, host=HOST, pid=os.getpid())
+    silence(folder, 60)
+    (folder.path / ".lock").unlink(missing_ok=True)
+    make(folder.path / ".lock")
+    assert read_row("", folder).state == LOST
+
+
+@pytest.mark.parametrize("pid", ["x", 10**12, 1.5, True, [1], 0, -1])
+def test_what_is_no_pid_is_no_process(tmp_path: Path, pid: object) -> None:
+    folder = fake_run(tmp_path, 0, State.running, host=HOST)
+    write_json(folder.path / "status.json", {**folder.read("status.json"), "pid": pid})
+    assert read_row("", folder).state == LOST
+
+
+def test_a_soft_lock_of_a_lost_node_is_named_with_the_file_to_delete(tmp_path: Path) -> None:
+    """Nobody else can say that this node is gone."""
+    folder = fake_run(tmp_path, 0, State.running, host="far away", pid=1)
+    (tmp_path / SOFT_LOCKS).touch()
+    marker = folder.path / ".lock.held"
+    write_json(marker, {"host": "far away", "boot": "x", "pid": 1, "begun": "1"})
+    silence(folder, 60)
+    assert read_row("", folder).note == ""
+    silence(folder, 600)
+    row = read_row("", folder)
+    assert row.state == State.running
+    assert f"process 1 on far away (a soft lock: if that process is gone, delete {marker})" in row.note
+    marker.unlink()
+    assert (read_row("", folder).state, read_row("", folder).note) == (LOST, "")
 
 
 def test_a_change_is_seen_a_lost_status_is_rebuilt_and_a_folder_that_is_gone_is_damaged(tmp_path: Path) -> None:

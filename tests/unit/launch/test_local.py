@@ -15,6 +15,7 @@ from filelock import FileLock
 from unit.cli.fake_runs import fake_run
 
 from moe_sweeps.host import machine_memory
+from moe_sweeps.host.locks import SOFT_LOCKS
 from moe_sweeps.host.signals import handled
 from moe_sweeps.launch import local
 from moe_sweeps.launch.local import LocalSweep, drive, record_death
@@ -272,6 +273,19 @@ def test_a_follower_takes_over_and_leaves_what_has_just_failed(tmp_path: Path, t
         "another process runs this sweep",
         "the process that ran this sweep is gone",
     ]
+
+
+def test_who_follows_a_soft_lock_says_which_file_to_delete(tmp_path: Path, trained: list[RunDir]) -> None:
+    """Its node may be gone, and then this would wait for ever."""
+    marker = tmp_path / ".lock.held"
+    (tmp_path / SOFT_LOCKS).touch()
+    marker.write_text('{"host": "far away", "boot": "x", "pid": 5, "begun": "1"}')
+    said: list[str] = []
+    run = fake_run(tmp_path, 0)
+    drive(tmp_path, [run], 1, lambda: marker.unlink(missing_ok=True), said.append)
+    holder = f"process 5 on far away (a soft lock: if that process is gone, delete {marker})"
+    assert said[0] == f"another process runs this sweep: {holder}; following it (Ctrl-C leaves it alone)"
+    assert trained == [run]
 
 
 def test_forks_begin_when_their_trunk_is_over(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from moe_sweeps.errors import LaunchError, RunBusyError
 from moe_sweeps.launch.follow import LOST, RunRow, is_silent
+from moe_sweeps.launch.slurm.others import hidden_tasks, known_users, other_users
 from moe_sweeps.launch.slurm.queue import READING_SECONDS, WAITING, Job, call, ended_jobs, own_jobs, require
-from moe_sweeps.launch.slurm.records import all_records
+from moe_sweeps.launch.slurm.records import PREFIX, all_records
 from moe_sweeps.records.rundir import RunDir, State
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class Queue:
         self._now, self._patience = now, patience
         self._jobs: dict[str, Job] = {}
         self._asked: frozenset[Question] = frozenset()  # what the last answer is about
+        self._hidden: frozenset[str] = frozenset()  # jobs of other users that squeue may not show
         self._asked_at, self._wait = -math.inf, SHORTEST_WAIT
         self._ends: dict[str, str] | None = {}  # how jobs ended; None where there is no accounting
 
@@ -55,12 +57,14 @@ class Queue:
         wait = self._wait if questions <= self._asked else SHORTEST_WAIT
         if self._now() - self._asked_at >= wait:
             self._wait = min(2 * wait, LONGEST_WAIT)
-            self._ask(questions)
+            self._ask(questions, _roots(rows))
         return [self._agreed(row) if _depends_on_queue(row) else row for row in rows]
 
-    def _ask(self, questions: frozenset[Question]) -> None:
+    def _ask(self, questions: frozenset[Question], roots: frozenset[Path]) -> None:
         self._asked_at = self._now()  # also after an error
-        self._jobs, self._asked = own_jobs(self._patience, READING_SECONDS), questions
+        others = frozenset[int]().union(*map(other_users, roots))
+        self._jobs = own_jobs(self._patience, READING_SECONDS, known_users(others))
+        self._hidden, self._asked = _hidden(roots), questions
         seconds_left = max(1.0, READING_SECONDS - (self._now() - self._asked_at))
         self._ask_how_they_ended(frozenset(task for task, *_ in questions) - self._jobs.keys(), seconds_left)
 
@@ -77,6 +81,8 @@ class Queue:
         """The row, corrected by the queue. A row that the last answer does not cover stays as it is."""
         task = str(row.status.slurm_job_id)
         job = self._jobs.get(task)
+        if task in self._hidden if job is None else not is_ours(job):
+            return row
         if job is not None and job.state in WAITING:
             return replace(row, state=State.queued, note="" if job.reason in NO_REASON else job.reason)
         if job is not None:  # SLURM says that it runs, so a silent heartbeat does not count
@@ -112,32 +118,50 @@ def confirmed(rows: Sequence[RunRow]) -> list[RunRow]:
 def repair(rows: Iterable[RunRow]) -> list[RunDir]:
     """Write the states that `with_queue` found into the run folders; returns the folders that changed.
 
-    A run that is trained at this moment is left alone.
+    A run that is trained at this moment is left alone, and so is a lost one whose job squeue may hide.
     """
-    return [row.folder for row in rows if _repair(row)]
+    rows = list(rows)
+    hidden = _hidden(_roots(rows))
+    return [r.folder for r in rows if not (r.state == LOST and r.status.slurm_job_id in hidden) and _repair(r)]
 
 
 def cancel_pending(folders: Sequence[RunDir], runs_root: Path) -> list[str]:
     """Cancel the waiting jobs of these runs, those whose runs are all among them; returns their names.
 
-    A job that has begun meanwhile is left alone: its worker sees the request to cancel and saves its state.
+    A job that has begun meanwhile is left alone: its worker sees the request to cancel and saves its state. A person
+    waits for this, so a controller that is down is not waited for.
 
     Raises:
-        LaunchError: scancel exists and does not answer.
+        LaunchError: scancel exists, and it or squeue does not answer.
     """
     wanted = {folder.path.name for folder in folders if folder.status().slurm_job_id}
     if not wanted or shutil.which("scancel") is None:
         return []
-    tasks = [
-        f"{record.job_id}_{index}"
+    names = {
+        task: record.name
         for record in all_records(runs_root)
-        for index, names in enumerate(record.jobs)
-        if record.job_id is not None and wanted.issuperset(names)
-    ]
-    tasks = [task for task, job in own_jobs().items() if task in set(tasks) and job.state in WAITING]
+        for task, runs in zip(record.task_names(), record.jobs, strict=False)
+        if wanted.issuperset(runs)
+    }
+    # SLURM gives numbers a second time, so a job of this number may be anything.
+    jobs = own_jobs((), READING_SECONDS).items()
+    tasks = [task for task, job in jobs if names.get(task) == job.name and job.state in WAITING]
     if tasks:
-        call("scancel", "--state=PENDING", *tasks)
+        call("scancel", "--state=PENDING", *tasks, patience=(), seconds=READING_SECONDS)
     return tasks
+
+
+def is_ours(job: Job) -> bool:
+    """Whether its name is that of a record: runs that were started inside another job know only its number."""
+    return job.name.startswith(f"{PREFIX}-")
+
+
+def _roots(rows: Iterable[RunRow]) -> frozenset[Path]:
+    return frozenset(row.folder.path.parent for row in rows if row.status.slurm_job_id is not None)
+
+
+def _hidden(roots: Iterable[Path]) -> frozenset[str]:
+    return frozenset[str]().union(*(hidden_tasks(root, other_users(root), READING_SECONDS) for root in roots))
 
 
 def _depends_on_queue(row: RunRow) -> bool:

@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from moe_sweeps.errors import RunBusyError
+from moe_sweeps.errors import RunBusyError, RunFolderError
 from moe_sweeps.host.consoles import say, show_what_can_be_shown
 from moe_sweeps.host.machine_memory import OUT_OF_MEMORY, out_of_memory
 from moe_sweeps.host.output import guarded
@@ -45,26 +45,44 @@ def main(arguments: Sequence[str]) -> int:
         return run(folders) if command == "run" else judge(record, folders, int(code[0]))
 
 
+def _readable(folders: Sequence[RunDir]) -> list[RunDir]:
+    """Those whose status can be read. The others were moved away or closed since; each is said, and left out."""
+    found = []
+    for folder in folders:
+        try:
+            folder.status()
+            found.append(folder)
+        except RunFolderError as error:
+            say(f"{folder.path.name} is left out: {error}")
+    return found
+
+
 def run(folders: Sequence[RunDir]) -> int:
     """Train the runs of this task: one with all ranks, or several side by side in a job of one rank."""
-    folders = [f for f in folders if not _is_left_behind(f.status())]
-    if len(folders) == 1:
+    found = _readable(folders)
+    mine = [f for f in found if not _is_left_behind(f.status())]
+    if len(mine) == 1:
         from moe_sweeps.distributed.ranks import Ranks
         from moe_sweeps.launch.work import work
 
-        work(folders[0], Ranks.from_environment())
+        work(mine[0], Ranks.from_environment())
     else:
         from moe_sweeps.launch.local import LocalSweep
 
-        LocalSweep(list(folders), workers=len(folders)).run(tick=lambda: None)
-    return OK if all(_is_over(f) for f in folders) else UNFINISHED
+        LocalSweep(list(mine), workers=len(mine)).run(tick=lambda: None)
+    left = _readable(mine)
+    if not all(_is_over(f) for f in left):
+        return UNFINISHED
+    return OK if len(found) == len(folders) and len(left) == len(mine) else FAILED
 
 
 def judge(record: ArrayRecord, folders: Sequence[RunDir], code: int) -> int:
     """Requeue the job where that makes sense; returns its exit code."""
-    left = [f for f in folders if not (_is_over(f) or _is_left_behind(f.status()) or _is_anothers(f.status()))]
+    found = _readable(folders)
+    left = [f for f in found if not (_is_over(f) or _is_left_behind(f.status()) or _is_anothers(f.status()))]
     if not left:
-        return FAILED if any(f.status().state is State.failed for f in folders) else OK
+        is_well = len(found) == len(folders) and all(f.status().state is not State.failed for f in found)
+        return OK if is_well else FAILED
     ending = why_it_ends(_own_task(), slurm_restarts(os.environ))
     say(f"the job ends: {ending}")
     if ending is JobEnd.requeued:  # runs that failed meanwhile are then trained again, too

@@ -72,13 +72,17 @@ def require_slurm() -> None:
     call("scontrol", "show", "config")
 
 
-def own_jobs(patience: Sequence[float] = BACK_OFF, seconds: float = ANSWER_SECONDS) -> dict[str, Job]:
-    """Every array task of this user that has not ended, by its name 123_4; `seconds` for each attempt.
+def own_jobs(
+    patience: Sequence[float] = BACK_OFF, seconds: float = ANSWER_SECONDS, others: Sequence[int] = ()
+) -> dict[str, Job]:
+    """Every array task of this user, and of the users with the ids `others`, that has not ended, by its name 123_4;
+    `seconds` for each attempt. Hidden partitions are asked about, too.
 
     Raises:
         LaunchError: squeue is missing, or fails after all attempts.
     """
-    question = ("squeue", "--me", "--array", "--noheader", "--format=%i|%j|%T|%r|%N")
+    whose = f"--user={','.join(map(str, (os.geteuid(), *others)))}" if others else "--me"
+    question = ("squeue", whose, "--all", "--array", "--noheader", "--format=%i|%j|%T|%r|%N")
     text = call(*question, patience=patience, seconds=seconds)
     jobs = [Job(*line.split("|")) for line in text.splitlines() if line.count("|") == 4]
     return {job.task: job for job in jobs}
@@ -134,7 +138,7 @@ def longest_minutes(partition: str | None) -> int | None:
     """
     wanted = set(partition.split(",")) if partition else None
     limits = []
-    for line in call("scontrol", "show", "partition", "--oneliner").splitlines():
+    for line in call("scontrol", "show", "partition", "--all", "--oneliner").splitlines():
         values = _values(line)
         if values["PartitionName"] in wanted if wanted else values.get("Default") == "YES":
             limits.append(seconds_of(values.get("MaxTime", "UNLIMITED")))

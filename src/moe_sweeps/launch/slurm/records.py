@@ -103,6 +103,10 @@ class ArrayRecord:
         """The job's name in SLURM."""
         return self.path.stem
 
+    def task_names(self) -> list[str]:
+        """SLURM's names of its array tasks, 123_4; none before its number is known."""
+        return [] if self.job_id is None else [f"{self.job_id}_{index}" for index in range(len(self.jobs))]
+
     def log_of(self, task: str) -> Path:
         """The file with what SLURM and the first rank of array task 123_4 printed; the script for a job that never
         began."""
@@ -114,11 +118,16 @@ class ArrayRecord:
         return next((f"{self.job_id}_{i}" for i, runs in enumerate(self.jobs) if run in runs), None)
 
 
+def record_paths(runs_root: Path) -> list[Path]:
+    """The files of all records below a runs folder."""
+    return sorted(runs_root.glob(f"sweeps/*/slurm/{PREFIX}-*.json"))
+
+
 def all_records(runs_root: Path) -> Iterator[ArrayRecord]:
     """Every record below a runs folder, oldest first. One that cannot be read is reported and skipped; if its jobs
     still wait, they will find their runs done, or trained by others."""
     found = []
-    for path in sorted(runs_root.glob(f"sweeps/*/slurm/{PREFIX}-*.json")):
+    for path in record_paths(runs_root):
         try:
             found.append(ArrayRecord.read(path))
         except (OSError, ValueError, TypeError, KeyError) as error:

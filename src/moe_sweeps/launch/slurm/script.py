@@ -25,6 +25,19 @@ SBATCH_SECONDS = 120
 # Variables that a job would inherit from a submission inside another job and take for its own: SLURM sets the number of
 # restarts only after the first one, and srun refuses two kinds of memory limits.
 OF_ANOTHER_JOB = ("SLURM_RESTART_COUNT", "SLURM_ARRAY_", "SLURM_MEM_PER_")
+# A person's own defaults for sbatch, SBATCH_X, win over the script. The option that each stands for, where that is not
+# --x. NO_REQUEUE and the other ways to ask for memory and GPUs contradict what the script asks for.
+OPTION_OF = {
+    "TIMELIMIT": "time",
+    "ARRAY_INX": "array",
+    "MEM_PER_NODE": "mem",
+    "MEM_PER_CPU": "mem",
+    "MEM_PER_GPU": "mem",
+    "NO_REQUEUE": "requeue",
+    "GPUS": "gpus-per-node",
+    "GPUS_PER_TASK": "gpus-per-node",
+}
+WAITS = "SBATCH_WAIT"  # sbatch would end with the job, and its answer would come hours late
 NODES_NOT_AVAILABLE = "Requested node configuration is not available"
 # What sbatch says, with exit code 1, where the controller may have taken the job and its answer was lost.
 ANSWER_LOST = re.compile(
@@ -111,7 +124,8 @@ class ArrayScript:
             raise NoAnswer(f"sbatch gave an answer without a job number: {error}") from error
 
     def _sbatch(self, *arguments: str) -> str:
-        self.path.write_text(self.text(), encoding="utf-8")
+        text = self.text()
+        self.path.write_text(text, encoding="utf-8")
         try:
             done = subprocess.run(
                 ["sbatch", *arguments, str(self.path)],
@@ -119,7 +133,7 @@ class ArrayScript:
                 text=True,
                 timeout=SBATCH_SECONDS,
                 check=False,
-                env={name: value for name, value in os.environ.items() if not name.startswith(OF_ANOTHER_JOB)},
+                env={name: value for name, value in os.environ.items() if not _is_overriding(name, text)},
             )
         except subprocess.TimeoutExpired as error:
             raise NoAnswer(f"sbatch did not answer: {error}") from error
@@ -131,6 +145,15 @@ class ArrayScript:
         if done.returncode:
             raise LaunchError(f"sbatch refused {self.path.name}: {said}")
         return done.stdout
+
+
+def _is_overriding(name: str, script: str) -> bool:
+    """Whether an environment variable would change what `script` asks for."""
+    if not name.startswith("SBATCH_"):
+        return name.startswith(OF_ANOTHER_JOB)
+    suffix = name.removeprefix("SBATCH_")
+    option = OPTION_OF.get(suffix, suffix.lower().replace("_", "-"))
+    return name == WAITS or re.search(rf"^#SBATCH --{re.escape(option)}(=|$)", script, re.MULTILINE) is not None
 
 
 def _asked_for(needs: Resources) -> dict[str, object]:

@@ -7,6 +7,7 @@ lets only one worker train it, so a superfluous job trains nothing.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,12 +17,15 @@ from moe_sweeps.config.groups import SlurmConfig
 from moe_sweeps.errors import LaunchError, RunBusyError, RunFolderError
 from moe_sweeps.host.files import make_folder
 from moe_sweeps.host.locks import locked
+from moe_sweeps.launch.slurm.others import hidden_tasks, is_own, known_users, other_users
 from moe_sweeps.launch.slurm.queue import COMPLETING, WAITING, Job, longest_minutes, max_array_size, own_jobs
 from moe_sweeps.launch.slurm.records import ArrayRecord, all_records
 from moe_sweeps.launch.slurm.resources import Resources, within_limit
 from moe_sweeps.launch.slurm.script import ArrayScript, NoAnswer
 from moe_sweeps.records.rundir import PROBE_SECONDS, SETTLED, RunDir, State
 from moe_sweeps.records.status import Status
+
+log = logging.getLogger(__name__)
 
 # Run folder -> the job in which the run ended before it was retried; None where none is known.
 EndedIn = Mapping[str, str | None]
@@ -62,9 +66,12 @@ def submit(
     folder = runs_root / "sweeps" / sweep_id / "slurm"
     make_folder(folder)
     with locked(runs_root / "sweeps" / ".submitting.lock", wait=None):
-        jobs = own_jobs()
+        others = other_users(runs_root)
+        jobs = own_jobs(others=known_users(others))
         active = active_runs(runs_root, jobs, retried)
-        missing = [w for w in wanted if w.folder.path.name not in active and w.folder.status().state not in SETTLED]
+        hidden = _left_to_others(wanted, hidden_tasks(runs_root, others) - jobs.keys(), retried)
+        taken = active.keys() | hidden
+        missing = [w for w in wanted if w.folder.path.name not in taken and w.folder.status().state not in SETTLED]
         most = longest_minutes(launch.partition) if missing else None
         missing = [replace(w, needs=within_limit(w.needs, launch, most)) for w in missing]
         drafts = list(_arrays(missing, launch, folder, runs_root))
@@ -75,7 +82,7 @@ def submit(
             if record.after is not None and (task := _task_of(record.after, drafts[:done], active)):
                 script = _script(record, launch, f"afterok:{task}")
             _submit_one(record, script, already=drafts[:done])
-    return Submission(drafts, [w.folder for w in wanted if w.folder.path.name in active])
+    return Submission(drafts, [w.folder for w in wanted if w.folder.path.name in taken])
 
 
 def dry_run(wanted: Sequence[Wanted], launch: SlurmConfig, runs_root: Path, sweep_id: str) -> list[str]:
@@ -99,15 +106,33 @@ def active_runs(runs_root: Path, jobs: Mapping[str, Job], retried: EndedIn = NOT
         if record.job_id is None:
             if record.name not in by_name:
                 continue
-            _note(record, by_name[record.name].task.split("_")[0])
-        for index, names in enumerate(record.jobs):
-            job = jobs.get(f"{record.job_id}_{index}")
-            active |= {name: job for name in names if job is not None and _trains(job, runs_root / name, retried)}
+            _note(record, by_name[record.name].task.split("_")[0], own=is_own(record))
+        for task, names in zip(record.task_names(), record.jobs, strict=True):
+            job = jobs.get(task)
+            if job is not None and job.name == record.name:  # SLURM gives numbers a second time
+                active |= {n: job for n in names if _trains(job, runs_root / n, retried, own=is_own(record))}
     return active
 
 
-def _trains(job: Job, run: Path, retried: EndedIn) -> bool:
-    """Whether the job trains the run or will. One that cannot be read is left to the job that has it."""
+def _left_to_others(wanted: Sequence[Wanted], hidden: Collection[str], retried: EndedIn) -> set[str]:
+    """Run folders that a job of another user may train, which squeue hides, so that nobody knows."""
+    left = set()
+    for folder in (w.folder for w in wanted) if hidden else ():
+        status, name = folder.status(), folder.path.name
+        task = status.slurm_job_id
+        is_over = status.is_paused or status.state in SETTLED or status.state is State.failed
+        if task in hidden and not is_over and retried.get(name, "") not in (task, None):
+            left.add(name)
+    if left:
+        log.warning("left to jobs of other users, which squeue may hide: %s", ", ".join(sorted(left)))
+    return left
+
+
+def _trains(job: Job, run: Path, retried: EndedIn, *, own: bool) -> bool:
+    """Whether the job trains the run or will. One that cannot be read is left to the job that has it.
+
+    `own`: this user submitted the job; into a run of others nothing is written here.
+    """
     folder = RunDir(run)
     try:
         status = folder.status()
@@ -115,7 +140,7 @@ def _trains(job: Job, run: Path, retried: EndedIn) -> bool:
         return True
     if job.state not in WAITING and _has_ended_in(job, status, run.name, retried):
         return False
-    if status.slurm_job_id is None:  # its submission died before it could say so
+    if own and status.slurm_job_id is None:  # its submission died before it could say so
         _mark_queued(folder, job.task)
     return True
 
@@ -168,8 +193,11 @@ def _submit_one(record: ArrayRecord, script: ArrayScript, already: Sequence[Arra
     _note(record, job_id)
 
 
-def _note(record: ArrayRecord, job_id: str) -> None:
+def _note(record: ArrayRecord, job_id: str, *, own: bool = True) -> None:
+    """Note the number of a record's job. A record of another user stays theirs: their job follows no other."""
     record.job_id = job_id
+    if not own:
+        return
     record.write()
     for names in record.jobs:
         for name in names:

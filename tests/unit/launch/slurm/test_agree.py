@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import time
@@ -16,7 +17,7 @@ from moe_sweeps.cli.manage import main
 from moe_sweeps.errors import LaunchError
 from moe_sweeps.host.files import write_json
 from moe_sweeps.launch.follow import LOST, Follower
-from moe_sweeps.launch.slurm import agree, queue
+from moe_sweeps.launch.slurm import agree, others, queue
 from moe_sweeps.launch.slurm.records import ArrayRecord
 from moe_sweeps.records.rundir import RunDir, State, Status
 
@@ -27,25 +28,25 @@ Answer = Callable[..., list[tuple[str, ...]]]
 def squeue(monkeypatch: pytest.MonkeyPatch) -> Answer:
     """Sets what squeue prints, and sacct, where there is accounting; returns the list of commands that are called."""
 
-    def answer(text: str, accounting: str | None = None) -> list[tuple[str, ...]]:
+    def answer(text: str, accounting: str | None = None, config: str = "") -> list[tuple[str, ...]]:
         calls: list[tuple[str, ...]] = []
 
         def call(*command: str, patience: Sequence[float] = (), seconds: float = 0.0) -> str:
             calls.append(command)
             if command[0] == "sacct" and accounting is None:
                 raise LaunchError("Slurm accounting storage is disabled")
-            return {"squeue": text, "sacct": accounting or ""}.get(command[0], "")
+            return {"squeue": text, "sacct": accounting or "", "scontrol": config}.get(command[0], "")
 
-        monkeypatch.setattr(queue, "call", call)
-        monkeypatch.setattr(agree, "call", call)
+        for module in (queue, agree, others):
+            monkeypatch.setattr(module, "call", call)
         monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
         return calls
 
     return answer
 
 
-def job(task: str, state: str, reason: str = "None") -> str:
-    return f"{task}|moe-x|{state}|{reason}|n1\n"
+def job(task: str, state: str, reason: str = "None", name: str = "moe-x") -> str:
+    return f"{task}|{name}|{state}|{reason}|n1\n"
 
 
 def names(calls: list[tuple[str, ...]]) -> list[str]:
@@ -201,6 +202,88 @@ def test_status_is_said_within_seconds_while_the_controller_is_down(
     assert "1 queued" in capsys.readouterr().out
 
 
+def submitted(root: Path, jobs: list[list[str]]) -> Path:
+    """The record of job 5, which is called moe-x."""
+    record = root / "sweeps" / "s" / "slurm" / "moe-x.json"
+    record.parent.mkdir(parents=True)
+    ArrayRecord(record, str(root), jobs, {}, "", time.time(), "5").write()
+    return record
+
+
+def test_jobs_of_others_in_a_shared_folder_are_asked_about(
+    folders: Path, squeue: Answer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = squeue(job("5_0", "PENDING"))
+    runs = [fake_run(folders, i, State.queued, slurm_job_id=f"5_{i}") for i in range(2)]
+    owner = submitted(folders, [[run.path.name] for run in runs]).stat().st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: 4242)  # somebody else looks
+    assert states(*runs) == ["queued", LOST]
+    assert f"--user=4242,{owner}" in calls[0]
+    assert "--all" in calls[0]
+
+
+@pytest.mark.parametrize(("private", "hidden"), [("jobs,usage", True), ("none", False), ("usage", False)])
+def test_runs_whose_jobs_squeue_may_hide_are_left_alone(
+    folders: Path, squeue: Answer, monkeypatch: pytest.MonkeyPatch, private: str, hidden: bool
+) -> None:
+    squeue("", config=f"MaxArraySize            = 1001\nPrivateData             = {private}\n")
+    runs = [fake_run(folders, 0, State.queued, slurm_job_id="5_0"), lost_run(folders, 1, "5_1")]
+    runs.append(fake_run(folders, 2, State.queued, slurm_job_id="6_0"))  # of no record, so of nobody else
+    submitted(folders, [[run.path.name] for run in runs[:2]])
+    before = [run.status() for run in runs]
+    monkeypatch.setattr(os, "geteuid", lambda: 4242)
+    assert states(*runs) == ["queued" if hidden else LOST, LOST, LOST]
+    main(["status", "--repair"])
+    assert [run.status() == was for run, was in zip(runs, before, strict=True)] == [hidden, hidden, False]
+
+
+def test_a_user_whom_this_machine_does_not_know_is_not_asked_about(
+    folders: Path, squeue: Answer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """squeue would refuse the whole question."""
+    calls = squeue("")
+    run = fake_run(folders, 0, State.queued, slurm_job_id="5_0")
+    submitted(folders, [[run.path.name]])
+    monkeypatch.setattr(os, "geteuid", lambda: 4242)
+    monkeypatch.setattr(others, "_is_known", lambda _: False)
+    assert states(run) == ["queued"]
+    assert "--me" in calls[0]
+
+
+def test_a_job_of_another_name_says_nothing_about_a_run(folders: Path, squeue: Answer) -> None:
+    """The allocation in whose shell the runs were started, and one that has got an old number."""
+    squeue(job("9", "RUNNING", name="interactive") + job("77_0", "PENDING", "Priority", name="my-other-array"))
+    runs = [lost_run(folders, 0, "9"), fake_run(folders, 1, State.queued, slurm_job_id="77_0")]
+    rows = agree.with_queue(Follower([("", f) for f in runs]).read())
+    assert [(str(row.state), row.note) for row in rows] == [(LOST, ""), ("queued", "")]
+
+
+def test_cancel_leaves_a_job_of_another_name_alone(folders: Path, squeue: Answer) -> None:
+    calls = squeue(job("5_0", "PENDING", name="my-other-array") + job("5_1", "PENDING"))
+    runs = [fake_run(folders, i, State.queued, slurm_job_id=f"5_{i}") for i in range(2)]
+    submitted(folders, [[run.path.name] for run in runs])
+    assert agree.cancel_pending(runs, folders) == ["5_1"]
+    assert calls[-1] == ("scancel", "--state=PENDING", "5_1")
+
+
+@pytest.mark.parametrize("silent", ["squeue", "scancel"])
+def test_cancel_waits_for_a_controller_that_is_down_for_seconds(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, silent: str
+) -> None:
+    monkeypatch.setattr(agree, "READING_SECONDS", 1.0)
+    run = fake_run(folders, 0, State.queued, slurm_job_id="5_0")
+    submitted(folders, [[run.path.name]])
+    for name in ("squeue", "scancel"):
+        does = "exec sleep 60" if name == silent else "echo '5_0|moe-x|PENDING||'"
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    started = time.monotonic()
+    with pytest.raises(LaunchError, match="no answer within 1 s"):
+        agree.cancel_pending([run], folders)
+    assert time.monotonic() - started < 20
+
+
 def test_repair_writes_the_states_down(folders: Path, squeue: Answer) -> None:
     squeue(job("5_2", "PENDING"))
     gone, requeued = fake_run(folders, 1, State.queued, slurm_job_id="5_1"), lost_run(folders, 2, "5_2")
@@ -246,9 +329,7 @@ def test_cancel_takes_waiting_jobs_out_of_the_queue(folders: Path, squeue: Answe
     calls = squeue(job("5_0", "PENDING") + job("5_1", "RUNNING") + job("5_2", "PENDING"))
     runs = [fake_run(folders, i, State.queued, slurm_job_id=f"5_{min(i, 2)}") for i in range(4)]
     names = [r.path.name for r in runs]
-    record = folders / "sweeps" / "s" / "slurm" / "moe-x.json"
-    record.parent.mkdir(parents=True)
-    ArrayRecord(record, str(folders), [[names[0]], [names[1]], names[2:]], {}, "", time.time(), "5").write()
+    submitted(folders, [[names[0]], [names[1]], names[2:]])
     # 5_1 runs, and 5_2 has a run that nobody cancels.
     assert agree.cancel_pending(runs[:3], folders) == ["5_0"]
     assert calls[-1] == ("scancel", "--state=PENDING", "5_0")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from unit.cli.fake_runs import fake_run
 
+from moe_sweeps.launch import work as working
 from moe_sweeps.launch.slurm import job
 from moe_sweeps.launch.slurm.queue import JobEnd
 from moe_sweeps.launch.slurm.records import ArrayRecord
@@ -225,3 +227,25 @@ def test_a_run_that_is_retried_while_its_job_is_judged_keeps_its_new_job(
     assert judge([run], 137) == job.FAILED
     assert requeued == []
     assert (run.status().state, run.status().slurm_job_id, run.status().deaths) == (State.queued, "78_0", 0)
+
+
+def test_a_folder_that_was_moved_away_does_not_take_its_fellows_down(
+    folders: Path, requeued: list[list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone, fellow = fake_run(folders, 1, State.queued), fake_run(folders, 2, State.queued)
+    shutil.rmtree(gone.path)
+    trained: list[RunDir] = []
+
+    def work(folder: RunDir, ranks: object) -> None:
+        trained.append(folder)
+        folder.write_status(replace(folder.status(), state=State.done))
+
+    monkeypatch.setattr(working, "work", work)
+    assert job.run([gone, fellow]) == job.FAILED
+    assert trained == [fellow]
+    assert f"{gone.path.name} is left out: " in capsys.readouterr().out
+    assert judge([gone, fellow], 1) == job.FAILED
+    assert requeued == []
+    stopped = with_checkpoint(fake_run(folders, 3, State.preempted, attempt=1, slurm_job_id="77_3"), 10)
+    assert judge([gone, stopped], 85) == 0
+    assert requeued == [["scontrol", "requeue", "77_3"]]

@@ -53,6 +53,21 @@ def test_the_longest_time_of_a_partition(says: Answer, partition: str | None, mi
     assert queue.longest_minutes(partition) == minutes
 
 
+def test_hidden_partitions_are_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without --all SLURM tells of them only to those whose group they admit by name."""
+    asked: list[tuple[str, ...]] = []
+
+    def call(*command: str, patience: Sequence[float] = (), seconds: float = 0.0) -> str:
+        asked.append(command)
+        return PARTITIONS if command[0] == "scontrol" and "--all" in command else ""
+
+    monkeypatch.setattr(queue, "call", call)
+    assert queue.longest_minutes("short") == 30
+    queue.own_jobs()
+    assert asked[1][0] == "squeue"
+    assert "--all" in asked[1]
+
+
 @pytest.mark.parametrize(
     ("change", "ending"),
     [

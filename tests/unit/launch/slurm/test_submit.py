@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 from pathlib import Path
 
@@ -13,11 +14,12 @@ from unit.cli.fake_runs import fake_run
 from moe_sweeps.config.groups import SlurmConfig
 from moe_sweeps.errors import LaunchError
 from moe_sweeps.launch.slurm import script
+from moe_sweeps.launch.slurm import submit as submitting
 from moe_sweeps.launch.slurm.queue import Job
-from moe_sweeps.launch.slurm.records import ArrayRecord
+from moe_sweeps.launch.slurm.records import ArrayRecord, all_records
 from moe_sweeps.launch.slurm.resources import resources
 from moe_sweeps.launch.slurm.submit import Wanted, active_runs, submit
-from moe_sweeps.records.rundir import RunDir, State
+from moe_sweeps.records.rundir import RunDir, State, Status
 
 
 @pytest.mark.parametrize(
@@ -84,6 +86,52 @@ def test_a_damaged_run_stops_no_submission_and_is_left_to_its_job(tmp_path: Path
     shutil.rmtree(damaged.path)
     assert set(active_runs(tmp_path, jobs)) == {damaged.path.name, other.path.name}
     assert other.status().slurm_job_id == "8_0"  # its submission had died before it said so
+
+
+def test_a_job_that_has_got_an_old_number_trains_nothing_here(tmp_path: Path) -> None:
+    folder = fake_run(tmp_path, 0, State.queued, slurm_job_id="7_0")
+    (job,) = submitted(tmp_path, folder, "7", "PENDING").values()
+    assert active_runs(tmp_path, {"7_0": dataclasses.replace(job, name="my-other-array")}) == {}
+    assert set(active_runs(tmp_path, {"7_0": job})) == {folder.path.name}
+
+
+def test_what_another_user_submitted_is_seen_and_not_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record that somebody else wrote would be refused by its job."""
+    folder = fake_run(tmp_path, 0, State.planned)
+    (job,) = submitted(tmp_path, folder, "7", "PENDING").values()
+    (record,) = all_records(tmp_path)
+    record.job_id = None  # the submission died before it noted the number
+    record.write()
+    monkeypatch.setattr(os, "geteuid", lambda: 4242)
+    assert set(active_runs(tmp_path, {"7_0": job})) == {folder.path.name}
+    assert [found.job_id for found in all_records(tmp_path)] == [None]
+    assert folder.status().state is State.planned
+
+
+@pytest.mark.parametrize(
+    ("private", "state", "retried", "left"),
+    [
+        ("jobs", State.queued, {}, True),
+        ("jobs", State.running, {}, True),
+        ("jobs", State.failed, {}, False),
+        ("jobs", State.preempted, {"fake-000000000000": "7_0"}, False),  # it failed in that job, and is retried
+        ("none", State.queued, {}, False),  # squeue shows all jobs, and not this one
+    ],
+)
+def test_a_run_whose_job_squeue_may_hide_is_not_submitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, private: str, state: State, retried: dict[str, str], left: bool
+) -> None:
+    fake_cluster(tmp_path, monkeypatch)
+    (tmp_path / "scontrol").write_text(f"#!/bin/sh\necho 'PrivateData             = {private}'\n")
+    (tmp_path / "answer").write_text("echo Submitted batch job 8")
+    wanted, launch = one_wanted(tmp_path / "runs")
+    wanted.folder.write_status(Status(state, attempt=1, slurm_job_id="7_0"))
+    submitted(tmp_path / "runs", wanted.folder, "7", "PENDING")
+    monkeypatch.setattr(os, "geteuid", lambda: 4242)
+    monkeypatch.setattr(submitting, "longest_minutes", lambda _: None)
+    done = submit([wanted], launch, tmp_path / "runs", "s", retried)
+    assert [record.job_id for record in done.arrays] == ([] if left else ["8"])
+    assert done.active == ([wanted.folder] if left else [])
 
 
 # A cluster of three commands. sbatch takes every job, as the lines of `queue` show; its answer is what `answer` does.
@@ -188,8 +236,8 @@ def test_arms_wait_for_a_trunk_that_is_in_the_queue_already(tmp_path: Path, monk
     one, launch = one_wanted(tmp_path / "runs")
     launch = dataclasses.replace(launch, sbatch=["dependency=singleton"])
     trunk = fake_run(tmp_path / "runs", 7, State.queued, slurm_job_id="7_0")
-    submitted(tmp_path / "runs", trunk, "7", "PENDING")
-    (tmp_path / "queue").write_text("7_0|moe-x|PENDING|None|\n")
+    (job,) = submitted(tmp_path / "runs", trunk, "7", "PENDING").values()
+    (tmp_path / "queue").write_text(f"7_0|{job.name}|PENDING|None|\n")
     (tmp_path / "answer").write_text("echo Submitted batch job 8")
     arm = dataclasses.replace(one, folder=fake_run(tmp_path / "runs", 5), after=trunk.path.name)
     (record,) = submit([arm], launch, tmp_path / "runs", "s").arrays
