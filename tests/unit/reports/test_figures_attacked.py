@@ -15,6 +15,7 @@ from unit.results.suite import Settings, make_suite_run, sweep_content
 from moe_sweeps.records.manifest import load_manifests
 from moe_sweeps.reports.charts.along import MAXVIO
 from moe_sweeps.reports.charts.difference import paths
+from moe_sweeps.reports.charts.over import course
 from moe_sweeps.reports.evidence import draw
 from moe_sweeps.results.runs import read_runs
 from moe_sweeps.results.tables import Table, ablation_table
@@ -80,6 +81,17 @@ def test_odd_records_cost_no_other_figure(tmp_path: Path, change: Callable[..., 
     assert "unexpected content" not in " ".join(found.left_out.values())
     if change in (other_steps, baseline_without_curves):
         assert found.left_out["difference"] == "no arm has curves to compare with those of a baseline"
+
+
+def one_on_the_way(arm: int, seed: int, records: list[Record]) -> list[Record]:
+    return [val(records)[4] | {"tokens": 32_768}, val(records)[-1] | {"tokens": 190_848}]
+
+
+def test_of_one_evaluation_on_the_way_and_one_at_the_end_the_last_is_the_final_one(tmp_path: Path) -> None:
+    found = course(table_of(tmp_path, one_on_the_way).arms[0].rows, "val", "loss", "step")
+    assert found.line["x"].tolist() == [200, 200]
+    assert found.final["x"].tolist() == [400, 400]
+    assert found.tokens == (32_768, 190_848)
 
 
 def test_a_step_counts_the_runs_that_were_evaluated_at_it(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from moe_sweeps.reports.charts.canvas import caption, finish, log_if_wide, look,
 from moe_sweeps.reports.charts.shown import MOST_ARMS, chosen
 from moe_sweeps.reports.drawing.style import DASHES, STEP, plain_axes
 from moe_sweeps.results.curves import load_curves
+from moe_sweeps.results.evaluations import usual_size
 from moe_sweeps.results.frame import Loaded
 from moe_sweeps.results.history import Floats, NotRecorded
 from moe_sweeps.results.runs import Row
@@ -99,8 +100,7 @@ def course(rows: Sequence[Row], split: str, key: str, x: str) -> Course:
     """What these finished runs recorded of `key` over `x`."""
     found = _curves(rows).frame.reindex(columns=["run_id", "split", "tokens", x, key])
     found = found.loc[found["split"] == split].dropna(subset=[x, key])
-    sizes = found["tokens"].dropna()
-    usual = sizes.mode().max() if split == "val" and len(sizes) else None
+    usual = usual_size(found["tokens"].dropna()) if split == "val" else None
     last = found.groupby("run_id")[x].transform("max")
     ends = (found["tokens"] != usual) & found["tokens"].notna() & (found[x] == last) if usual is not None else None
     found = found.rename(columns={x: "x", key: "y"}).astype({"x": float, "y": float})

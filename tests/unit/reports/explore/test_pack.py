@@ -180,6 +180,14 @@ def test_a_final_evaluation_on_other_windows_is_a_point_of_its_own(tmp_path: Pat
     assert found["val", "loss", FINAL] == ([4], [0.5])
 
 
+def test_of_one_evaluation_on_the_way_and_one_at_the_end_the_last_is_the_final_one(tmp_path: Path) -> None:
+    write_log(tmp_path, {"step": 200, "split": "val", "tokens": 32_768, "loss": 4.0},
+              {"step": 400, "split": "val", "tokens": 190_848, "loss": 3.5})  # fmt: skip
+    found = series_of(tmp_path)
+    assert found["val", "loss", ""] == ([200], [4.0])
+    assert found["val", "loss", FINAL] == ([400], [3.5])
+
+
 def test_what_is_no_number_has_no_curve_and_a_null_is_a_gap(tmp_path: Path) -> None:
     write_log(tmp_path, {"step": 1, "split": "train", "loss": 1.0, "note": "x", "flag": True},
               {"step": 2, "split": "train", "loss": None, "note": "y", "flag": False},
