@@ -139,7 +139,9 @@ def quantised(values: Floats) -> tuple[float, float, int, NDArray[np.uint16]]:
         low, high = float(np.log(low)), float(np.log(high))
     low, high = float(f"{low:.9g}"), float(f"{high:.9g}")
     with np.errstate(over="ignore", invalid="ignore"):
-        share = (shown - low) / (high - low) if high > low else np.where(np.isnan(shown), np.nan, 0.0)
+        share = (
+            (np.clip(shown, low, high) - low) / (high - low) if high > low else np.where(np.isnan(shown), np.nan, 0.0)
+        )
         levels = np.where(np.isfinite(share), np.clip(share, 0.0, 1.0) * LEVELS, UNKNOWN)
     return low, high, int(log), levels.round().astype(np.uint16)
 
