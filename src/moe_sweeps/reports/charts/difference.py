@@ -165,6 +165,7 @@ def _outer(grid: NDArray[Any], count: int) -> None:
     """Axis labels at the outside alone; panels that nothing is in vanish."""
     rows, columns = grid.shape
     lowest_row = (rows - 1) * columns
+    label = "Δ " + PRIMARY.axis.replace(" (", "\n(")
     for place, axes in enumerate(grid.flat):
         if place >= count:
             axes.set_axis_off()
@@ -172,7 +173,7 @@ def _outer(grid: NDArray[Any], count: int) -> None:
         lowest = place + columns >= count
         axes.tick_params(labelbottom=lowest)
         axes.set_xlabel(STEP if place >= lowest_row else "")
-        axes.set_ylabel("Δ validation loss" if place % columns == 0 else "")
+        axes.set_ylabel(label if place % columns == 0 else "")
 
 
 def _steps_sentence(table: Table, every: Sequence[Path]) -> str:
