@@ -119,6 +119,21 @@ def test_final_numbers_are_of_done_runs_alone_in_the_unit_of_tables(head: dict[s
             assert value == pytest.approx(100 * summary["val_accuracy"], rel=1e-8)
 
 
+@pytest.mark.parametrize(
+    ("metric", "axis"),
+    [(("metrics.jsonl", "val", "accuracy"), ("next-token accuracy (%)", 100.0)),
+     (("metrics.jsonl", "val", "loss"), ("validation loss (nats a token)", 1.0)),
+     (("metrics.jsonl", "train", "loss"), ("train loss (nats a token)", 1.0)),
+     (("metrics.jsonl", "train", "maxvio_batch"), ("train maxvio_batch (0 = balanced)", 1.0)),
+     (("metrics.jsonl", "val", "train_seconds"), ("seconds in training steps", 1.0)),
+     (("metrics.jsonl", "train", "grad_norm"), None), (("routing.jsonl", "val", "loss"), None)],
+)  # fmt: skip
+def test_a_curve_has_axis_and_factor_of_the_catalogue(
+    metric: tuple[str, str, str], axis: tuple[str, float] | None
+) -> None:
+    assert pack.axis_of(*metric) == axis
+
+
 def test_tokens_of_a_step_are_measured_or_planned() -> None:
     assert tokens_per_step({"tokens": 4096, "step": 4}) == 1024
     assert tokens_per_step({"tokens": None, "step": 0, "trainer.batch_size": 8, "trainer.seq_len": 128}) == 1024
