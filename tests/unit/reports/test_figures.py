@@ -193,7 +193,7 @@ def test_the_bars_along_a_setting_are_the_differences_that_the_table_tests(table
 
 
 def lines_along(figure: Figure, panel: int) -> list[list[float]]:
-    return [numbers(bars[0].get_xdata()) for bars in figure.axes[panel].containers]  # type: ignore[index]
+    return [numbers(bars[0].get_xdata()) for bars in figure.axes[panel].containers]
 
 
 def test_each_combination_of_other_settings_has_a_line_of_its_own(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_each_combination_of_other_settings_has_a_line_of_its_own(tmp_path: Path
     what = "baseline's level + difference over aux.coef"
     assert {f"optimizer=adamw: {what}", f"optimizer=shampoo: {what}"} <= set(labels)
     looks = {(bars[0].get_color(), bars[0].get_marker(), str(bars[0].get_linestyle()))
-             for bars in figure.axes[0].containers}  # type: ignore[index]  # fmt: skip
+             for bars in figure.axes[0].containers}  # fmt: skip
     assert len(looks) == 2
 
 
@@ -235,11 +235,11 @@ def test_seeds_are_below_the_means_and_beside_them(table: Table, panel: int) -> 
     figure.canvas.draw()
     axes = figure.axes[panel]
     (bars,) = axes.containers
-    means = axes.transData.transform(bars[0].get_xydata())  # type: ignore[index]
+    means = axes.transData.transform(bars[0].get_xydata())
     seeds = [c for c in axes.collections if isinstance(c, PathCollection)]
     assert len(seeds) == 4
     for mean, found in zip(means, seeds, strict=True):
-        assert found.get_zorder() < bars[0].get_zorder()  # type: ignore[index]
+        assert found.get_zorder() < bars[0].get_zorder()
         places = found.get_offset_transform().transform(np.asarray(found.get_offsets()))
         assert all(axes.get_ylim()[0] < y < axes.get_ylim()[1] for y in np.asarray(found.get_offsets())[:, 1])
         assert list(places[:, 0]) == pytest.approx([mean[0] + 7 / 72 * figure.dpi] * 3)

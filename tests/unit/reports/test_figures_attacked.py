@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from unit.results.folders import make_manifest
@@ -42,6 +43,10 @@ def table_of(
     make_manifest(root, sweep_content("demo", ARMS, 2))
     found = ablation_table(load_manifests(root)[0][0], read_runs(root))
     return replace(found, definition=replace(found.definition, axis="aux.coef"))
+
+
+def numbers(data: object) -> list[float]:
+    return [float(value) for value in np.asarray(data)]
 
 
 def note(figure: Figure) -> str:
@@ -103,9 +108,9 @@ def test_a_step_that_some_seeds_were_not_evaluated_at_is_in_no_mean(tmp_path: Pa
     table = table_of(tmp_path, every_other)
     figure = charts.curves(table)
     line = figure.axes[0].lines[0]
-    assert list(line.get_xdata()) == [80, 160, 240, 320, 400]
+    assert numbers(line.get_xdata()) == [80, 160, 240, 320, 400]
     falls = [3 * math.exp(-step / 80) for step in (80, 160, 240, 320, 400)]
-    assert list(line.get_ydata()) == pytest.approx([4.405 + fall for fall in falls])
+    assert numbers(line.get_ydata()) == pytest.approx([4.405 + fall for fall in falls])
     assert "Lines have the steps alone that all runs of their arm recorded" in note(figure)
     for path in paths(table):
         assert path.steps == (80, 160, 240, 320, 400)
@@ -122,7 +127,7 @@ def seeds_apart(arm: int, seed: int, records: list[Record]) -> list[Record]:
 def test_seeds_without_a_common_step_have_a_line_between_records_and_no_difference(tmp_path: Path) -> None:
     table = table_of(tmp_path, seeds_apart)
     figure = charts.curves(table)
-    assert list(figure.axes[0].lines[0].get_xdata())[:4] == [41, 80, 81, 120]
+    assert numbers(figure.axes[0].lines[0].get_xdata())[:4] == [41, 80, 81, 120]
     assert "No step was recorded by all runs of 3 arms, whose lines are linear between records" in note(figure)
     assert "at no step all runs" in draw(table, ("difference",)).left_out["difference"]
 
