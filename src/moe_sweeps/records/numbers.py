@@ -135,8 +135,9 @@ def spell_probability(probability: float) -> str:
 
 
 def spell_ratio(log_ratio: float) -> str:
-    """A ratio, given as its logarithm, with three digits."""
-    return f"{math.exp(min(log_ratio, 700.0)):.3g}"
+    """A ratio, given as its logarithm, with three digits, zeros among them; from 1,000 on all before the point."""
+    ratio = math.exp(min(log_ratio, 700.0))
+    return f"{ratio:,.0f}" if 999.5 <= ratio < 1e9 else f"{ratio:#.3g}".rstrip(".")
 
 
 def metric_of(column: str) -> Metric:

@@ -12,8 +12,13 @@ from dataclasses import dataclass
 
 from moe_sweeps.errors import MoeSweepsError
 from moe_sweeps.records.numbers import PRIMARY, Metric
+<<<<<<< HEAD
 from moe_sweeps.records.words import BETTER, EQUIVALENT, NO_RESULT, UNDECIDED, WORSE, tone
 from moe_sweeps.reports.charts.along import MAXVIO, compared, on_axis, reach
+=======
+from moe_sweeps.records.words import BETTER, NO_RESULT, UNDECIDED, WORSE, tone
+from moe_sweeps.reports.charts.along import MAXVIO, compared, reach
+>>>>>>> w-page
 from moe_sweeps.reports.charts.canvas import names_of
 from moe_sweeps.reports.layout import interval_text, p_text
 from moe_sweeps.reports.notes import warning
@@ -42,13 +47,17 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Forest:
-    """A small forest plot. `zero` is where no difference is; `ends` are the values at its edges."""
+    """A small forest plot. `zero` is where no difference is; `ends` are the values at its edges.
+
+    `cut`: some bars reach beyond them.
+    """
 
     title: str
     bars: tuple[Bar, ...]
     zero: float
     ends: tuple[str, str]
     more: int  # arms that are not shown
+    cut: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,20 +102,29 @@ def card(table: Table, verdicts: Sequence[Verdict], next_runs: str) -> Card | No
 
 def _spread_card(table: Table, verdicts: Sequence[Verdict]) -> Card | None:
     """The card of a sweep of one arm: what its seeds do."""
-    found = [cell for arm in table.arms if (cell := arm.cells[PRIMARY.column]).mean is not None]
-    if not found or found[0].mean is None:
+    arm = next((arm for arm in table.arms if arm.cells[PRIMARY.column].mean is not None), None)
+    if arm is None:
         return None
-    (cell,) = found[:1]
-    spread = "one seed has no spread" if cell.sd is None else f"standard deviation over seeds {PRIMARY.spell(cell.sd)}"
+    floor = ""
     if table.floor:
-        spread += f"; two single runs differ by up to {PRIMARY.spell(table.floor.difference)} in 19 of 20 cases"
-    mean = PRIMARY.spell(found[0].mean)
-    answer = f"{PRIMARY.axis.split(' (')[0].capitalize()} {mean} (mean, n = {cell.n}); {spread}."
+        floor = f"; two single runs differ by up to {PRIMARY.spell(table.floor.difference)} in 19 of 20 cases"
+    answer = " ".join(filter(None, (_level_text(arm, PRIMARY, floor), _level_text(arm, MAXVIO))))
     question = table.manifest.file.question or table.definition.title or table.title
     return Card(
-        table.manifest.slug, question, "", answer, tuple(_statements(verdicts)), "A description; nothing is tested.",
+        table.manifest.slug, question, "", answer, tuple(_statements(verdicts)),
+        "" if verdicts else "A description; nothing is tested.",
         _rests(table, None), "", None, (1, 2.0),
     )  # fmt: skip
+
+
+def _level_text(arm: Arm, metric: Metric, more: str = "") -> str:
+    """Mean and spread of an arm in a number; empty where it has none."""
+    cell = arm.cells[metric.column]
+    if cell.mean is None:
+        return ""
+    name = metric.axis.split(" (")[0]
+    spread = "one seed has no spread" if cell.sd is None else f"standard deviation over seeds {metric.spell(cell.sd)}"
+    return f"{name[0].upper()}{name[1:]} {metric.spell(cell.mean)} (mean, n = {cell.n}); {spread}{more}."
 
 
 def by_answer(cards: Sequence[Card]) -> list[Card]:
@@ -249,7 +267,7 @@ def _forest(table: Table, found: Mapping[str, Comparison], names: Mapping[str, s
         return None
     first = sorted(known, key=lambda a: (not known[a].decided, known[a].p_family or 0.0, -abs(known[a].difference)))
     shown = {arm: known[arm] for arm in known if arm in first[:MOST_BARS]}
-    low, high, _ = reach([*shown.values()], 0.0)
+    low, high, cut = reach([*shown.values()], 0.0)
     low, high = low - 0.04 * (high - low), high + 0.04 * (high - low)
 
     def place(value: float) -> float:
@@ -263,8 +281,8 @@ def _forest(table: Table, found: Mapping[str, Comparison], names: Mapping[str, s
     bars = tuple(bar(names[arm], c) for arm, c in shown.items())
     base = names[table.baseline or ""]
     title = f"Difference in {PRIMARY.axis} to {base}"
-    shape = on_axis(PRIMARY)
-    return Forest(title, bars, place(0.0), (f"{shape(low):+.2f}", f"{shape(high):+.2f}"), len(known) - len(bars))
+    ends = PRIMARY.spell(low, sign=True), PRIMARY.spell(high, sign=True)
+    return Forest(title, bars, place(0.0), ends, len(known) - len(bars), cut)
 
 
 def _rank(found: Mapping[str, Comparison]) -> tuple[int, float]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from moe_sweeps.host.files import write_atomic
@@ -16,7 +17,8 @@ from moe_sweeps.host.plain import drawn
 from moe_sweeps.records.numbers import IN_EVALUATIONS
 from moe_sweeps.reports.charts.canvas import finish
 from moe_sweeps.reports.drawing.files import draw_files
-from moe_sweeps.reports.drawing.style import STEP, WIDTH, line, plain_axes
+from moe_sweeps.reports.drawing.style import STEP, WIDTH, end_point, line, plain_axes
+from moe_sweeps.results.evaluations import Evaluations, parted
 from moe_sweeps.results.history import METRICS, History, NotRecorded, Series
 from moe_sweeps.results.side_by_side import SideBySide
 
@@ -61,20 +63,30 @@ def curves(found: SideBySide, metric: str) -> Figure:
     for place, (side, series) in enumerate(zip(found.sides, by_run, strict=True)):
         if series is not None:
             name = side.label if side.label == side.folder.path.name else f"{side.label} ({side.folder.run_id})"
-            line(above, series, f"{LETTERS[place]}: {name}", place)
+            _draw(above, series, f"{LETTERS[place]}: {name}", place)
     below.axhline(0.0, color="#505050", linewidth=1.0)
     first = by_run[0]
     for place, series in enumerate(by_run[1:], 1):
-        if first is not None and series is not None and len((apart := difference(first, series)).steps):
-            line(below, apart, "_", place)
+        if first is not None and series is not None:
+            _draw(below, Evaluations(*map(difference, first, series)), "_", place)
     above.set(ylabel=drawn(metric))
     below.set(ylabel=f"minus {LETTERS[0]}", xlabel=STEP)
     missing = [LETTERS[place] for place, series in enumerate(by_run) if series is None]
     note = f" Not recorded by {', '.join(missing)}." if missing else ""
+    if any(series is not None and len(series.final.steps) for series in by_run):
+        note += " Large points: the final evaluation, on other windows than those on the way, so no line joins them."
     text = (
         f"One run each, so nothing here tells a difference from that of a seed. Below: steps that both recorded.{note}"
     )
     return finish(figure, text, legend=above)
+
+
+def _draw(axes: Axes, found: Evaluations, label: str, place: int) -> None:
+    """A run's line, and its final evaluation as a point of its own."""
+    if len(found.line.steps):
+        line(axes, found.line, label, place)
+    if len(found.final.steps):
+        end_point(axes, found.final, "_" if len(found.line.steps) else label, place)
 
 
 def difference(first: Series, other: Series) -> Series:
@@ -83,7 +95,7 @@ def difference(first: Series, other: Series) -> Series:
     return Series(steps, other.values[at_other] - first.values[at_first])
 
 
-def _recorded(found: SideBySide, metric: str) -> tuple[str, list[Series | None]]:
+def _recorded(found: SideBySide, metric: str) -> tuple[str, list[Evaluations | None]]:
     """The split that has the metric, evaluations before training, and its series by run."""
     histories = [History.read(side.folder) for side in found.sides]
     name = metric.removeprefix(IN_EVALUATIONS)
@@ -95,11 +107,16 @@ def _recorded(found: SideBySide, metric: str) -> tuple[str, list[Series | None]]
     raise NotRecorded(f"no run has recorded {metric} in metrics.jsonl")
 
 
-def _series(history: History, split: str, name: str) -> Series | None:
+def _series(history: History, split: str, name: str) -> Evaluations | None:
+    """The records of one split; of training there is no final one."""
     if not history.has(split, name, METRICS):
         return None
-    found = history.series(split, name, METRICS)
-    return found if found.values.ndim == 1 else None
+    if split == "val":
+        found = parted(history, name)
+    else:
+        steps, values = history.series(split, name, METRICS)
+        found = Evaluations(Series(steps, values), Series(steps[:0], values[:0]))
+    return found if found.line.values.ndim == 1 else None
 
 
 def _name(found: SideBySide) -> str:

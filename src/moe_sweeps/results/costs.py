@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -19,6 +18,7 @@ import pandas as pd
 from moe_sweeps.records.numbers import Metric
 from moe_sweeps.records.problem import Problem
 from moe_sweeps.results.curves import load_curves
+from moe_sweeps.results.evaluations import usual_size
 from moe_sweeps.results.runs import Row, Runs
 from moe_sweeps.results.stats import CONFIDENCE, Estimate, estimate, t_quantile
 from moe_sweeps.results.tables import Arm, Table
@@ -118,8 +118,7 @@ def evaluations(curves: pd.DataFrame) -> dict[str, list[Point]]:
     """The validation losses of each run over its training, of the size of evaluation that occurs most often."""
     columns = ["run_id", "step", "train_seconds", "loss", "tokens"]
     found = curves.reindex(columns=[*columns, "split"]).query("split == 'val'")[columns].dropna()
-    sizes = Counter(found["tokens"])
-    size = max(sizes, key=lambda tokens: (sizes[tokens], tokens), default=None)
+    size = usual_size(found["tokens"])
     points: dict[str, list[Point]] = {}
     for run_id, step, seconds, loss, tokens in found.sort_values("step").itertuples(index=False):
         if tokens == size:

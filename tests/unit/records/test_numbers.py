@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 
@@ -9,7 +10,15 @@ import pytest
 from helpers import TINY, compose_run
 
 from moe_sweeps.experiment.code_version import code_version
-from moe_sweeps.records.numbers import BY_COLUMN, CATALOGUE, PRIMARY, SEARCHABLE, metric_of, spell_probability
+from moe_sweeps.records.numbers import (
+    BY_COLUMN,
+    CATALOGUE,
+    PRIMARY,
+    SEARCHABLE,
+    metric_of,
+    spell_probability,
+    spell_ratio,
+)
 
 # The module with one more entry in FURTHER stands in for the one on disk before anything imports it.
 NEW_NUMBER = """
@@ -101,3 +110,12 @@ def test_no_probability_is_spelt_as_certain() -> None:
     assert [spell_probability(p) for p in (0.0, 0.0004, 0.5, 0.9371, 0.9995, 1.0)] == [
         "<0.1%", "<0.1%", "50.0%", "93.7%", ">99.9%", ">99.9%",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ratio", "text"),
+    [(0.64, "0.640"), (0.2, "0.200"), (9.9, "9.90"), (0.3384, "0.338"), (14.06, "14.1"), (1.0, "1.00"), (100.2, "100"),
+     (999.4, "999"), (999.6, "1,000"), (1234.4, "1,234"), (2.06e-9, "2.06e-09"), (1.5e12, "1.50e+12")],
+)  # fmt: skip
+def test_a_ratio_has_three_digits_whatever_they_are(ratio: float, text: str) -> None:
+    assert spell_ratio(math.log(ratio)) == text

@@ -14,6 +14,7 @@ from moe_sweeps.records.manifest import load_manifests
 from moe_sweeps.records.numbers import PRIMARY
 from moe_sweeps.reports.cards import MOST_BARS, Card, by_answer, card, closest, next_runs
 from moe_sweeps.reports.layout import interval_text
+from moe_sweeps.reports.templating import environment
 from moe_sweeps.results.claims import judge
 from moe_sweeps.results.noise import Noise
 from moe_sweeps.results.runs import read_runs
@@ -29,6 +30,11 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
     runs, (manifests, _) = read_runs(root), load_manifests(root)
     noise = Noise.of(runs, manifests)
     return {m.name: ablation_table(m, runs, noise=noise) for m in manifests}, noise
+
+
+def shown(found: Card) -> str:
+    """The card on the page."""
+    return str(environment().get_template("parts.html").module.card(found))  # type: ignore[attr-defined]
 
 
 def of(table: Table, noise: Noise | None = None) -> Card:
@@ -63,6 +69,23 @@ def test_the_small_forest_is_that_of_the_table(suite: Suite) -> None:
         assert c.high is not None
         assert (bar.high < plot.zero) == (c.high < 0)
         assert (bar.low > plot.zero) == (c.low > 0)
+
+
+def test_the_edges_have_the_digits_of_the_table_and_a_bar_that_is_cut_is_said(suite: Suite) -> None:
+    table = suite[0]["aux_coef"]
+    small = {arm: replace(c, difference=0.001 * i, low=0.001 * i - 0.0005, high=0.001 * i + 0.0005)
+             for i, (arm, c) in enumerate(table.differences.items())}  # fmt: skip
+    plot = of(replace(table, differences=small)).forest
+    assert plot is not None
+    assert plot.ends == ("-0.0007", "+0.0047")  # 4% beyond -0.0005 and +0.0045
+    assert not plot.cut
+    first, *_ = small
+    wild = small | {first: replace(small[first], low=-5.0, high=5.0)}
+    plot = of(replace(table, differences=wild)).forest
+    assert plot is not None
+    assert plot.cut
+    assert "Bars that reach beyond the edges are cut there." in shown(of(replace(table, differences=wild)))
+    assert "Bars that reach beyond" not in shown(of(replace(table, differences=small)))
 
 
 def test_of_many_arms_the_decided_ones_are_drawn_and_the_rest_is_counted(suite: Suite) -> None:
@@ -121,7 +144,19 @@ def test_a_sweep_of_one_arm_tells_its_spread(suite: Suite) -> None:
     found = of(suite[0]["noise_floor"])
     assert found.answer.startswith("Validation loss 4.4976 (mean, n = 5)")
     assert "standard deviation over seeds 0.0" in found.answer
+    assert found.answer.endswith("MaxVio on validation 0.300 (mean, n = 5); standard deviation over seeds 0.000.")
+    assert found.sure == "A description; nothing is tested."
     assert found.forest is None
+
+
+def test_where_statements_are_judged_the_card_does_not_say_that_nothing_is(suite: Suite) -> None:
+    verdicts = judge(suite[0]["aux_coef"])
+    found = card(suite[0]["noise_floor"], verdicts, "")
+    assert found is not None
+    assert found.sure == ""
+    assert any(line.startswith("Statements about it") for line in found.also)
+    assert "How sure" not in shown(found)
+    assert "How sure" in shown(of(suite[0]["noise_floor"]))
 
 
 def test_names_with_markup_stay_text(tmp_path: Path, suite: Suite) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.collections import PathCollection
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from unit.results.folders import make_manifest
@@ -145,6 +146,7 @@ def test_differences_over_training_end_at_the_interval_of_the_table(table: Table
     panels = [axes for axes in figure.axes if axes.axison]
     found = list(table.differences.values())
     assert len(panels) == len(found) == 3
+    assert panels[0].get_ylabel() == "Δ validation loss\n(nats a token)"
     for axes, comparison in zip(panels, found, strict=True):
         (bars,) = [c for c in axes.containers if isinstance(c, ErrorbarContainer)]
         (segment,) = bars.lines[2][0].get_segments()
@@ -188,6 +190,59 @@ def test_the_bars_along_a_setting_are_the_differences_that_the_table_tests(table
             assert found.high is not None
             assert segment[:, 1] == pytest.approx([shown(base + found.low), shown(base + found.high)])
     assert "filled points are findings" in note(figure)
+
+
+def lines_along(figure: Figure, panel: int) -> list[list[float]]:
+    return [numbers(bars[0].get_xdata()) for bars in figure.axes[panel].containers]
+
+
+def test_each_combination_of_other_settings_has_a_line_of_its_own(tmp_path: Path) -> None:
+    arms: list[Settings] = [
+        {"aux.coef": coef, "optimizer": kind} for coef in ("0.1", "0.2", "0.4") for kind in ("adamw", "shampoo")
+    ]
+    table = a_table(tmp_path, arms, 2, [4.5, 4.4, 4.48, 4.41, 4.52, 4.39])
+    figure = charts.turning_point(replace(table, definition=replace(table.definition, axis="aux.coef")))
+    for panel in (0, 1):
+        assert lines_along(figure, panel) == [[0.1, 0.2, 0.4], [0.1, 0.2, 0.4]]
+    labels = figure.axes[0].get_legend_handles_labels()[1]
+    what = "baseline's level + difference over aux.coef"
+    assert {f"optimizer=adamw: {what}", f"optimizer=shampoo: {what}"} <= set(labels)
+    looks = {(bars[0].get_color(), bars[0].get_marker(), str(bars[0].get_linestyle()))
+             for bars in figure.axes[0].containers}  # fmt: skip
+    assert len(looks) == 2
+
+
+def test_at_most_eight_lines_and_levels_are_drawn_and_the_rest_is_counted(tmp_path: Path) -> None:
+    arms: list[Settings] = [{"aux.coef": c, "lr_split.expert": f"{e}"} for e in range(1, 8) for c in ("0.1", "0.2")]
+    arms += [{"lr_split.dense": f"{d}.5"} for d in range(1, 5)]
+    table = a_table(tmp_path, arms, 1, [4.4 + 0.01 * i for i in range(len(arms))])
+    table = replace(table, definition=replace(table.definition, axis="aux.coef"))
+    figure = charts.turning_point(table)
+    assert len(figure.axes[0].containers) == 7
+    labels = figure.axes[0].get_legend_handles_labels()[1]
+    assert [label for label in labels if label.startswith("lr_split.dense")] == ["lr_split.dense=1.5"]
+    assert "Not shown: 3 arms without aux.coef" in note(figure)
+    more: list[Settings] = [{"aux.coef": c, "lr_split.expert": f"{e}"} for e in range(1, 11) for c in ("0.1", "0.2")]
+    table = a_table(tmp_path / "more", more, 1, [4.4 + 0.01 * i for i in range(len(more))])
+    figure = charts.turning_point(replace(table, definition=replace(table.definition, axis="aux.coef")))
+    assert len(figure.axes[0].containers) == 8
+    assert "Not shown: 2 lines of other settings" in note(figure)
+
+
+@pytest.mark.parametrize("panel", [0, 1])
+def test_seeds_are_below_the_means_and_beside_them(table: Table, panel: int) -> None:
+    figure = charts.turning_point(table)
+    figure.canvas.draw()
+    axes = figure.axes[panel]
+    (bars,) = axes.containers
+    means = axes.transData.transform(bars[0].get_xydata())
+    seeds = [c for c in axes.collections if isinstance(c, PathCollection)]
+    assert len(seeds) == 4
+    for mean, found in zip(means, seeds, strict=True):
+        assert found.get_zorder() < bars[0].get_zorder()
+        places = found.get_offset_transform().transform(np.asarray(found.get_offsets()))
+        assert all(axes.get_ylim()[0] < y < axes.get_ylim()[1] for y in np.asarray(found.get_offsets())[:, 1])
+        assert list(places[:, 0]) == pytest.approx([mean[0] + 7 / 72 * figure.dpi] * 3)
 
 
 def test_the_forest_has_a_panel_for_balance_in_ratios(table: Table) -> None:

@@ -204,6 +204,18 @@ def test_loss_and_saturation_are_the_records(run: RunDir) -> None:
     assert line(axes, "chance")[1][0] == 2 / 8
 
 
+def test_the_final_evaluation_on_other_windows_is_a_point_beside_the_line(run: RunDir) -> None:
+    lines = [json.loads(text) for text in (run.path / "metrics.jsonl").read_text().splitlines()]
+    way = [r | {"tokens": 512} for r in lines if r["split"] == "val"]
+    write_lines(run.path / "metrics.jsonl", [*way, {"step": 10**6, "split": "val", "tokens": 4096, "loss": 1.25}])
+    (axes,) = drawing.loss(History.read(run)).axes
+    np.testing.assert_allclose(line(axes, "validation").T, [(r["step"], r["loss"]) for r in way])
+    np.testing.assert_allclose(line(axes, "final evaluation").T, [(10**6, 1.25)])
+    (end,) = (found for found in axes.lines if str(found.get_label()).startswith("final"))
+    assert end.get_linestyle() == "None"
+    assert "(1.250)" in str(end.get_label())
+
+
 def test_lighter_is_more_also_without_colour() -> None:
     red, green, blue = SHARES(np.linspace(0, 1, 64))[:, :3].T
     grey = 0.2126 * red + 0.7152 * green + 0.0722 * blue

@@ -134,7 +134,7 @@ def test_maxvio_is_compared_as_a_ratio() -> None:
     )
     assert low.difference == pytest.approx(math.log(2))
     assert low.p == pytest.approx(high.p)
-    assert MAXVIO.spell_effect(low.difference) == "×2"
+    assert MAXVIO.spell_effect(low.difference) == "×2.00"
     assert PRIMARY.spell_effect(0.05) == "+0.0500"
 
 

@@ -95,6 +95,14 @@ def test_the_final_evaluation_is_left_out_for_its_other_windows(tmp_path: Path) 
     assert found == {run_id: [Point(50, 5.0, 6.0), Point(100, 10.0, 5.0), Point(150, 15.0, 4.0)]}
 
 
+def test_of_one_evaluation_on_the_way_and_one_at_the_end_the_first_is_a_point(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "aux", 0.1, 0, numbers=summary(3.0))
+    lines = [{"step": s, "split": "val", "tokens": t, "loss": 4.0, "train_seconds": 1.0 * s}
+             for s, t in ((200, 32_768), (400, 190_848))]  # fmt: skip
+    (run.path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert evaluations(load_curves([run.path]).frame) == {run.run_id: [Point(200, 200.0, 4.0)]}
+
+
 def test_a_run_whose_log_is_damaged_is_named(tmp_path: Path) -> None:
     """Its arm has no loss at equal steps, and the reader is told why, whatever figures the table has."""
     made(tmp_path)

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.transforms import offset_copy
 
 from moe_sweeps.host.plain import drawn
 from moe_sweeps.records.numbers import BY_COLUMN, PRIMARY, Metric, spell_probability
@@ -26,8 +27,9 @@ from moe_sweeps.reports.charts.canvas import (
     ratio_axis,
     wrapped,
 )
-from moe_sweeps.reports.drawing.style import COLOURS, DASHES, MARKERS
-from moe_sweeps.results.compare import Comparison
+from moe_sweeps.reports.charts.shown import MOST_ARMS, ranked
+from moe_sweeps.reports.drawing.style import COLOURS, DASHES
+from moe_sweeps.results.compare import PAIRED, Comparison
 from moe_sweeps.results.history import NotRecorded
 from moe_sweeps.results.tables import Arm, Table
 
@@ -153,6 +155,13 @@ def _forest_caption(table: Table, arms: Sequence[Arm], baseline: str, two: bool,
 # --- along a setting --------------------------------------------------------------------------------------------------
 
 
+class _Line(NamedTuple):
+    """Arms that differ in the axis alone, by its value; `name`: the settings that other lines have otherwise."""
+
+    name: str
+    arms: tuple[Arm, ...]
+
+
 class _Spot(NamedTuple):
     """An arm's level in the shown unit, and its interval against the baseline (None: it is the baseline, or none)."""
 
@@ -163,47 +172,108 @@ class _Spot(NamedTuple):
 
 
 def turning_point(table: Table) -> Figure:
-    """Loss and MaxVio along one setting, with intervals; arms without that setting are level lines."""
+    """Loss and MaxVio along one setting, with intervals: a line for each combination of the others.
+
+    Arms without that setting are level lines. There are at most MOST_ARMS lines, those of the best arms.
+    """
     axis = table.definition.axis
-    along = [a for a in table.arms if number(a.settings.get(axis)) is not None and a.cells[PRIMARY.column].n]
-    others = [a for a in table.arms if axis not in a.settings and a.cells[PRIMARY.column].n]
-    if len(along) < 2:
+    every = [a for a in table.arms if number(a.settings.get(axis)) is not None and a.cells[PRIMARY.column].n]
+    if len(every) < 2:
         raise NotRecorded(f"fewer than two finished arms have a value of {axis or 'an axis'}")
+    levels = [a for a in ranked(table) if axis not in a.settings and a.cells[PRIMARY.column].n]
+    lines = _lines(table, every)
+    lines, more = lines[:MOST_ARMS], len(lines[MOST_ARMS:])
+    room = MOST_ARMS - len(lines) + any(a.arm == table.baseline for a in levels)
+    others, left = levels[:room], len(levels[room:])
+    along = [arm for line in lines for arm in line.arms]
     figure = new_figure(table, 5.4)
     panels = figure.subplots(2, 1, sharex=True)
-    along.sort(key=lambda a: number(a.settings[axis]) or 0.0)
     for axes, metric in zip(panels, (PRIMARY, MAXVIO), strict=True):
-        _along(axes, table, along, others, metric)
+        _along(axes, table, lines, others, metric)
     panels[1].set_xlabel(drawn(axis, most=80))
     base = "" if table.baseline is None else names_of(table.arms)[table.baseline]
     notes = [
         "Bars: the table's interval of the difference to the baseline, for all arms at once, drawn from the baseline's "
         f"level (dotted); filled points are findings. Baseline: {drawn(base, most=120)}, without a bar",
-        "Small points: seeds; MaxVio is averaged by its logarithm",
-    ] if base else ["Small points: seeds; nothing is tested without a baseline"]  # fmt: skip
+        "Small points beside the means: seeds; MaxVio is averaged by its logarithm",
+    ] if base else ["Small points beside the means: seeds; nothing is tested without a baseline"]  # fmt: skip
+    notes += [f"Not shown: {more} lines of other settings"] if more else []
+    notes += [f"Not shown: {left} arms without {drawn(axis, most=80)}"] if left else []
     return finish(figure, caption(table, [*along, *others], *notes, rest=f"those with {axis}"), legend=panels[0])
 
 
-def _along(axes: Axes, table: Table, along: Sequence[Arm], others: Sequence[Arm], metric: Metric) -> None:
+def _lines(table: Table, arms: Sequence[Arm]) -> list[_Line]:
+    """Arms by their other settings, each line by its x: that of the baseline first, then those with the lowest loss."""
+    keys = [key for key in dict.fromkeys(k for arm in arms for k in arm.settings) if not _together(table, arms, key)]
+    groups: dict[tuple[str | None, ...], list[Arm]] = {}
+    known = {arm.arm for arm in arms}
+    for arm in (arm for arm in ranked(table) if arm.arm in known):
+        groups.setdefault(tuple(arm.settings.get(key) for key in keys), []).append(arm)
+    telling = [place for place in range(len(keys)) if len({values[place] for values in groups}) > 1]
     axis = table.definition.axis
-    found = [(arm, spot) for arm in along if (spot := _spot(table, arm, metric)) is not None]
-    shown, spots = [arm for arm, _ in found], [spot for _, spot in found]
-    x, y = [s.x for s in spots], [s.y for s in spots]
-    bars = [[s.y - s.bars[0] if s.bars else 0.0 for s in spots], [s.bars[1] - s.y if s.bars else 0.0 for s in spots]]
-    axes.errorbar(x, y, yerr=bars, color=COLOURS[0], marker=MARKERS[0], capsize=4, markerfacecolor="white",
-                  label=f"mean over {drawn(axis, most=80)}")  # fmt: skip
-    axes.plot([s.x for s in spots if s.decided], [s.y for s in spots if s.decided], "o", color=COLOURS[0], zorder=2.5,
-              label="found to differ from the baseline")  # fmt: skip
-    for value, arm in zip(x, shown, strict=True):
-        seeds = [v * metric.factor for v in arm.sample(metric.column).values.values()]
-        axes.scatter([value] * len(seeds), seeds, s=12, color="#505050", zorder=3)
-    _levels(axes, table, others, metric)
-    log_if_wide(axes, "x", x)
-    axes.set_xticks(x, [drawn(a.settings[axis], most=40) for a in shown])
+    return [
+        _Line(" ".join(f"{keys[place]}={values[place]}" for place in telling if values[place] is not None),
+              tuple(sorted(found, key=lambda arm: number(arm.settings[axis]) or 0.0)))
+        for values, found in groups.items()
+    ]  # fmt: skip
+
+
+def _together(table: Table, arms: Sequence[Arm], key: str) -> bool:
+    """Whether a setting is the axis, or a number that changes with it and never else."""
+    pairs = {(arm.settings[table.definition.axis], arm.settings.get(key)) for arm in arms}
+    values = {value for _, value in pairs}
+    numeric = all(number(value) is not None for value in values)
+    return numeric and len(pairs) == len(values) == len({at for at, _ in pairs})
+
+
+def _along(axes: Axes, table: Table, lines: Sequence[_Line], others: Sequence[Arm], metric: Metric) -> None:
+    axis = table.definition.axis
+    ticks: dict[float, str] = {}
+    heights: list[float] = []
+    for place, line in enumerate(lines):
+        found = [(arm, spot) for arm in line.arms if (spot := _spot(table, arm, metric)) is not None]
+        _line_along(axes, [spot for _, spot in found], place, _line_name(table, line, metric))
+        for arm, spot in found:
+            _seeds(axes, spot.x, [v * metric.factor for v in arm.sample(metric.column).values.values()],
+                   look(place)[0] if len(lines) > 1 else "#505050")  # fmt: skip
+            ticks.setdefault(spot.x, drawn(arm.settings[axis], most=40))
+        heights += [spot.y for _, spot in found]
+    axes.plot([], [], "o", color="#505050", label="filled: found to differ from the baseline")
+    _levels(axes, table, others, metric, len(lines))
+    log_if_wide(axes, "x", [*ticks])
+    axes.set_xticks(sorted(ticks), [ticks[x] for x in sorted(ticks)])
     axes.xaxis.set_minor_locator(NullLocator())
-    log_if_wide(axes, "y", y)
+    log_if_wide(axes, "y", heights)
     axes.grid(True)
+    axes.set_axisbelow(True)
     axes.set_ylabel(metric.axis.replace(" (", "\n("), fontsize=9)
+
+
+def _line_along(axes: Axes, spots: Sequence[_Spot], place: int, label: str) -> None:
+    """One line of means with the table's intervals; filled where a difference was found."""
+    colour, marker, _ = look(place)
+    bars = [[s.y - s.bars[0] if s.bars else 0.0 for s in spots], [s.bars[1] - s.y if s.bars else 0.0 for s in spots]]
+    axes.errorbar([s.x for s in spots], [s.y for s in spots], yerr=bars, color=colour, marker=marker, capsize=4,
+                  linestyle=DASHES[place % len(DASHES)], markerfacecolor="white", label=label)  # fmt: skip
+    decided = [s for s in spots if s.decided]
+    axes.plot([s.x for s in decided], [s.y for s in decided], linestyle="none", marker=marker, color=colour, zorder=2.5)
+
+
+def _line_name(table: Table, line: _Line, metric: Metric) -> str:
+    """What its points are: with pairs the baseline's level and the paired difference, which is no mean of an arm."""
+    found = compared(table, metric)
+    paired = any(arm.arm in found and found[arm.arm].kind == PAIRED for arm in line.arms)
+    what = "baseline's level + difference" if paired else "mean"
+    what += f" over {drawn(table.definition.axis, most=80)}"
+    return f"{drawn(line.name, most=160)}: {what}" if line.name else what
+
+
+def _seeds(axes: Axes, x: float, values: Sequence[float], colour: str) -> None:
+    """The runs of an arm, beside its mean and below all else."""
+    figure = axes.get_figure(root=True)
+    beside = offset_copy(axes.transData, figure, x=7, units="points")
+    axes.scatter([x] * len(values), values, s=12, color=colour, alpha=0.8, zorder=1, transform=beside)
+    axes.update_datalim([(x, value) for value in values])  # an offset takes them out of what limits follow
 
 
 def _spot(table: Table, arm: Arm, metric: Metric) -> _Spot | None:
@@ -226,12 +296,12 @@ def _level(arm: Arm, metric: Metric) -> float | None:
     return float(np.mean(values)) if values and np.isfinite(values).all() else None
 
 
-def _levels(axes: Axes, table: Table, arms: Sequence[Arm], metric: Metric) -> None:
-    """The baseline, and arms without the setting of the x-axis, as horizontal lines."""
+def _levels(axes: Axes, table: Table, arms: Sequence[Arm], metric: Metric, start: int) -> None:
+    """The baseline, and arms without the setting of the x-axis, as horizontal lines; looks from number `start` on."""
     names = names_of(table.arms)
     if table.baseline is not None and (level := _level(table.arm(table.baseline), metric)) is not None:
         axes.axhline(on_axis(metric)(level), color="#303030", linestyle=":", linewidth=1, label="baseline")
-    for place, arm in enumerate(arms, start=1):
+    for place, arm in enumerate(arms, start):
         if (spot := _spot(table, arm, metric)) is not None and arm.arm != table.baseline:
             words = " (found to differ)" if spot.decided else ""
             axes.axhline(spot.y, color=look(place)[0], linestyle=DASHES[place % len(DASHES)],

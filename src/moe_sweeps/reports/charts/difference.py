@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from moe_sweeps.host.plain import drawn
 from moe_sweeps.records.numbers import PRIMARY
 from moe_sweeps.reports.charts.canvas import caption, elsewhere, finish, names_of, new_figure, wrapped
-from moe_sweeps.reports.charts.over import course, lost_sentence
+from moe_sweeps.reports.charts.over import course, lost_sentence, shared
 from moe_sweeps.reports.charts.shown import ranked
 from moe_sweeps.reports.drawing.style import COLOURS, STEP, plain_axes
 from moe_sweeps.results.compare import Comparison, Sample, compare_all
@@ -34,7 +34,7 @@ _ACROSS = 3
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """The comparisons of one arm with the baseline over the steps at which both were evaluated."""
+    """The comparisons of one arm with the baseline over the steps at which every run of both was evaluated."""
 
     arm: Arm
     steps: tuple[float, ...]
@@ -48,7 +48,7 @@ def difference(table: Table) -> Figure:
     every = paths(table)
     shown = [path for path in every if path.arm in ranked(table)[: MOST_PANELS + 1]]
     if not shown or table.baseline is None:
-        raise NotRecorded("no arm has curves to compare with those of a baseline")
+        raise NotRecorded(_why_none(table))
     columns = min(_ACROSS, len(shown))
     rows = math.ceil(len(shown) / columns)
     arms = [path.arm for path in shown]
@@ -62,7 +62,7 @@ def difference(table: Table) -> Figure:
         axes.set_title(titles[path.arm.arm], fontsize=9)
     cut = _limits(grid[0, 0], shown)
     _outer(grid, len(shown))
-    return finish(figure, caption(table, [*arms, table.arm(table.baseline)], *_notes(table, names, cut)),
+    return finish(figure, caption(table, [*arms, table.arm(table.baseline)], *_notes(table, names, cut, every)),
                   legend=grid[0, 0])  # fmt: skip
 
 
@@ -70,19 +70,34 @@ def paths(table: Table) -> list[Path]:
     """The comparisons over training of every arm that has curves in common with the baseline."""
     if table.baseline is None:
         return []
-    lines = {arm.arm: course(arm.every_row, "val", "loss", "step").line for arm in table.arms if arm.done}
+    lines = _lines(table)
     if table.baseline not in lines:
         return []
     ends = {arm: frame["x"].max() for arm, frame in lines.items() if len(frame)}
-    by_step = {step: _at(table, lines, step) for step in sorted(set(lines[table.baseline]["x"]))}
+    steps_of = {arm: set(shared(line)) for arm, line in lines.items()}
+    by_step = {step: _at(table, lines, step) for step in sorted(steps_of[table.baseline])}
     made = []
     for arm in table.arms:
-        over = [(step, found[arm.arm]) for step, found in by_step.items() if arm.arm in found]
+        here = steps_of.get(arm.arm, set())
+        over = [(step, found[arm.arm]) for step, found in by_step.items() if arm.arm in found and step in here]
         if over:
             steps, comparisons = zip(*over, strict=True)
             end = max(float(row.get("step") or 0) for row in arm.rows) or ends[arm.arm]
             made.append(Path(arm, steps, comparisons, table.differences.get(arm.arm), end))
     return made
+
+
+def _lines(table: Table) -> dict[str, pd.DataFrame]:
+    """The evaluations on the way of every arm's finished runs, those of other sweeps among them."""
+    return {arm.arm: course(arm.every_row, "val", "loss", "step").line for arm in table.arms if arm.done}
+
+
+def _why_none(table: Table) -> str:
+    """Why there is nothing to draw."""
+    lines = _lines(table)
+    both = len(lines.pop(table.baseline or "", ())) and any(map(len, lines.values()))
+    why = ": at no step all runs of an arm and of the baseline were evaluated" if both else ""
+    return f"no arm has curves to compare with those of a baseline{why}"
 
 
 def _at(table: Table, lines: Mapping[str, pd.DataFrame], step: float) -> dict[str, Comparison]:
@@ -150,6 +165,7 @@ def _outer(grid: NDArray[Any], count: int) -> None:
     """Axis labels at the outside alone; panels that nothing is in vanish."""
     rows, columns = grid.shape
     lowest_row = (rows - 1) * columns
+    label = "Δ " + PRIMARY.axis.replace(" (", "\n(")
     for place, axes in enumerate(grid.flat):
         if place >= count:
             axes.set_axis_off()
@@ -157,16 +173,31 @@ def _outer(grid: NDArray[Any], count: int) -> None:
         lowest = place + columns >= count
         axes.tick_params(labelbottom=lowest)
         axes.set_xlabel(STEP if place >= lowest_row else "")
-        axes.set_ylabel("Δ validation loss" if place % columns == 0 else "")
+        axes.set_ylabel(label if place % columns == 0 else "")
 
 
-def _notes(table: Table, names: Mapping[str, str], cut: bool) -> list[str]:
+def _steps_sentence(table: Table, every: Sequence[Path]) -> str:
+    """Which evaluations are left out, and which arms have none in common with the baseline; empty where none."""
+    lines = _lines(table)
+    known = {path.arm.arm for path in every}
+    base = set(lines[table.baseline]["x"]) if table.baseline in lines else set()
+    some = any((base | set(lines[path.arm.arm]["x"])) - set(path.steps) for path in every)
+    none = sum(bool(len(line)) and arm not in known and arm != table.baseline for arm, line in lines.items())
+    parts = [
+        "Steps are those at which all runs of an arm and of the baseline were evaluated" if some else "",
+        f"Not drawn: {none} arms that have no such step" if none else "",
+    ]
+    return ". ".join(filter(None, parts))
+
+
+def _notes(table: Table, names: Mapping[str, str], cut: bool, every: Sequence[Path]) -> list[str]:
     level = 1 - level_of_look(table.looks)
     return [
         f"Baseline: {drawn(names[table.baseline or ''], most=120)}. Below 0 is a better model",
         f"Shade: the {level:.1%} interval of the table's own test at each evaluation, for all arms at once but not for "
         "all steps at once; the spread of runs alike to these is taken from their end. The final evaluation is on other"
         " windows than those on the way",
+        _steps_sentence(table, every),
         "What leaves a panel is cut at its edge" if cut else "",
         elsewhere(table),
         lost_sentence(table),

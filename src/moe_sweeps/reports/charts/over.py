@@ -22,6 +22,7 @@ from moe_sweeps.reports.charts.canvas import caption, finish, log_if_wide, look,
 from moe_sweeps.reports.charts.shown import MOST_ARMS, chosen
 from moe_sweeps.reports.drawing.style import DASHES, STEP, plain_axes
 from moe_sweeps.results.curves import load_curves
+from moe_sweeps.results.evaluations import usual_size
 from moe_sweeps.results.frame import Loaded
 from moe_sweeps.results.history import Floats, NotRecorded
 from moe_sweeps.results.runs import Row
@@ -75,7 +76,7 @@ def _over(table: Table, split: str, key: str, x: str, xlabel: str, ylabel: str, 
     for place, arm in enumerate(arms):
         found = courses[arm.arm]
         runs = pd.concat([found.line["run_id"], found.final["run_id"]]).nunique()
-        _band_line(axes, found, place, f"{names[arm.arm]} (n={runs})")
+        _band_line(axes, found, place, f"{names[arm.arm]} (n={runs})", exact=x == "step")
     shown = [courses[arm.arm] for arm in arms]
     final = final_sentence(shown)
     if final:
@@ -87,7 +88,20 @@ def _over(table: Table, split: str, key: str, x: str, xlabel: str, ylabel: str, 
         log_if_wide(axes, "y", [float(v) for found in shown for v in found.line["y"]])
     bands = "Lines are means over seeds, bands reach from the lowest to the highest seed and test nothing"
     bands = bands if any(arm.done > 1 for arm in arms) else ""
-    return finish(figure, caption(table, arms, bands, final, cut, lost), legend=axes)
+    gaps = _gaps_sentence(shown) if x == "step" else ""
+    return finish(figure, caption(table, arms, bands, final, gaps, cut, lost), legend=axes)
+
+
+def _gaps_sentence(courses: Sequence[Course]) -> str:
+    """What becomes of steps that some runs of an arm have and others have not; empty where there are none."""
+    lines = [(set(found.line["x"]), shared(found.line)) for found in courses]
+    loose = sum(bool(every) and not common for every, common in lines)
+    some = any(common and len(common) < len(every) for every, common in lines)
+    parts = [
+        "Lines have the steps alone that all runs of their arm recorded" if some else "",
+        f"No step was recorded by all runs of {loose} arms, whose lines are linear between records" if loose else "",
+    ]
+    return ". ".join(filter(None, parts))
 
 
 def final_sentence(courses: Sequence[Course]) -> str:
@@ -106,8 +120,7 @@ def course(rows: Sequence[Row], split: str, key: str, x: str) -> Course:
     """What these finished runs recorded of `key` over `x`."""
     found = _curves(rows).frame.reindex(columns=["run_id", "split", "tokens", x, key])
     found = found.loc[found["split"] == split].dropna(subset=[x, key])
-    sizes = found["tokens"].dropna()
-    usual = sizes.mode().max() if split == "val" and len(sizes) else None
+    usual = usual_size(found["tokens"].dropna()) if split == "val" else None
     last = found.groupby("run_id")[x].transform("max")
     ends = (found["tokens"] != usual) & found["tokens"].notna() & (found[x] == last) if usual is not None else None
     found = found.rename(columns={x: "x", key: "y"}).astype({"x": float, "y": float})
@@ -141,11 +154,11 @@ def _curves_of(files: tuple[tuple[Path, int], ...]) -> Loaded:
     return load_curves([file.parent for file, _ in files])
 
 
-def _band_line(axes: Axes, found: Course, place: int, label: str) -> None:
+def _band_line(axes: Axes, found: Course, place: int, label: str, *, exact: bool) -> None:
     """The mean over runs on a common axis, from where all have begun to where the first one ends; the final point."""
     colour, marker, filled = look(place)
     style = {"color": colour, "marker": marker, "markerfacecolor": colour if filled else "white"}
-    x, y_RN = on_common_axis(found.line)
+    x, y_RN = on_common_axis(found.line, exact=exact)
     every = max(1, len(x) // 8) if len(x) > _OFTEN else 1
     (line,) = axes.plot(x, y_RN.mean(axis=0) if len(x) else [], label=label, linestyle=DASHES[place % len(DASHES)],
                         markevery=every, **style)  # type: ignore[arg-type] # fmt: skip
@@ -161,8 +174,20 @@ def _final(axes: Axes, line: Line2D, x: float, y: float) -> None:
               markerfacecolor=line.get_markerfacecolor(), markeredgecolor="black", zorder=4)  # fmt: skip
 
 
-def on_common_axis(line: pd.DataFrame) -> tuple[Floats, Floats]:
-    """x (N) at which all runs are known and y (R, N) of each run there, linear between its records."""
+def shared(line: pd.DataFrame) -> list[float]:
+    """The x at which every run of a line has a finite number, ascending."""
+    runs_at = line.loc[np.isfinite(line["y"])].groupby("x")["run_id"].nunique()
+    return [float(x) for x in runs_at.index[runs_at == line["run_id"].nunique()]]
+
+
+def on_common_axis(line: pd.DataFrame, *, exact: bool = False) -> tuple[Floats, Floats]:
+    """x (N) at which all runs are known and y (R, N) of each run there, linear between its records.
+
+    `exact`: the x of records that all runs have, if there are any; a mean is then one of numbers that were logged.
+    """
+    if exact and (steps := shared(line)):
+        by_run = line.loc[line["x"].isin(steps)].groupby(["run_id", "x"])["y"].last().unstack()
+        return np.array(steps), by_run.to_numpy()
     runs = [run.sort_values("x") for _, run in line.groupby("run_id")]
     if not runs:
         return np.empty(0), np.empty((0, 0))

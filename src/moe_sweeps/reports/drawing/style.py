@@ -82,6 +82,13 @@ def line(axes: Axes, series: Series, label: str, place: int, *, dash: object = N
     )
 
 
+def end_point(axes: Axes, series: Series, label: str, place: int) -> None:
+    """The final evaluation of the line in the `place`-th style: a large marker that no line leads to."""
+    axes.plot(series.steps, series.values, label=drawn(label, most=120), color=COLOURS[place % len(COLOURS)],
+              linestyle="none", marker=MARKERS[place % len(MARKERS)], markersize=9, markeredgecolor="black",
+              zorder=4)  # fmt: skip
+
+
 def band(axes: Axes, steps: Floats, values_NL: Floats, place: int) -> None:
     """From the lowest to the highest layer."""
     low, high = np.nanmin(values_NL, axis=1), np.nanmax(values_NL, axis=1)

@@ -6,7 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from moe_sweeps.reports.drawing.panels import figure_of
-from moe_sweeps.reports.drawing.style import COLOURS, DASHES, STEP, legend, line, log_axis, plain_axes
+from moe_sweeps.reports.drawing.style import COLOURS, DASHES, STEP, end_point, legend, line, log_axis, plain_axes
+from moe_sweeps.results.evaluations import parted
 from moe_sweeps.results.history import METRICS, History, NotRecorded, Series
 
 _ROLES = ("expert", "router", "dense", "embedding", "norm")
@@ -15,7 +16,7 @@ _ROLES = ("expert", "router", "dense", "embedding", "norm")
 def loss(history: History) -> Figure:
     """Cross-entropy of training and validation over steps."""
     train = _series_or_none(history, "train", "loss", METRICS)
-    val = _series_or_none(history, "val", "loss", METRICS)
+    val = parted(history, "loss") if history.has("val", "loss", METRICS) else None
     if train is None and val is None:
         raise NotRecorded(history.why_missing("train", "loss", METRICS))
     figure = figure_of(history, "Language-model loss over training", 4.3)
@@ -23,8 +24,10 @@ def loss(history: History) -> Figure:
     if train is not None:
         line(axes, train, "training\n(mean since the\nrecord before)", 0, marker="")
     if val is not None:
-        label = f"validation\n(at the end {val.values[-1]:.3f})"
-        line(axes, val, label, 1, dash=DASHES[1], marker="s", every=1)
+        end = "" if len(val.final.steps) else f"\n(at the end {val.line.values[-1]:.3f})"
+        line(axes, val.line, f"validation{end}", 1, dash=DASHES[1], marker="s", every=1)
+        if len(val.final.steps):
+            end_point(axes, val.final, f"final evaluation,\non other windows\n({val.final.values[-1]:.3f})", 1)
     axes.set(xlabel=STEP, ylabel="cross-entropy (nats a token)")
     legend(axes)
     return figure

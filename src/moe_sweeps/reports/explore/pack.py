@@ -22,9 +22,10 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from moe_sweeps.records.numbers import BY_COLUMN, IN_EVALUATIONS
 from moe_sweeps.reports.explore.runs import Member, described, members, shortened
 from moe_sweeps.reports.explore.series import Series, read_log
-from moe_sweeps.results.history import Floats
+from moe_sweeps.results.history import METRICS, Floats
 from moe_sweeps.results.tables import Table
 
 MOST_POINTS = 1_500_000  # of all curves: about 3 MB of the page
@@ -78,10 +79,26 @@ def explorer(tables: Sequence[Table], anchors: Mapping[str, str], reports: Path,
         "sweeps": [shortened(table.title) for table in tables],
         "grids": [[g.rows, g.columns] if (g := table.definition.grid) else None for table in tables],
         "metrics": [[shortened(text) for text in metric] for metric in curves.metrics],
+        "axes": [axis_of(*metric) for metric in curves.metrics],
         "parts": [shortened(part) for part in curves.parts], "steps": curves.every, "series": curves.columns,
         "notes": notes(curves, len(found)), "first": first,
     }  # fmt: skip
     return packed(head, curves.numbers)
+
+
+def axis_of(file: str, split: str, name: str) -> tuple[str, float] | None:
+    """What the axis of a logged number says, and the factor to its unit; None where the catalogue has no such number.
+
+    Numbers of training have the unit of their final ones, and a name of their own.
+    """
+    metrics = (BY_COLUMN.get(column) for column in (f"{IN_EVALUATIONS}{name}", f"train_{name}", name))
+    found = next((metric for metric in metrics if metric is not None), None) if file == METRICS else None
+    if found is None:
+        return None
+    if found.column == name or (split == "val" and found.column == IN_EVALUATIONS + name):
+        return found.axis, found.factor
+    unit = found.axis[found.axis.find(" (") :] if " (" in found.axis else ""
+    return shortened(f"{split} {name}{unit}"), found.factor
 
 
 def packed(head: dict[str, Any], numbers: Sequence[NDArray[np.uint16]]) -> str:
@@ -139,7 +156,9 @@ def quantised(values: Floats) -> tuple[float, float, int, NDArray[np.uint16]]:
         low, high = float(np.log(low)), float(np.log(high))
     low, high = float(f"{low:.9g}"), float(f"{high:.9g}")
     with np.errstate(over="ignore", invalid="ignore"):
-        share = (shown - low) / (high - low) if high > low else np.where(np.isnan(shown), np.nan, 0.0)
+        share = (
+            (np.clip(shown, low, high) - low) / (high - low) if high > low else np.where(np.isnan(shown), np.nan, 0.0)
+        )
         levels = np.where(np.isfinite(share), np.clip(share, 0.0, 1.0) * LEVELS, UNKNOWN)
     return low, high, int(log), levels.round().astype(np.uint16)
 

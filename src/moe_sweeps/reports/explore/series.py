@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from moe_sweeps.errors import RunFolderError
 from moe_sweeps.results.curves import Block, read_blocks, read_records
+from moe_sweeps.results.evaluations import usual_size
 from moe_sweeps.results.history import METRICS, ROUTING, Floats
 
 MOST_PARTS = 1024  # of one field: 16 layers of 64 experts
@@ -80,11 +81,7 @@ class Field:
         if len(sizes) < len(self.pieces):
             return None
         every = np.concatenate(sizes)
-        known, counts = np.unique(every[np.isfinite(every)], return_counts=True)
-        if len(known) < 2:
-            return None
-        usual = known[len(known) - 1 - int(np.argmax(counts[::-1]))]
-        ends: NDArray[np.bool_] = np.isfinite(every) & (every != usual)
+        ends: NDArray[np.bool_] = np.isfinite(every) & (every != usual_size(every))
         return ends
 
     def _made(self, part: str, steps: Floats, values: Floats) -> Iterator[Series]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -146,7 +147,7 @@ def test_runs_are_filtered_by_any_setting_number_state_and_word(page: Any) -> No
         "aux.coef=0.1|0.2": 49,  # whatever a sweep asked for: 0.1 is the default
          "aux.coef>=0.4 balancer=aux": 6, "lr_split.expert=0.5": 9, "state!=done": 4,
         "val_loss<4.46 seed=0": 1, "state=failed": 1, "no luck": 1, '"no luck"': 1, "balancer=lossfree": 3,
-        "aux.coef=none": 1, "nothingofthekind": 0,
+        "aux.coef=–": 1, "aux.coef=none": 0, "aux.coef!=–": 58, "nothingofthekind": 0,
     }  # fmt: skip
     for query, count in counts.items():
         page.get_by_label("Filter").fill(query)
@@ -157,6 +158,72 @@ def test_runs_are_filtered_by_any_setting_number_state_and_word(page: Any) -> No
     page.get_by_role("button", name="Clear").click()
     assert page.locator(".runs tbody tr").count() == 59
     assert page.locator("#explore-problem").inner_text() == ""
+
+
+def matching(page: Any, query: str) -> list[str]:
+    """Arms and seeds of the runs that a filter keeps."""
+    page.get_by_label("Filter").fill(query)
+    rows = page.locator(".runs tbody tr")
+    return [str(rows.nth(i).locator("td.arm").inner_text()).strip() for i in range(rows.count())]
+
+
+def test_a_number_that_is_mistyped_is_a_problem_and_leaves_every_run(page: Any) -> None:
+    for query, said in {
+        "val_loss<4,2": "val_loss<4,2 is left out: there is no number behind <.",
+        "val_loss>=abc": "val_loss>=abc is left out: there is no number behind >=.",
+        "val_loss<": "val_loss< is left out: there is no number behind <.",
+        "val_loss=4,2": "val_loss=4,2 is left out: “4,2” is no number.",
+    }.items():
+        assert len(matching(page, query)) == 18, query
+        assert page.locator("#explore-problem").inner_text() == said
+    assert len(matching(page, "val_loss<4.46")) < 18
+    assert page.locator("#explore-problem").inner_text() == ""
+
+
+def test_a_number_is_found_as_the_table_prints_it(page: Any, file: Path) -> None:
+    folder = next((file.parents[1] / "runs").glob(f"*{OTHER}"))
+    loss = json.loads((folder / "summary.json").read_text())["val_loss"]
+    assert len(matching(page, f"val_loss={loss:.4f}")) == 1
+    assert len(matching(page, f"val_loss={loss:.2f}")) == 0  # the table prints no such number
+    assert len(matching(page, "tokens=409,600")) == len(matching(page, "tokens=409600")) == 18
+    assert len(matching(page, "tokens<409,600")) == 0
+    assert page.locator("#explore-problem").inner_text() == ""
+
+
+ODD = ("none", "a|b", 'say "x"', "two words", "–", "a")
+
+
+@pytest.fixture
+def odd(chromium: Any, tmp_path: Path) -> Iterator[Any]:
+    """Runs of a setting with odd values, and one that has no such setting."""
+    content = manifest_content(1, tuple(("aux", 0.1 + i / 10) for i in range(len(ODD) + 1)))
+    for value, run in zip((*ODD, None), content["runs"].values(), strict=True):
+        run["settings"] = {"other": "x"} if value is None else {"name": value}
+    make_manifest(tmp_path / "runs", content)
+    found = opened(chromium, write_page(tmp_path))
+    found.locator(".runs tbody tr").first.wait_for()
+    yield found
+    assert found.seen["errors"] == found.seen["console"] == []
+    found.close()
+
+
+def test_every_value_of_the_list_chooses_its_own_runs(odd: Any) -> None:
+    odd.get_by_label("Setting", exact=True).select_option("name")
+    options = odd.get_by_label("Value", exact=True).locator("option")
+    values = [options.nth(i).get_attribute("value") for i in range(1, options.count())]
+    assert len(set(values)) == len(ODD) + 1
+    found = []
+    for place, value in enumerate(values, 1):
+        odd.get_by_label("Value", exact=True).select_option(index=place)
+        assert odd.get_by_label("Value", exact=True).input_value() == value
+        assert odd.locator(".runs tbody tr").count() == 1, value
+        found.append(odd.locator(".runs tbody td.arm").inner_text().strip())
+    assert sorted(found) == sorted(["other=x", *(f"name={value}" for value in ODD)])
+    assert matching(odd, "name=none") == ["name=none"]
+    assert matching(odd, "name=–") == ["other=x"]
+    assert matching(odd, 'name="–"|"a|b"') == ["name=a|b", "name=–"]
+    assert matching(odd, "name=a|b") == ["name=a"]
+    assert matching(odd, 'name="say ""x"""') == ['name=say "x"']
 
 
 def test_a_setting_is_chosen_from_a_list(page: Any) -> None:
@@ -220,6 +287,76 @@ def test_the_keyboard_reads_values_by_step_tokens_and_seconds(page: Any, file: P
     text = read(page, "ArrowUp", "ArrowLeft")
     assert "training steps 39" in text  # between evaluations at 36 s and 40 s
     assert said_value(text) == pytest.approx(records(file, OTHER, "train")[-2]["loss"], abs=1e-4)
+
+
+# What is drawn from now on: texts, ends of lines that cannot be drawn, and points.
+WATCH = """() => { const p = CanvasRenderingContext2D.prototype; window.seen = {texts: [], wrong: 0, lines: 0, dots: 0};
+    const watch = (name, tell) => { const old = p[name]; p[name] = function (...a) { tell(a); return old.apply(this, a); }; };
+    watch("fillText", a => seen.texts.push(a[0]));
+    watch("arc", () => { seen.dots++; });
+    for (const name of ["lineTo", "moveTo"]) watch(name, a => { if (!a.every(isFinite)) seen.wrong++; });
+    watch("lineTo", () => { seen.lines++; }); }"""  # noqa: E501
+
+
+def drawn(page: Any, label: str) -> dict[str, Any]:
+    """What is drawn when this number is chosen. The lines of the grid, one for each tick, are not counted."""
+    page.get_by_label("Over", exact=True).select_option("step")
+    page.evaluate("() => { window.seen.texts = []; seen.wrong = seen.lines = seen.dots = 0; }")
+    page.get_by_label("Number", exact=True).select_option(label=label)
+    found: dict[str, Any] = page.evaluate("() => window.seen")
+    found["lines"] -= sum(re.fullmatch(r"[-\d.,KM]+", text) is not None for text in found["texts"])
+    return found
+
+
+@pytest.fixture
+def gaps(chromium: Any, tmp_path: Path) -> Iterator[Any]:
+    """One run with gaps, zeros and shares in its log."""
+    logged = {
+        "gappy": (1, None, 2, None, 3),
+        "zeros": (1, 0, 2, 4, -1),
+        "low": (0, -1, -2, 0, -3),
+        "loss": (5, 4, 3, 2, 1),
+    }
+    lines = [{"step": 10 * i, "split": "train"} | {k: v[i] for k, v in logged.items()} for i in range(5)]
+    lines += [{"step": 10 * i, "split": "val", "tokens": 512, "accuracy": 0.2346 + i / 100} for i in range(2)]
+    write_lines(make_run(tmp_path / "runs").path / "metrics.jsonl", lines)
+    make_manifest(tmp_path / "runs", manifest_content(1, (("aux", 0.1),)))
+    found = opened(chromium, write_page(tmp_path))
+    found.locator(".runs tbody tr").first.wait_for()
+    found.evaluate(WATCH)
+    yield found
+    assert found.seen["errors"] == found.seen["console"] == []
+    found.close()
+
+
+def test_a_curve_has_the_unit_of_the_table(gaps: Any) -> None:
+    assert "next-token accuracy (%)" in drawn(gaps, "val accuracy")["texts"]
+    assert said_value(read(gaps, "ArrowUp", "ArrowLeft")) == pytest.approx(23.46, abs=0.001)
+    assert "train loss (nats a token)" in drawn(gaps, "train loss")["texts"]
+    assert "train gappy" in drawn(gaps, "train gappy")["texts"]
+    gaps.get_by_label("Difference to").select_option(index=1)
+    assert "difference to the baseline: next-token accuracy (%)" in drawn(gaps, "val accuracy")["texts"]
+
+
+def test_points_between_gaps_are_drawn_and_can_be_pointed_at(gaps: Any) -> None:
+    found = drawn(gaps, "train gappy")
+    assert (found["dots"], found["lines"], found["wrong"]) == (3, 0, 0)
+    box = canvas(gaps).bounding_box()
+    gaps.mouse.move(box["x"] + box["width"] - 22, box["y"] + 26)  # the last and highest
+    assert "3" in gaps.locator(".tip").inner_text().split("\n")
+
+
+def test_what_has_no_place_on_a_log_axis_is_counted_and_no_line_crosses_it(gaps: Any) -> None:
+    assert drawn(gaps, "train zeros")["lines"] == 4
+    drawn(gaps, "train loss")
+    gaps.get_by_label("log y").check()
+    assert "no place on a log axis" not in status(gaps)
+    found = drawn(gaps, "train zeros")
+    assert (found["dots"], found["lines"], found["wrong"]) == (1, 1, 0)  # 1 alone; from 2 to 4; neither 0 nor -1
+    assert "2 values ≤ 0 have no place on a log axis." in status(gaps)
+    found = drawn(gaps, "train low")
+    assert "No value > 0: a log axis has no place for the others." in found["texts"]
+    assert "5 values ≤ 0 have no place on a log axis." in status(gaps)
 
 
 def test_smoothing_is_off_until_it_is_asked_for(page: Any, file: Path) -> None:
@@ -514,3 +651,58 @@ def test_a_baseline_stays_where_the_filter_hides_it(page: Any) -> None:
     assert status(page).startswith("3 runs, 3 curves.")
     choose_sweep(page, "lr_split")
     assert BASE[:6] in page.get_by_label("Difference to").locator("option:checked").text_content()
+
+
+def test_neighbours_differ_in_colour_dash_and_mark(page: Any) -> None:
+    page.get_by_label("Colours").select_option("run")
+    lines = page.eval_on_selector_all(
+        ".runs tbody svg line", "all => all.map(e => [e.getAttribute('stroke'), e.getAttribute('stroke-dasharray')])"
+    )
+    assert len(lines) == 18
+    page.get_by_role("tab", name="Trade-off").click()
+    marks = page.eval_on_selector_all(
+        ".legend svg > *", "all => all.map(e => (e.getAttribute('points') || '').split(' ').length)"
+    )
+    assert len(marks) == 18
+    for i in range(17):
+        assert lines[i][0] != lines[i + 1][0]
+        assert lines[i][1] != lines[i + 1][1]
+        assert marks[i] != marks[i + 1]
+
+
+def test_forty_runs_have_forty_looks(page: Any) -> None:
+    page.get_by_label("Sweep", exact=True).select_option(label="all")
+    page.get_by_label("Colours").select_option("run")
+    found = page.eval_on_selector_all(
+        ".runs tbody svg line", "all => all.map(e => e.getAttribute('stroke') + e.getAttribute('stroke-dasharray'))"
+    )
+    assert len(found) == 59
+    assert len(set(found[:40])) == 40
+    assert all(a != b for a, b in itertools.pairwise(found))
+
+
+def test_above_200_curves_the_legend_is_as_solid_as_the_lines(page: Any, chromium: Any, tmp_path: Path) -> None:
+    def dashes() -> set[str]:
+        found = page.eval_on_selector_all(
+            "#explore-panel .legend line", "all => all.map(e => e.getAttribute('stroke-dasharray'))"
+        )
+        return set(found)
+
+    assert len(dashes()) == 4
+    many = [f"x{i:03d}" for i in range(210)]
+    run = make_run(tmp_path / "runs")
+    write_lines(run.path / "metrics.jsonl", [{"step": s, "split": "train", "loss": float(s)} for s in range(3)])
+    other = make_run(tmp_path / "runs", coef=0.2)
+    records = [{"step": s, "split": "train", "lr": dict.fromkeys(many, s + 1.0)} for s in range(3)]
+    for each in (run, other):
+        write_lines(each.path / "routing.jsonl", records)
+    make_manifest(tmp_path / "runs", manifest_content(1, (("aux", 0.1), ("aux", 0.2))))
+    found = opened(chromium, write_page(tmp_path))
+    found.locator(".runs tbody tr").first.wait_for()
+    found.get_by_label("Number", exact=True).select_option(label="routing, train lr")
+    assert status(found).startswith("2 runs, 420 curves.")
+    kinds = found.eval_on_selector_all(
+        "#explore-panel .legend line", "all => all.map(e => e.getAttribute('stroke-dasharray'))"
+    )
+    assert kinds == ["none", "none"]
+    found.close()

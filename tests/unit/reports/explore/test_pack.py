@@ -119,6 +119,21 @@ def test_final_numbers_are_of_done_runs_alone_in_the_unit_of_tables(head: dict[s
             assert value == pytest.approx(100 * summary["val_accuracy"], rel=1e-8)
 
 
+@pytest.mark.parametrize(
+    ("metric", "axis"),
+    [(("metrics.jsonl", "val", "accuracy"), ("next-token accuracy (%)", 100.0)),
+     (("metrics.jsonl", "val", "loss"), ("validation loss (nats a token)", 1.0)),
+     (("metrics.jsonl", "train", "loss"), ("train loss (nats a token)", 1.0)),
+     (("metrics.jsonl", "train", "maxvio_batch"), ("train maxvio_batch (0 = balanced)", 1.0)),
+     (("metrics.jsonl", "val", "train_seconds"), ("seconds in training steps", 1.0)),
+     (("metrics.jsonl", "train", "grad_norm"), None), (("routing.jsonl", "val", "loss"), None)],
+)  # fmt: skip
+def test_a_curve_has_axis_and_factor_of_the_catalogue(
+    metric: tuple[str, str, str], axis: tuple[str, float] | None
+) -> None:
+    assert pack.axis_of(*metric) == axis
+
+
 def test_tokens_of_a_step_are_measured_or_planned() -> None:
     assert tokens_per_step({"tokens": 4096, "step": 4}) == 1024
     assert tokens_per_step({"tokens": None, "step": 0, "trainer.batch_size": 8, "trainer.seq_len": 128}) == 1024
@@ -178,6 +193,14 @@ def test_a_final_evaluation_on_other_windows_is_a_point_of_its_own(tmp_path: Pat
     found = series_of(tmp_path)
     assert found["val", "loss", ""] == ([1, 2, 3], [4, 3, 2])
     assert found["val", "loss", FINAL] == ([4], [0.5])
+
+
+def test_of_one_evaluation_on_the_way_and_one_at_the_end_the_last_is_the_final_one(tmp_path: Path) -> None:
+    write_log(tmp_path, {"step": 200, "split": "val", "tokens": 32_768, "loss": 4.0},
+              {"step": 400, "split": "val", "tokens": 190_848, "loss": 3.5})  # fmt: skip
+    found = series_of(tmp_path)
+    assert found["val", "loss", ""] == ([200], [4.0])
+    assert found["val", "loss", FINAL] == ([400], [3.5])
 
 
 def test_what_is_no_number_has_no_curve_and_a_null_is_a_gap(tmp_path: Path) -> None:

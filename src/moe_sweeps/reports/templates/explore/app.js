@@ -47,8 +47,7 @@ class App {
   lookOf(run) {
     const group = this.groupOf(run);
     if (!this.looks.has(group)) this.looks.set(group, this.looks.size);
-    const place = this.looks.get(group);
-    return {...look(place), shape: Math.floor(place / LIGHT.length) % DASHES.length};
+    return look(this.looks.get(group));
   }
 
   // --- what is chosen
@@ -74,10 +73,10 @@ class App {
   _head() {
     const {state, data} = this, set = key => value => { state[key] = value; this.update(); };
     const settings = data.columns.filter(column => column.setting || column.key === "state");
-    const value = make("select", {disabled: !state.by, onchange: () => { this.filterBy(state.by, value.value === "" ? [] : [quotedCondition(state.by, [value.value])]); }},
-      make("option", {value: ""}, "any value"), ...(state.by ? [...new Set(data.byKey.get(state.by).values)].sort(compareValues).map(v => make("option", {value: v === null ? "none" : String(v)}, spell(v))) : []));
+    const value = make("select", {disabled: !state.by, onchange: () => { this.filterBy(state.by, value.value === "" ? [] : [`${state.by}=${value.value}`]); }},
+      make("option", {value: ""}, "any value"), ...(state.by ? [...new Set(data.byKey.get(state.by).values)].sort(compareValues).map(v => make("option", {value: quoted(v)}, spell(v))) : []));
     const held = state.by && state.query.match(WORDS)?.map(word => CONDITION.exec(word)).find(found => found?.[1] === state.by && found[2] === "=");
-    if (held) value.value = unquoted(held[3]);
+    if (held) value.value = held[3];
     refill(this.head, () => [
       choice("Sweep", [["", "all"], ...data.sweeps.map((name, i) => [i, name])], state.sweep, value => { state.hidden.clear(); set("sweep")(value); }),
       field("Filter", this.query, {class: "field wide"}),

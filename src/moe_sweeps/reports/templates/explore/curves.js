@@ -31,6 +31,9 @@ class Curves {
     return `${file === "routing.jsonl" ? "routing, " : ""}${split} ${name}`;
   }
 
+  // What the axis says: the words and the unit of the catalogue where it has the number.
+  axisName(index) { return this.app.data.axes[index]?.[0] || this.metricName(index); }
+
   _controls() {
     const set = this.set, redo = (key, parse = value => value) => value => { set[key] = parse(value); this.plot.window = null; this._controls(); this.update(); };
     const groups = new Map();
@@ -101,7 +104,8 @@ class Curves {
     const {data} = this.app, x = data.along(curve, this.set.x);
     if (x === null) return null;
     const part = data.parts[curve.part], dots = part === FINAL_PART;
-    return {run, curve, x, part, dots, at: {px: new Float32Array(x.length), py: new Float32Array(x.length)}, y: smoothed(data.values(curve), dots ? 0 : this.set.smooth)};
+    const factor = data.axes[curve.metric]?.[1] ?? 1, values = data.values(curve), shown = factor === 1 ? values : values.map(value => value * factor);
+    return {run, curve, x, part, dots, at: {px: new Float32Array(x.length), py: new Float32Array(x.length)}, y: smoothed(shown, dots ? 0 : this.set.smooth)};
   }
 
   // The difference to the same part of the baseline, linear between its points; false where that has none.
@@ -122,10 +126,15 @@ class Curves {
     if (without.axis) parts.push(`${without.axis} curves without ${this.set.x}.`);
     if (without.base) parts.push(`${without.base} curves that the baseline has not.`);
     if (this.set.base !== "") parts.push("Below 0: lower than the baseline. Differences of single curves test nothing.");
+    const low = this.set.logY ? this._placeless() : 0;
+    if (low) parts.push(`${low} ${low === 1 ? "value ≤ 0 has" : "values ≤ 0 have"} no place on a log axis.`);
     if (this.set.smooth) parts.push("Smoothed: what you see is not what was logged.");
     if (this.set.x === "seconds") parts.push("Between evaluations seconds are taken to pass evenly.");
     this.note.textContent = parts.join(" ");
   }
+
+  // How many values a logarithmic axis has no place for.
+  _placeless() { return this.lines.reduce((sum, line) => sum + line.y.reduce((count, value) => count + (value <= 0), 0), 0); }
 
   draw() {
     const {plot, set} = this;
@@ -134,12 +143,12 @@ class Curves {
     const x = plot.window?.x ?? this._whole();
     const y = x && (plot.window?.y ?? this._fitted(x));
     if (!y) { this._nothing(); return; }
-    const name = this.metricName(set.metric);
-    const title = `${name}${set.part ? `, ${set.part}` : ""}${set.base === "" ? "" : ", difference to the baseline"}`;
+    const name = this.axisName(set.metric);
+    const title = `${set.base === "" ? "" : "difference to the baseline: "}${name}${set.part ? `, ${set.part}` : ""}`;
     plot.frame(new Scale(...x, set.logX && x[0] > 0), new Scale(...y, set.logY && y[0] > 0), [AXES[set.x], title]);
     const many = this.lines.length > MANY, alpha = many ? 0.5 : this.lines.length > 60 ? 0.6 : 1;
     plot.clipped(plot.below, () => { for (const line of this.lines) this._stroke(plot.below, many ? {...line, dash: []} : line, many ? 1 : 1.4, alpha); });
-    this._legend();
+    this._legend(many);
   }
 
   // All of training, with room for the points at its end.
@@ -152,7 +161,8 @@ class Curves {
     this.plot.x = null;
     this.plot.below.clearRect(0, 0, this.plot.width, this.plot.height);
     this.plot.below.fillStyle = ink("--dim"); this.plot.below.font = "14px system-ui, sans-serif"; this.plot.below.textAlign = "center";
-    this.plot.below.fillText("No chosen run has this number.", this.plot.width / 2, this.plot.height / 2);
+    const why = !this.lines.length ? "No chosen run has this number." : this.set.logY && this._placeless() ? "No value > 0: a log axis has no place for the others." : "No value lies here.";
+    this.plot.below.fillText(why, this.plot.width / 2, this.plot.height / 2);
     this.legend.replaceChildren();
   }
 
@@ -172,20 +182,21 @@ class Curves {
     paint.globalAlpha = alpha; paint.strokeStyle = paint.fillStyle = line.colour; paint.lineWidth = width; paint.setLineDash(line.dash);
     paint.lineJoin = this.lines.length > MANY ? "bevel" : "round";
     paint.beginPath();
-    let open = false, alone = 0;
+    const alone = [];  // points that no line leads to or from
+    let length = 0;  // of a piece without gaps, so far
     for (let i = 0; i < count; i++) {
-      if (isNaN(line.at.py[i])) { open = false; continue; }
-      if (open) paint.lineTo(line.at.px[i], line.at.py[i]); else { paint.moveTo(line.at.px[i], line.at.py[i]); alone++; }
-      open = true;
+      if (!hasPlace(line, i)) { if (length === 1) alone.push(i - 1); length = 0; continue; }
+      if (length++) paint.lineTo(line.at.px[i], line.at.py[i]); else paint.moveTo(line.at.px[i], line.at.py[i]);
     }
+    if (length === 1) alone.push(count - 1);
     paint.stroke();
-    if (line.dots || alone === count) this._dots(paint, line, width + (line.dots ? 3 : 1));
+    this._dots(paint, line, line.dots ? line.at.px.keys() : alone, width + (line.dots ? 3 : 1));
     paint.setLineDash([]); paint.globalAlpha = 1;
   }
 
-  _dots(paint, line, radius) {
-    for (let i = 0; i < line.at.px.length; i++) {
-      if (isNaN(line.at.py[i])) continue;
+  _dots(paint, line, places, radius) {
+    for (const i of places) {
+      if (!hasPlace(line, i)) continue;
       paint.beginPath(); paint.arc(line.at.px[i], line.at.py[i], radius, 0, 7); paint.fill();
     }
   }
@@ -196,7 +207,7 @@ class Curves {
     for (const line of this.plot.x ? this.lines : []) {
       for (let i = Math.max(1, lowerBound(line.at.px, x - REACH)); i < line.at.px.length && line.at.px[i - 1] <= x + REACH; i++) {
         const away = toSegment(x, y, line.at.px[i - 1], line.at.py[i - 1], line.at.px[i], line.at.py[i]);
-        if (away < least) { least = away; best = {line, point: x - line.at.px[i - 1] < line.at.px[i] - x ? i - 1 : i}; }
+        if (away < least) { least = away; best = {line, point: !hasPlace(line, i) || (hasPlace(line, i - 1) && x - line.at.px[i - 1] < line.at.px[i] - x) ? i - 1 : i}; }
       }
       const first = Math.hypot(x - line.at.px[0], y - line.at.py[0]);
       if (first < least) { least = first; best = {line, point: 0}; }
@@ -213,7 +224,7 @@ class Curves {
       const halo = {...line, colour: ink("--back")};
       this._stroke(paint, halo, 7, 0.9); this._stroke(paint, line, 3, 1);
       paint.fillStyle = line.colour;
-      if (!isNaN(line.at.py[point])) { paint.beginPath(); paint.arc(line.at.px[point], line.at.py[point], 5, 0, 7); paint.fill(); }
+      if (hasPlace(line, point)) { paint.beginPath(); paint.arc(line.at.px[point], line.at.py[point], 5, 0, 7); paint.fill(); }
     });
     this.plot.showTip(this._words(found), line.at.px[point], line.at.py[point]);
   }
@@ -234,7 +245,7 @@ class Curves {
     return true;
   }
 
-  _legend() { this.legend.replaceChildren(...legendItems(this.app, this.lines.map(line => line.run))); }
+  _legend(solid) { this.legend.replaceChildren(...legendItems(this.app, this.lines.map(line => line.run), false, solid)); }
 
   // Some points of the curves for those who read rather than look.
   _table() {
@@ -250,8 +261,15 @@ class Curves {
   }
 }
 
+// Whether a point of a line can be drawn: a gap, and what a log axis has no place for, cannot.
+function hasPlace(line, i) { return isFinite(line.at.px[i]) && isFinite(line.at.py[i]); }
+
+// How far a place is from a piece of a line; where one end cannot be drawn, from the other one.
 function toSegment(x, y, x0, y0, x1, y1) {
-  if (isNaN(y0) || isNaN(y1)) return Infinity;
+  const [first, second] = [isFinite(x0) && isFinite(y0), isFinite(x1) && isFinite(y1)];
+  if (!first && !second) return Infinity;
+  if (!first) return Math.hypot(x - x1, y - y1);
+  if (!second) return Math.hypot(x - x0, y - y0);
   const dx = x1 - x0, dy = y1 - y0, length = dx * dx + dy * dy;
   const share = length ? Math.min(1, Math.max(0, ((x - x0) * dx + (y - y0) * dy) / length)) : 0;
   return Math.hypot(x - x0 - share * dx, y - y0 - share * dy);

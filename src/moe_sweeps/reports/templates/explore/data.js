@@ -52,11 +52,12 @@ class Data {
   values(curve) {
     if (!curve.values) {
       const {start, low, high, log, steps} = curve, half = this.planes.length / 2;
+      const zero = !log && low < 0 && high > 0 ? (high - low) / 65534 / 2 : 0;  // what is as close as this was rounded from 0
       curve.values = new Float64Array(steps.length);
       for (let i = 0, level = 0; i < steps.length; i++) {
         level = (level + (this.planes[start + i] << 8) + this.planes[half + start + i]) & 65535;
         const value = low + (high - low) * (level / 65534);
-        curve.values[i] = level === 65535 ? NaN : log ? Math.exp(value) : value;
+        curve.values[i] = level === 65535 ? NaN : log ? Math.exp(value) : Math.abs(value) < zero ? 0 : value;
       }
     }
     return curve.values;

@@ -139,7 +139,7 @@ class Parallel {
       const {top, bottom} = this.box, y = axis.words.length > 1 ? bottom - (bottom - top) * i / (axis.words.length - 1) : (top + bottom) / 2;
       return y >= high - 4 && y <= low + 4;
     });
-    return kept.length ? [quotedCondition(axis.column.key, kept)] : [];
+    return kept.length ? [`${axis.column.key}=${kept.map(quoted).join("|")}`] : [];
   }
 
   key(name) {
@@ -152,9 +152,4 @@ class Parallel {
     this.stage.say(this._words(line.run).join(", "));
     return true;
   }
-}
-
-function quotedCondition(key, values) {
-  const text = values.map(String).join("|");
-  return /\s/.test(text) ? `${key}="${text}"` : `${key}=${text}`;
 }

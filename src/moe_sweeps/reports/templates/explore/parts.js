@@ -120,10 +120,11 @@ function rampColour(share) {
 
 const isDark = () => matchMedia("(prefers-color-scheme: dark)").matches;
 
-// Colour and dash of a group by its place among the groups.
+// Colour, dash and shape of a group by its place among the groups. Neighbours differ in all three; ten colours with four
+// dashes and shapes make 40 looks, since after 20, where both begin again, the dashes are moved on by one.
 function look(place) {
-  const palette = isDark() ? DARK : LIGHT;
-  return {colour: palette[place % palette.length], dash: DASHES[Math.floor(place / palette.length) % DASHES.length]};
+  const palette = isDark() ? DARK : LIGHT, shape = (place + Math.floor(place / 20)) % DASHES.length;
+  return {colour: palette[place % palette.length], dash: DASHES[shape], shape};
 }
 
 // The corners of a mark around (x, y); none for a circle.
@@ -147,10 +148,11 @@ function swatch({colour, dash, shape}, marks = false) {
   return found;
 }
 
-// Groups of these runs with what they look like.
-function legendItems(app, runs, marks = false) {
+// Groups of these runs with what they look like; `solid`: lines are drawn without dashes.
+function legendItems(app, runs, marks = false, solid = false) {
   const groups = new Map(runs.map(run => [app.groupOf(run), run])), most = 24;
-  const items = [...groups].slice(0, most).map(([name, run]) => make("li", {}, swatch(app.lookOf(run), marks), name));
+  const shown = run => ({...app.lookOf(run), ...(solid ? {dash: []} : {})});
+  const items = [...groups].slice(0, most).map(([name, run]) => make("li", {}, swatch(shown(run), marks), name));
   return groups.size > most ? [...items, make("li", {}, `and ${groups.size - most} more`)] : items;
 }
 
