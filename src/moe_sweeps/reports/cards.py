@@ -12,13 +12,8 @@ from dataclasses import dataclass
 
 from moe_sweeps.errors import MoeSweepsError
 from moe_sweeps.records.numbers import PRIMARY, Metric
-<<<<<<< HEAD
 from moe_sweeps.records.words import BETTER, EQUIVALENT, NO_RESULT, UNDECIDED, WORSE, tone
-from moe_sweeps.reports.charts.along import MAXVIO, compared, on_axis, reach
-=======
-from moe_sweeps.records.words import BETTER, NO_RESULT, UNDECIDED, WORSE, tone
 from moe_sweeps.reports.charts.along import MAXVIO, compared, reach
->>>>>>> w-page
 from moe_sweeps.reports.charts.canvas import names_of
 from moe_sweeps.reports.layout import interval_text, p_text
 from moe_sweeps.reports.notes import warning

@@ -1,20 +1,18 @@
-<<<<<<< HEAD
-"""What `train.py` refuses before any run has a folder."""
-=======
-"""What `python train.py` says of one run; tests/e2e trains."""
->>>>>>> w-launch
+"""What `python train.py` says of one run, and what it refuses before any run has a folder; tests/e2e trains."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-<<<<<<< HEAD
 from helpers import TINY, compose_run
+from rich.console import Console
 
+from moe_sweeps.cli import train
 from moe_sweeps.cli.train import check_machine_and_data, main
-from moe_sweeps.errors import ConfigError
+from moe_sweeps.errors import ConfigError, MoeSweepsError
 from moe_sweeps.kernels import Arithmetic
+from moe_sweeps.records.rundir import RunDir, State
 
 
 def test_kernels_that_the_processor_cannot_run_are_refused_before_anything_starts(
@@ -34,13 +32,6 @@ def test_cfg_of_several_runs_does_not_say_m(capsys: pytest.CaptureFixture[str]) 
     error = capsys.readouterr().err
     assert "it asks for 2 runs, and this is about one run. Choose one value." in error
     assert "-m" not in error
-=======
-from helpers import TINY
-from rich.console import Console
-
-from moe_sweeps.cli import train
-from moe_sweeps.errors import MoeSweepsError
-from moe_sweeps.records.rundir import RunDir, State
 
 
 def test_a_fork_whose_trunk_was_cancelled_says_how_to_resume_the_trunk(
@@ -64,4 +55,3 @@ def test_a_fork_whose_trunk_was_cancelled_says_how_to_resume_the_trunk(
         f"{trunk.path.name} was cancelled; its state is saved. "
         f"`moe-sweeps retry --cancelled {trunk.run_id}` resumes it."
     )
->>>>>>> w-launch
