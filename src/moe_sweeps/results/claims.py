@@ -19,7 +19,7 @@ import numpy as np
 from scipy.stats import chi2  # type: ignore[import-untyped]
 
 from moe_sweeps.records.claims import KINDS, Statement
-from moe_sweeps.records.numbers import Metric, metric_of
+from moe_sweeps.records.numbers import Metric, metric_of, spell_ratio
 from moe_sweeps.records.words import CONTRADICTED, NOT_JUDGED, REPRODUCED, UNDECIDED
 from moe_sweeps.results.compare import INDEPENDENT, PAIRED, SINGLE, build_fit, has_spread
 from moe_sweeps.results.contrasts import Fit
@@ -238,7 +238,7 @@ class _Case:
         effect = self.difference(log)
         sign = 1 if self.statement.kind == "ratio_at_least" else -1
         found = self.one_sided(sign, math.log(self.bound()) if self.bound() > 0 else -math.inf, effect, log)
-        claimed = f"ratio {effect.value:.3g}, claimed {'≥' if sign > 0 else '≤'} {self.bound():g}"
+        claimed = f"ratio {spell_ratio(math.log(effect.value))}, claimed {'≥' if sign > 0 else '≤'} {self.bound():g}"
         return replace(found, why_for=claimed, why_against=claimed, why_open=claimed)
 
     @judges("spread_at_most")

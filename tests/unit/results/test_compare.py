@@ -87,9 +87,12 @@ def test_an_arm_with_one_seed_is_one_more_of_the_family() -> None:
     runs = {"base": [4.0, 4.02, 4.01], "a": [4.1, 4.12, 4.13], "b": [4.2, 4.21, 4.23]}
     two = {arm: sample(values, None) for arm, values in runs.items()}
     alone, beside = compare_all(two, "base", PRIMARY), compare_all({**two, "c": sample([4.0])}, "base", PRIMARY)
+    a, b = alone["a"].p_family, alone["b"].p_family
+    assert a is not None
+    assert b is not None
     assert beside["a"].p == pytest.approx(alone["a"].p, rel=0.1)  # the baseline stands in one more
-    assert beside["a"].p_family == pytest.approx(2 * alone["a"].p_family, rel=0.1)  # Holm: second of three, not of two
-    assert beside["b"].p_family == pytest.approx(1.5 * alone["b"].p_family, rel=0.1)
+    assert beside["a"].p_family == pytest.approx(2 * a, rel=0.1)  # Holm: second of three, not of two
+    assert beside["b"].p_family == pytest.approx(1.5 * b, rel=0.1)
     assert beside["c"].kind == SINGLE
 
 
