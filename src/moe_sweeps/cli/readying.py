@@ -51,10 +51,18 @@ class Readied:
 
 @contextmanager
 def put_back_if_refused() -> Iterator[list[Readied]]:
-    """The runs that the block adds to the list are put back if it ends with an error, or by Ctrl-C."""
+    """The runs that the block adds to the list are put back if it ends with an error, or by Ctrl-C.
+
+    Not where nobody knows whether SLURM has their job: it would find them failed, and train nothing.
+    """
+    from moe_sweeps.launch.slurm.script import NoAnswer
+
     readied: list[Readied] = []
     try:
         yield readied
+    except NoAnswer as error:
+        error.add_note("The runs wait: the line of their sweep asks the queue, and submits what SLURM does not have.")
+        raise
     except BaseException:
         for one in readied:
             one.put_back()
@@ -115,15 +123,16 @@ def require_trainable(folder: RunDir) -> None:
 
 
 def is_allowed(console: Console, action: Callable[[], object]) -> bool:
-    """Do `action`; what is damaged, in other hands or closed to this user is reported, and the others go on."""
+    """Do `action`; what is damaged, in other hands or closed to this user is reported, and the others go on.
+
+    So is what the system refuses, such as a lock that is a folder or a link.
+    """
     try:
         action()
         return True
     except MoeSweepsError as error:
         problem = str(error)
     except OSError as error:
-        if error.errno not in NOT_ALLOWED:
-            raise
-        problem = str(not_writable(error))
+        problem = str(not_writable(error)) if error.errno in NOT_ALLOWED else f"left out: {error}"
     console.print(problem, highlight=False, markup=False, soft_wrap=True)
     return False

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -34,6 +35,7 @@ from moe_sweeps.errors import ConfigError, MoeSweepsError
 from moe_sweeps.experiment.compose import compose
 from moe_sweeps.experiment.freeze import default_threads, freeze, snapshot_of
 from moe_sweeps.experiment.frozen import to_dict
+from moe_sweeps.experiment.identity import identity
 from moe_sweeps.experiment.options import option_help, options
 from moe_sweeps.experiment.provenance import command_line
 from moe_sweeps.experiment.schema import RunConfig
@@ -307,9 +309,17 @@ def check_machine_and_data(runs: Sequence[RunConfig]) -> None:
     """Refuse what this machine or the text cannot do, before any run has a folder."""
     for run in {r.engine.device: r for r in runs}.values():
         resolve_device(run.engine.device)
-    for choice in {getattr(run.engine, "kernels", KernelChoice.auto) for run in runs}:  # megatron has none of these
-        _require_kernels(choice)
+    for choice in {getattr(run.engine, "kernels", KernelChoice.auto) for run in runs if not _is_over(run)}:
+        _require_kernels(choice)  # megatron has none of these
     check_data(runs)
+
+
+def _is_over(run: RunConfig) -> bool:
+    """Whether the run has ended already, so that no kernels are needed."""
+    with suppress(MoeSweepsError, OSError):
+        folder = RunDir.find(resolve(run.paths.runs), identity(run)["run_id"])
+        return folder is not None and folder.status().state in FINISHED
+    return False
 
 
 def _require_kernels(choice: KernelChoice) -> None:

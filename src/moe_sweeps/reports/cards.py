@@ -240,6 +240,8 @@ def _next_text(name: str, judged: Judgement) -> str:
     if judged.verdict != UNDECIDED:
         return f"As a question of its own {name} is {judged.verdict}; only the correction for all arms leaves it open."
     found = judged.next
+    if judged.comparison.lost:
+        return f"No further seed decides {name}: {judged.comparison.lost} diverged or stopped, which flatters the rest."
     if found is None:
         return f"How many runs decide {name} is not known: their spread is not."
     if found.core_hours is None:

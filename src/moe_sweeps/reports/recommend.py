@@ -69,6 +69,16 @@ def _finding(table: Table) -> tuple[str, str, str, Arm | None]:
     seen = f"lowest: {table.arm(lowest).label}, {PRIMARY.spell_effect(found[lowest].difference)} to {base.label}"
     if found[lowest].low is not None:
         seen += f" ({interval_text(found[lowest])})"
-    if len(found) == len(table.arms) - 1 and all(c.decided for c in found.values()):
+    dead = [arm.label for arm in table.arms if _came_to_nothing(arm)]
+    seen += f"; without a result to its end: {', '.join(dead)}" if dead else ""
+    untold = [arm.label for arm in table.arms
+              if arm is not base and not _came_to_nothing(arm) and arm.arm not in found]  # fmt: skip
+    if not untold and all(c.decided for c in found.values()):
         return f"{base.label} (the baseline)", f"{BETTER} than every other arm", seen, base
+    seen += f"; without a verdict: {', '.join(untold)}" if untold else ""
     return NOTHING, UNDECIDED, f"no arm was found to be better than {base.label}; {seen}", base
+
+
+def _came_to_nothing(arm: Arm) -> bool:
+    """Whether every run of an arm diverged or was stopped: an outcome, which no further seed is needed for."""
+    return bool(arm.runs) and all(run.outcome in ("diverged", "stopped") for run in arm.runs)

@@ -79,7 +79,7 @@ def notes_of(costs: CostTable) -> list[str]:
         )
         lines.append(f"equal time: {where}; the learning rate of a slower arm has not come down there yet")
     if costs.unlike:
-        lines.append(f"NOT COMPARABLE: {costs.unlike}, so no arm has a relative time")
+        lines.append(f"NOT COMPARABLE: {costs.unlike}, so no arm has a relative time or a loss at equal time")
     return lines
 
 

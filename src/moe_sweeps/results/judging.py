@@ -72,17 +72,15 @@ def judge_sides(
     every = [*a, *b]
     if metric.timed and (why := unlike(every)):
         raise MoeSweepsError(f"{metric.column} cannot be compared: {why}")
-    alike = noise.like(
-        sorted({row["size"] for row in every}),
-        sorted({v for row in every for v in versions_of(row, "data_fingerprint")}),
-        [record for row in every for record in code_of(row)],
-    )  # fmt: skip
+    data = sorted({v for row in every for v in versions_of(row, "data_fingerprint")})
+    code = [record for row in every for record in code_of(row)]
+    alike, there = noise.like(sorted({row["size"] for row in every}), data, code), noise.of_versions(data, code)
     samples = {"b": _sample(b, metric), "a": _sample(a, metric)}
     lent = alike.lent(metric, {row["arm"] for row in every})
     found = compare_all(samples, "b", metric, lent=lent, look=look).get("a")
     if found is None:
         raise MoeSweepsError(f"{metric.column} is not there on both sides, or has no place on its scale")
-    found = replace(found, lost=sum(alike.lost(arm) for arm in {row["arm"] for row in every}))
+    found = replace(found, lost=sum(there.lost(arm) for arm in {row["arm"] for row in every}))
     sd = _sd(samples, metric, lent)
     margin = within if within is not None else None if sd is None else (-sd, sd)
     fit = build_fit([samples["b"], samples["a"]], metric, lent)

@@ -60,30 +60,49 @@ class Noise:
     def looks(self, manifest: Manifest) -> int:
         """How many times seeds of these comparisons were planned until `manifest`: each is a look at the results.
 
-        A table counts the runs of its arms that earlier sweeps asked for, too. So a sweep of the same name is a look of
-        its own if, with all before it, it had fewer runs of some arm than there are now.
+        A sweep of the same name is a look of its own if it saw fewer runs of some arm than there are to be seen now. A
+        table of a plan sees the runs that earlier sweeps asked for, too; a look of `decide` names all that it sees.
         """
-        own, before = _seeds(manifest), sorted(self._before(manifest), key=lambda other: other.moment)
-        there: dict[str, frozenset[Any]] = {}  # runs that were asked for so far
-        seen: list[tuple[Manifest, dict[str, frozenset[Any]]]] = []
-        for other in before:
-            mine = _seeds(other)
-            there = {arm: there.get(arm, frozenset()) | mine.get(arm, frozenset()) for arm in (*there, *mine)}
-            if len(common := own.keys() & mine.keys()) >= min(2, len(own)):
-                seen.append((other, {arm: there[arm] for arm in common}))
-        now = {arm: runs | there.get(arm, frozenset()) for arm, runs in own.items()}
+        own = _seeds(manifest)
+        before = sorted(self._before(manifest), key=lambda other: other.moment)
+        seen, now = self._seen(before), self._seen([*before, manifest])[-1]
         earlier: set[object] = set()
-        for other, then in seen:
-            if any(runs < now[arm] for arm, runs in then.items()):
-                earlier.add(frozenset(then.items()))
-            elif _seeds(other) == own and not (other.is_of_plan or manifest.is_of_plan):
-                earlier.add(other.sweep_id)  # a look of `decide`; since then a run has ended that had failed
+        for other, then in zip(before, seen, strict=True):
+            common = {arm: then[arm] & now[arm] for arm in own.keys() & _seeds(other).keys()}
+            if len(common) < min(2, len(own)):
+                continue
+            if any(runs < now[arm] for arm, runs in common.items()):
+                earlier.add(frozenset(common.items()))
+            elif _seeds(other) == own and _is_look(other) and _is_look(manifest):
+                earlier.add(other.sweep_id)  # since then a run has ended that had failed
         return 1 + len(earlier)
 
+    @staticmethod
+    def _seen(manifests: Sequence[Manifest]) -> list[dict[str, frozenset[Any]]]:
+        """What the table of each sees, by arm; they are given in the order in which they were made."""
+        there: dict[str, frozenset[Any]] = {}  # what was asked for so far
+        found = []
+        for one in manifests:
+            own = _seeds(one)
+            there = {arm: there.get(arm, frozenset()) | own.get(arm, frozenset()) for arm in (*there, *own)}
+            found.append(there if one.is_of_plan else {**own})
+        return found
+
     def later_runs(self, manifest: Manifest) -> set[str]:
-        """Runs that sweeps of the same name asked for after `manifest`, and none before: they belong to later looks."""
-        later = {i for other in self.manifests if _is_later(other, manifest) for i in other.runs}
-        return later - {i for other in self.manifests if not _is_later(other, manifest) for i in other.runs}
+        """Runs that the table of `manifest` does not see: they belong to later looks at a sweep of its name.
+
+        What any sweep asked for before is no such run, unless `manifest` is a look of `decide`, which names all its
+        runs.
+        """
+        later = {i for other in self.manifests if _is_later(other, manifest) for i in other.runs} - manifest.runs.keys()
+        if _is_look(manifest):
+            return later
+        return later - {i for other in self.manifests if other.moment <= manifest.moment for i in other.runs}
+
+    def of_versions(self, data: Sequence[str], code: Sequence[CodeRecord]) -> Alike:
+        """The rows of any size that saw these data and were trained by code that does not contradict `code`."""
+        rows = (row for row in self.rows if {*versions_of(row, "data_fingerprint")} <= {*data})
+        return Alike(tuple(row for row in rows if not disagree([*code, *code_of(row)])))
 
     def _before(self, manifest: Manifest) -> Iterator[Manifest]:
         """The sweeps of the same name that were made earlier."""
@@ -146,6 +165,11 @@ class Alike:
             if isinstance(value, int | float) and np.isfinite(scaled := metric.on_scale(value)):
                 found.setdefault(row["arm"], []).append(scaled)
         return found
+
+
+def _is_look(manifest: Manifest) -> bool:
+    """Whether it is a look of `decide`, which has an id of its own, and so has a search."""
+    return not (manifest.is_of_plan or manifest.search)
 
 
 def _is_later(manifest: Manifest, than: Manifest) -> bool:

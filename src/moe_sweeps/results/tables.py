@@ -253,9 +253,12 @@ def compare_arms(
     base = by_id[baseline]
     samples = {arm.arm: arm.sample(metric.column) for arm in arms}
     lent = alike.lent(metric, by_id) if alike else None
-    barred = unlike([row for arm in arms for row in arm.every_row]) if metric.timed else ""
+
+    def barred(arm: Arm) -> str:
+        return unlike([*arm.every_row, *base.every_row]) if metric.timed else ""
+
     return {
-        arm: replace(found, lost=by_id[arm].lost + base.lost, mixed=mixed(by_id[arm], base), barred=barred)
+        arm: replace(found, lost=by_id[arm].lost + base.lost, mixed=mixed(by_id[arm], base), barred=barred(by_id[arm]))
         for arm, found in compare_all(samples, baseline, metric, lent=lent, look=looks).items()
     }
 

@@ -68,6 +68,19 @@ def test_a_side_that_lost_a_seed_gets_no_verdict(folders: Path, capsys: pytest.C
         assert "next:" not in out  # more seeds do not bring it back
 
 
+def test_seeds_that_a_side_of_another_size_lost_count(folders: Path) -> None:
+    """They were looked for among the runs of one size, and there was no one size."""
+    runs(folders, 4.0, 4.1)
+    make_suite_run(folders, A, 7, loss=9.0, maxvio=1.0, state="diverged")
+    arm = short_hash(A)
+    rows = [
+        {**row, "size": "another" if row["arm"] == arm else row["size"]} for row in read_runs(folders).rows.values()
+    ]
+    a, b = ([row for row in rows if (row["arm"] == arm) == of_a and is_finished(row)] for of_a in (True, False))
+    found = judge_sides(a, b, PRIMARY, Noise(tuple(rows), ()))
+    assert (found.verdict, found.comparison.lost) == ("undecided", 1)
+
+
 @pytest.mark.parametrize("maxvio", [0.0, None])
 def test_a_margin_where_b_has_no_place_on_the_scale_is_one_message(
     folders: Path, capsys: pytest.CaptureFixture[str], maxvio: float | None

@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from unit.cli.fake_runs import fake_run
 
-from moe_sweeps.cli.readying import make_ready
-from moe_sweeps.errors import RunFolderError
-from moe_sweeps.records.rundir import Failure, State
+from moe_sweeps.cli.readying import is_allowed, make_ready, put_back_if_refused
+from moe_sweeps.errors import LaunchError, RunFolderError
+from moe_sweeps.launch.slurm.script import NoAnswer
+from moe_sweeps.records.rundir import Failure, RunDir, State
 
 
 def test_make_ready_keeps_the_summary_of_a_diverged_run(folders: Path) -> None:
@@ -24,6 +26,33 @@ def test_make_ready_keeps_the_summary_of_a_diverged_run(folders: Path) -> None:
     assert json.loads((folder.path / "summary.attempt-2.json").read_text()) == {"diverged_at_step": 50}
     assert folder.summary() is None
     assert not folder.cancel_requested
+
+
+def _ready_and_raise(folder: RunDir, error: LaunchError) -> None:
+    with put_back_if_refused() as readied:
+        readied.append(make_ready(folder, folder.status()))
+        raise error
+
+
+def test_where_nobody_knows_whether_slurm_has_the_job_the_run_stays_ready(folders: Path) -> None:
+    """The job that it may have would find a failed run, and train nothing."""
+    for error, left in ((NoAnswer("no answer"), State.preempted), (LaunchError("refused"), State.failed)):
+        folder = fake_run(folders, len(RunDir.all(folders)), State.failed, attempt=1)
+        with pytest.raises(LaunchError) as caught:
+            _ready_and_raise(folder, error)
+        assert folder.status().state is left
+        assert ("The runs wait" in str(getattr(caught.value, "__notes__", ""))) == (left is State.preempted)
+
+
+@pytest.mark.parametrize("kind", ["folder", "link"])
+def test_a_lock_that_is_none_is_reported_and_the_others_go_on(folders: Path, kind: str) -> None:
+    folder = fake_run(folders, 1, State.failed, attempt=1)
+    lock = folder.path / ".lock"
+    lock.unlink(missing_ok=True)
+    lock.mkdir() if kind == "folder" else lock.symlink_to("/nowhere")
+    console = Console(record=True, width=200)
+    assert not is_allowed(console, lambda: make_ready(folder, folder.status()))
+    assert ".lock" in console.export_text()
 
 
 def test_a_run_is_retried_from_one_shell_alone(folders: Path) -> None:

@@ -389,7 +389,7 @@ def test_a_baseline_without_result_or_verdict_recommends_nothing(tmp_path: Path)
     assert found[1][2].startswith("no verdict: 1 diverged or stopped")
 
 
-@pytest.mark.parametrize("state", ["diverged", "missing", "done"])
+@pytest.mark.parametrize("state", ["diverged", "missing", "all diverged", "done"])
 def test_the_baseline_is_recommended_only_where_every_other_arm_is_decided(tmp_path: Path, state: str) -> None:
     """An arm that lost a seed, or has not run, may be better still."""
     make_manifest(tmp_path, sweep_content("aux_coef", AUX[:3], 4))
@@ -397,15 +397,20 @@ def test_the_baseline_is_recommended_only_where_every_other_arm_is_decided(tmp_p
         for seed in range(4):
             last = settings == AUX[2]
             if not (last and state == "missing"):
-                how = "diverged" if last and state == "diverged" and not seed else "done"
+                lost = state == "all diverged" or (state == "diverged" and not seed)
+                how = "diverged" if last and lost else "done"
                 make_suite_run(tmp_path, settings, seed, loss=level + seed / 1e3, maxvio=1.0, state=how)
     manifests = load_manifests(tmp_path)[0]
     runs = read_runs(tmp_path)
     sheet = recommendations([ablation_table(manifests[0], runs, noise=Noise.of(runs, manifests))])
     assert sheet is not None
-    found = [cell.text for cell in sheet.rows[0]][1:3]
-    assert found == (["aux.coef=0.01 (the baseline)", "better than every other arm"] if state == "done"
-                     else ["–", "undecided"])  # fmt: skip
+    found = [cell.text for cell in sheet.rows[0]][1:4]
+    if state in ("diverged", "missing"):
+        assert found[:2] == ["–", "undecided"]
+        assert "without a verdict: aux.coef=0.2" in found[2]
+    else:
+        assert found[:2] == ["aux.coef=0.01 (the baseline)", "better than every other arm"]
+        assert ("without a result to its end: aux.coef=0.2" in found[2]) == (state == "all diverged")
 
 
 def test_no_result_recommends_nothing(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from moe_sweeps.records.manifest import Manifest, RunRecord, sweep_id_of
+from dataclasses import fields, replace
+
+from moe_sweeps.records.manifest import Manifest, RunRecord, SearchRecord, sweep_id_of
 from moe_sweeps.results.noise import Noise
 
 
@@ -37,6 +39,34 @@ def test_batches_of_other_seeds_are_looks_each() -> None:
     assert looks(batch(0, 1, created="2026-11-29T10:00:00+00:00"), *batches[:3]) == 3  # it sees what the third saw
     wide = batch(0, 1, 2, created=LATER)
     assert looks(wide, batch(0, 1, 7, created=EARLIER), batch(0, 1, 8, created=EARLIER)) == 3
+
+
+def stage(seeds: int, number: int) -> Manifest:
+    return typed(seeds, f"2026-11-28T1{number}:00:00+00:00", sweep_id=f"{number:012x}")
+
+
+def test_a_plan_that_was_typed_before_hides_no_look_of_decide() -> None:
+    """It asked for all the runs that `decide` then looked at a few at a time."""
+    plan, stages = typed(10, "2026-11-27T10:00:00+00:00"), [stage(3 + 2 * i, i) for i in range(4)]
+    for others in ([], [plan]):
+        assert [looks(one, *others, *stages[:i]) for i, one in enumerate(stages)] == [1, 2, 3, 4]
+        noise = Noise((), (*others, *stages))
+        assert [len(noise.later_runs(one)) for one in stages] == [12, 8, 4, 0]
+    assert looks(typed(9, LATER), plan, *stages) == 5  # typed as a plan again, it sees the ten that the plan asked for
+
+
+def test_another_sweep_that_asks_later_makes_no_run_an_earlier_one() -> None:
+    first, second = typed(2, "2026-11-27T10:00:00+00:00"), typed(4, EARLIER)
+    other = typed(4, LATER, name="gating", arms="a")  # shares the baseline
+    assert Noise((), (first, second, other)).later_runs(first) == {"a2", "a3", "b2", "b3"}
+
+
+def test_a_search_that_is_typed_again_under_another_id_is_no_look() -> None:
+    search = SearchRecord(*[None] * len(fields(SearchRecord)))  # type: ignore[arg-type]
+    first, again = (
+        replace(typed(3, created, sweep_id=i * 12), search=search) for i, created in (("a", EARLIER), ("b", LATER))
+    )
+    assert looks(again, first) == 1
 
 
 def test_seeds_of_a_single_arm_are_looks() -> None:

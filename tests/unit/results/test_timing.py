@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from moe_sweeps.errors import MoeSweepsError
@@ -65,6 +67,17 @@ def test_no_table_figure_or_published_hour_compares_times_of_two_machines() -> N
     seconds = compare_arms(table.arms, table.baseline, metric_of("train_seconds"))
     assert {found.verdict.split(":")[0] for found in seconds.values()} == {"no verdict"}
     assert not any(found.decided or found.probability_better for found in seconds.values())
+
+
+def test_one_arm_of_another_machine_leaves_the_times_of_the_others() -> None:
+    """And so does a claim about two of them, which would else disagree with its table."""
+    runs, (manifests, _) = read_runs(SUITE), load_manifests(SUITE)
+    table = ablation_table(next(m for m in manifests if m.name == "shampoo"), runs)
+    arms = tuple(replace(arm, elsewhere=(), runs=tuple(replace(run, row=None if run.row is None else {
+        **run.row, "arithmetic.products": "oneDNN", "host": "a" if place < 3 else "b"}) for run in arm.runs))
+        for place, arm in enumerate(table.arms))  # fmt: skip
+    found = compare_arms(arms, arms[0].arm, metric_of("train_seconds"))
+    assert [bool(c.barred) for c in found.values()] == [False, False, True]
 
 
 def test_judge_refuses_times_of_two_machines() -> None:
