@@ -14,8 +14,11 @@ from moe_sweeps.cli.judge import EXIT_CODES, side
 from moe_sweeps.cli.manage import main
 from moe_sweeps.errors import MoeSweepsError
 from moe_sweeps.experiment.freeze import freeze
+from moe_sweeps.records.numbers import PRIMARY
 from moe_sweeps.records.rundir import State, Status
-from moe_sweeps.results.runs import read_runs
+from moe_sweeps.results.judging import judge_sides
+from moe_sweeps.results.noise import Noise
+from moe_sweeps.results.runs import is_finished, read_runs
 
 A, B = {"aux.coef": "0.1"}, {"aux.coef": "0.2"}
 WOBBLE = (0.0, 0.004, -0.003, 0.002)
