@@ -114,6 +114,8 @@ def _found(found: Worth) -> Iterator[str]:
 
     noise = found.noise
     seeds = _counted(found.seeds, noise.of_forks)
+    if found.counts != (found.seeds, found.seeds):
+        seeds += f", {_from_to(*found.counts)} with the finished runs that are there,"
     if noise.spread_of is SpreadOf.unforked:
         yield f"power: {_NO_FORKS}"
     if found.look > 1:
@@ -131,6 +133,10 @@ def _found(found: Worth) -> Iterator[str]:
         change = f"with {one.change}" if "=" in one.change else one.change
         but = f", but {one.caveat}" if one.caveat else ""
         yield f"  {what} {change}, {_counted(one.seeds, one.forks)}: {one.share:.0%} of its core time{but}"
+
+
+def _from_to(low: int, high: int) -> str:
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def _counted(count: int, of_forks: bool) -> str:

@@ -123,16 +123,20 @@ def require_trainable(folder: RunDir) -> None:
 
 
 def is_allowed(console: Console, action: Callable[[], object]) -> bool:
-    """Do `action`; what is damaged, in other hands or closed to this user is reported, and the others go on.
+    """Do `action`; where it is refused that is reported, and the others go on."""
+    problem = refusal(action)
+    if problem is not None:
+        console.print(problem, highlight=False, markup=False, soft_wrap=True)
+    return problem is None
 
-    So is what the system refuses, such as a lock that is a folder or a link.
-    """
+
+def refusal(action: Callable[[], object]) -> str | None:
+    """Do `action`; why it cannot be done, or None. What it acts on is damaged, in other hands, closed to this user, or
+    refused by the system, such as a lock that is a folder or a link."""
     try:
         action()
-        return True
+        return None
     except MoeSweepsError as error:
-        problem = str(error)
+        return str(error)
     except OSError as error:
-        problem = str(not_writable(error)) if error.errno in NOT_ALLOWED else f"left out: {error}"
-    console.print(problem, highlight=False, markup=False, soft_wrap=True)
-    return False
+        return str(not_writable(error)) if error.errno in NOT_ALLOWED else f"left out: {error}"

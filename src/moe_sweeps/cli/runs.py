@@ -23,7 +23,7 @@ from moe_sweeps.cli.follow import (
     exit_code,
     print_failures,
 )
-from moe_sweeps.cli.readying import Readied, is_allowed, make_ready, put_back_if_refused, require_trainable
+from moe_sweeps.cli.readying import Readied, is_allowed, make_ready, put_back_if_refused, refusal, require_trainable
 from moe_sweeps.cli.roots import runs_root
 from moe_sweeps.cli.select import Selection, select
 from moe_sweeps.cli.watching import follow
@@ -171,11 +171,26 @@ def cancel(arguments: argparse.Namespace, console: Console) -> int:
     stopped = [is_allowed(console, partial(request_stop, search)) for search in searches]
     folders = _readable(console, [folder for _, folder in chosen.runs])
     wanted = [folder for folder in folders if folder.status().state not in (*FINISHED, State.cancelled)]
-    # All first: no waiting run starts when another stops.
-    asked = [folder for folder in wanted if is_allowed(console, folder.request_cancel)]
+    asked = _asked_to_stop(console, wanted)
     _leave_the_queue(asked)
     _print_cancelled(console, folders, asked, _settle(asked, CANCEL_SECONDS))
     return 0 if all(stopped) and len(asked) == len(wanted) else 1
+
+
+def _asked_to_stop(console: Console, wanted: Sequence[RunDir]) -> list[RunDir]:
+    """Those that could be asked, all before anything else: no waiting run starts when another stops.
+
+    Raises:
+        MoeSweepsError: none could be.
+    """
+    answers = [(folder, refusal(folder.request_cancel)) for folder in wanted]
+    problems = list(dict.fromkeys(why for _, why in answers if why is not None))
+    asked = [folder for folder, why in answers if why is None]
+    if wanted and not asked:
+        raise MoeSweepsError("\n".join(problems))
+    for why in problems:
+        console.print(why, highlight=False, markup=False, soft_wrap=True)
+    return asked
 
 
 def _leave_the_queue(asked: Sequence[RunDir]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from moe_sweeps.config.groups import SlurmConfig
 from moe_sweeps.errors import ConfigError
-from moe_sweeps.host.devices import Device
+from moe_sweeps.launch.slurm.resources import gpus_of
 from moe_sweeps.model.sizes import Sizes, sizes
 from moe_sweeps.records.rundir import SETTLED
 from moe_sweeps.sweep.estimate import Estimator, RunEstimate, tokens_of, wall_time
@@ -121,7 +121,7 @@ def _run_cost(planned: PlannedRun, estimator: Estimator, machine: Machine | None
     left = (run.last_step - max(planned.step, run.first_step)) / (run.last_step - run.first_step)
     processes, on_gpu = 1, bool(machine and machine.has_gpu)
     if isinstance(run.launch, SlurmConfig):
-        processes, on_gpu = run.launch.nodes * run.launch.tasks_per_node, run.engine.device is not Device.cpu
+        processes, on_gpu = run.launch.nodes * run.launch.tasks_per_node, gpus_of(run, run.launch) > 0
     memory = run_memory(run, processes, on_gpu=on_gpu)
     return RunCost(planned, sizes(run, run.data.vocab_size), estimate, estimate.seconds * left, memory)
 

@@ -23,7 +23,8 @@ class Worth:
 
     It is look `look` at its arms; a later one is held against less (results/looks.py). `asked` is the smallest margin
     that its claims about validation loss name, in nats, and `power` the chance that it finds a difference of that size.
-    Seeds of forks are their trunks.
+    Seeds of forks are their trunks. `counts`: the fewest and the most that an arm has with the finished runs that other
+    sweeps asked for, which its table counts.
     """
 
     arms: int
@@ -34,6 +35,7 @@ class Worth:
     power: float | None
     cheaper: tuple[Cheaper, ...]
     look: int = 1
+    counts: tuple[int, int] = (0, 0)
 
 
 def worth(plan: Plan) -> Worth | None:
@@ -52,7 +54,17 @@ def worth(plan: Plan) -> Worth | None:
     chance = power(shape, asked / noise.sd, level=level) if asked and level else 0.0 if asked else None
     offers = sorted(_offers(plan, arms, _with_equal_seeds(arms, seeds, noise, level), asked, noise, level),
                     key=lambda one: one.share)  # fmt: skip
-    return Worth(len(arms), seeds, noise, found and found * noise.sd, asked, chance, tuple(offers), table.look)
+    return Worth(
+        len(arms),
+        seeds,
+        noise,
+        found and found * noise.sd,
+        asked,
+        chance,
+        tuple(offers),
+        table.look,
+        (min(table.counts), max(table.counts)),
+    )
 
 
 def _with_equal_seeds(arms: Sequence[str], seeds: int, noise: Measured, level: float) -> float | None:

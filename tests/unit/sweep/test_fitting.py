@@ -114,6 +114,12 @@ def test_a_plan_for_another_machine_is_not_refused(capsys: pytest.CaptureFixture
 
 
 @pytest.mark.usefixtures("small_machine", "folders")
+@pytest.mark.parametrize(("launch", "on_gpu"), [("slurm", True), ("slurm_cpu", False)])
+def test_memory_is_that_of_what_the_job_has(folders: Path, launch: str, on_gpu: bool) -> None:
+    plan = make_plan(["scale=smoke", f"launch={launch}"])
+    assert [cost.memory.on_gpu for cost in plan_cost(plan, Estimator(folders), 1).runs] == [on_gpu]
+
+
 def test_a_search_that_this_machine_cannot_hold_is_refused_when_it_is_planned(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

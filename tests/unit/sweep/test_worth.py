@@ -53,6 +53,15 @@ def test_a_later_look_promises_less(folders: Path, capsys: pytest.CaptureFixture
     assert "it is look 2 at these arms, held against 0.001" in out
 
 
+def test_seeds_that_are_there_are_told_beside_those_that_were_typed(
+    folders: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finish(["balancer=aux", "seed=range(0,8)"])
+    assert main(["plan", "--no-probe", *TINY, "balancer=aux,lossfree", "seed=0,1,2"]) == 0
+    text = "with 3 seeds an arm, 3 to 8 with the finished runs that are there, it finds"
+    assert text in " ".join(capsys.readouterr().out.split())
+
+
 def test_arms_of_the_plan_lend_nothing_to_themselves(folders: Path) -> None:
     finish(["balancer=aux,lossfree", "seed=range(0,3)"])
     found = worth(make_plan([*TINY, "balancer=aux,lossfree", "seed=0,1,2"]))
@@ -72,7 +81,7 @@ def test_arms_of_no_claim_are_what_a_cheaper_plan_leaves_out(folders: Path, caps
     assert cheaper.share == pytest.approx(9 * cheaper.seeds / 36)
     assert main(["plan", "--no-probe", *TINY, "sweep=lr_split", "seed=0,1,2"]) == 0
     out = capsys.readouterr().out
-    assert "power: with 3 seeds an arm it finds" in out
+    assert "power: with 3 seeds an arm" in out
     assert "as much is found without the 3 arms" in out
 
 

@@ -63,7 +63,7 @@ def resources(run: RunConfig, seconds: float) -> Resources:
         nodes=launch.nodes,
         tasks_per_node=launch.tasks_per_node,
         cpus_per_task=cpus,
-        gpus_per_node=_gpus(run, launch),
+        gpus_per_node=gpus_of(run, launch),
         mem_gb=launch.mem_gb or math.ceil(processes * _process_gb(run, launch)),
         minutes=launch.minutes or _rounded_minutes(seconds / ranks),
     )
@@ -87,14 +87,15 @@ def within_limit(needs: Resources, launch: SlurmConfig, most: int | None) -> Res
     raise ConfigError("launch.minutes", launch.minutes, rule, fix)
 
 
-def _gpus(run: RunConfig, launch: SlurmConfig) -> int:
+def gpus_of(run: RunConfig, launch: SlurmConfig) -> int:
+    """How many GPUs a node of the run's job has."""
     if launch.gpus_per_node is not None:
         return launch.gpus_per_node
     return 0 if run.engine.device is Device.cpu else launch.tasks_per_node
 
 
 def _memory(run: RunConfig, launch: SlurmConfig) -> Memory:
-    return run_memory(run, launch.nodes * launch.tasks_per_node, on_gpu=_gpus(run, launch) > 0)
+    return run_memory(run, launch.nodes * launch.tasks_per_node, on_gpu=gpus_of(run, launch) > 0)
 
 
 def _process_gb(run: RunConfig, launch: SlurmConfig) -> float:
@@ -107,7 +108,7 @@ def _require_memory(run: RunConfig, launch: SlurmConfig) -> None:
     Raises:
         ConfigError: naming how much is needed.
     """
-    ranks, gpus = launch.nodes * launch.tasks_per_node, _gpus(run, launch)
+    ranks, gpus = launch.nodes * launch.tasks_per_node, gpus_of(run, launch)
     if launch.gpu_mem_gb is not None and gpus:
         require_bytes(run, ranks, launch.gpu_mem_gb * GIB, "launch.gpu_mem_gb says that a GPU has")
     processes = launch.tasks_per_node * launch.pack
