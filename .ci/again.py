@@ -34,7 +34,7 @@ def main() -> int:
 
 
 def without_group(name: str) -> str:
-    """pytest-xdist puts the group of a test behind its name: test_a.py::test_b[x]@group."""
+    """pytest-xdist puts the group of a test behind its name: FILE::TEST[x]@group."""
     return name.rpartition("@")[0] if name.rfind("@") > name.rfind("]") else name
 
 

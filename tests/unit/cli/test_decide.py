@@ -131,7 +131,7 @@ def test_intervals_of_open_questions_are_those_of_the_table_of_the_look(
     }
     (path,) = (folders / "sweeps").glob("decide-*/decide.json")
     content = json.loads(path.read_text())
-    del content["closed"][0]["undecided"]  # a record of an older version
+    del content["closed"][0]["left_open"]  # a record of an older version
     path.write_text(json.dumps(content))
     again = data(capsys, "--budget", "8m", "--max-seeds", "6")
     assert [q["question"] for q in again["open"]] == [q["question"] for q in found["open"]]
@@ -509,7 +509,7 @@ def test_a_bad_number_of_one_run_neither_stops_it_nor_frees_the_budget(
 OTHER_TYPES: list[tuple[str, object]] = [
     ("trained", {}), ("trained", "abc"), ("trained", ["zz"]), ("trained", [7]), ("closed", {}),
     ("look", -5), ("look", 0), ("look", 1e300), ("look", True), ("look", "1"), ("runs", [["a"]]),
-    ("undecided", []), ("undecided", 7),
+    ("left_open", []), ("left_open", 7),
 ]  # fmt: skip
 
 

@@ -100,8 +100,8 @@ class Decision:
             q.key: Answer(q.text, q.answer, q.effect, q.p)
             for q in found if q.answer and not q.stuck and q.key not in self.record.answers
         }  # fmt: skip
-        undecided = {q.key: q.effect for q in found if q.effect and not q.answer and q.key not in self.record.answers}
-        look = Look(table.looks, plan.sweep_id, answers, tuple(self._ended()), undecided)
+        left_open = {q.key: q.effect for q in found if q.effect and not q.answer and q.key not in self.record.answers}
+        look = Look(table.looks, plan.sweep_id, answers, tuple(self._ended()), left_open)
         self.record.closed.append(look)
         self.record.save()
         self._forget()
@@ -121,7 +121,7 @@ class Decision:
         last = self.record.closed[-1] if self.record.closed else None
         if last is None or set(self._ended()) - set(last.runs):
             return question.effect
-        return last.undecided.get(question.key, question.effect)
+        return last.left_open.get(question.key, question.effect)
 
     def _ended(self) -> list[str]:
         return [i for i, p in self.pool.whole.runs.items() if p.state in FINISHED]

@@ -39,7 +39,7 @@ class Look:
     sweep_id: str
     answers: dict[str, Answer]
     runs: tuple[str, ...] = ()
-    undecided: dict[str, str] = field(default_factory=dict)
+    left_open: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -72,7 +72,7 @@ class Record:
         make_folder(self.path.parent)
         looks = [
             {"look": look.look, "sweep_id": look.sweep_id, "runs": list(look.runs),
-             "answers": {k: _answer(a) for k, a in look.answers.items()}, "undecided": look.undecided}
+             "answers": {k: _answer(a) for k, a in look.answers.items()}, "left_open": look.left_open}
             for look in self.closed
         ]  # fmt: skip
         content = {"version": VERSION, "name": self.name, "trained": self.trained, "closed": looks}
@@ -118,5 +118,5 @@ def _look(entry: Mapping[str, Any]) -> Look:
         str(key): Answer(str(a["text"]), str(a["answer"]), str(a["effect"]), None if a["p"] is None else float(a["p"]))
         for key, a in entry["answers"].items()
     }
-    undecided = {str(key): str(effect) for key, effect in entry.get("undecided", {}).items()}  # not in older records
-    return Look(number, str(entry["sweep_id"]), answers, tuple(_run_ids(entry["runs"])), undecided)
+    left_open = {str(key): str(effect) for key, effect in entry.get("left_open", {}).items()}  # not in older records
+    return Look(number, str(entry["sweep_id"]), answers, tuple(_run_ids(entry["runs"])), left_open)
