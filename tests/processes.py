@@ -21,7 +21,7 @@ def command(*arguments: str, repository: Path = REPOSITORY) -> list[str]:
 def manage(*arguments: str) -> subprocess.CompletedProcess[str]:
     """`moe-sweeps ...` to its end, so wide that no sentence folds: at 80 columns that hangs on the digits beside it."""
     line = [sys.executable, "-c", "import sys; from moe_sweeps.cli.manage import main; sys.exit(main())", *arguments]
-    environment = os.environ | {"COLUMNS": "160"}
+    environment = os.environ | {"COLUMNS": "400"}
     return subprocess.run(line, capture_output=True, text=True, timeout=240, env=environment, check=False)
 
 
