@@ -15,7 +15,8 @@ import numpy as np
 
 from moe_sweeps.records.manifest import Manifest, load_manifests
 from moe_sweeps.records.words import CONTRADICTED, REPRODUCED
-from moe_sweeps.results.claims import Verdict, judge
+from moe_sweeps.results.claims import judge
+from moe_sweeps.results.findings import Verdict
 from moe_sweeps.results.noise import Noise
 from moe_sweeps.results.runs import Row as RunRow
 from moe_sweeps.results.runs import Runs, read_runs

@@ -14,9 +14,10 @@ from moe_sweeps.cli.documents.decide import decide_document
 from moe_sweeps.cli.documents.document import print_document
 from moe_sweeps.cli.follow import print_failures
 from moe_sweeps.cli.freezing import print_refused
+from moe_sweeps.cli.machine import check_data
 from moe_sweeps.cli.planning import costs
 from moe_sweeps.cli.slurm import submit_plan, threads_of_job
-from moe_sweeps.cli.train import check_data, train_here
+from moe_sweeps.cli.train import train_here
 from moe_sweeps.config.groups import LaunchConfig, SlurmConfig
 from moe_sweeps.errors import ConfigError, RunFolderError
 from moe_sweeps.experiment.freeze import default_threads

@@ -28,7 +28,7 @@ from moe_sweeps.cli.roots import runs_root
 from moe_sweeps.cli.select import Selection, select
 from moe_sweeps.cli.watching import follow
 from moe_sweeps.errors import ConfigError, LaunchError, MoeSweepsError, RunFolderError
-from moe_sweeps.launch.follow import LOST, PAUSED, PRUNED, Follower, RunRow, is_lost
+from moe_sweeps.launch.follow import LOST, PAUSED, PRUNED, Follower, RunRow, is_lost, readable
 from moe_sweeps.launch.slurm.agree import cancel_pending, with_queue
 from moe_sweeps.paths import TRAIN
 from moe_sweeps.records.manifest import Manifest, manifest_path
@@ -169,12 +169,16 @@ def cancel(arguments: argparse.Namespace, console: Console) -> int:
     chosen = selected(arguments.what)
     searches = [manifest_path(runs_root(), m.sweep_id).parent for m in chosen.sweeps if m.search and not m.search.over]
     stopped = [is_allowed(console, partial(request_stop, search)) for search in searches]
-    folders = _readable(console, [folder for _, folder in chosen.runs])
+    folders = readable([folder for _, folder in chosen.runs], lambda _, error: _print_left_alone(console, error))
     wanted = [folder for folder in folders if folder.status().state not in (*FINISHED, State.cancelled)]
     asked = _asked_to_stop(console, wanted)
     _leave_the_queue(asked)
     _print_cancelled(console, folders, asked, _settle(asked, CANCEL_SECONDS))
     return 0 if all(stopped) and len(asked) == len(wanted) else 1
+
+
+def _print_left_alone(console: Console, error: RunFolderError) -> None:
+    console.print(str(error), highlight=False, markup=False, soft_wrap=True)
 
 
 def _asked_to_stop(console: Console, wanted: Sequence[RunDir]) -> list[RunDir]:
@@ -209,18 +213,6 @@ def _print_cancelled(
         console.print(f"  {folder.path.name}: its worker stops after its current step", highlight=False, markup=False)
     if asked:
         console.print("`moe-sweeps retry --cancelled` resumes cancelled runs; nothing else does.", style="dim")
-
-
-def _readable(console: Console, folders: Sequence[RunDir]) -> list[RunDir]:
-    """Those whose status can be read; the others are reported and left alone."""
-    found = []
-    for folder in folders:
-        try:
-            folder.status()
-            found.append(folder)
-        except RunFolderError as error:
-            console.print(str(error), highlight=False, markup=False, soft_wrap=True)
-    return found
 
 
 def add_commands(commands: Any) -> None:

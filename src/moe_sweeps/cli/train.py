@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 import logging
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -16,6 +15,7 @@ from rich.logging import RichHandler
 from moe_sweeps.cli.code_view import AS_THEY_ARE, code_lines, exit_code_by_code
 from moe_sweeps.cli.follow import SweepView, exit_code, print_failures, print_tracking
 from moe_sweeps.cli.freezing import frozen_runs, print_refused
+from moe_sweeps.cli.machine import check_data, check_machine_and_data, check_memory_machine_and_data
 from moe_sweeps.cli.next_view import print_next
 from moe_sweeps.cli.planning import costs, require_budget, show
 from moe_sweeps.cli.roots import command_at
@@ -24,28 +24,23 @@ from moe_sweeps.cli.select import run_label
 from moe_sweeps.cli.slurm import show_scripts, submit_plan
 from moe_sweeps.cli.version import HELP, OPTION, version_line
 from moe_sweeps.cli.views import TrainingBar, print_summary
-from moe_sweeps.config.groups import KernelChoice, SlurmConfig
+from moe_sweeps.config.groups import SlurmConfig
 from moe_sweeps.config.registry import doc_of
 from moe_sweeps.credentials import hide_keys_in_logs
-from moe_sweeps.data.batches import TrainBatches, val_batches
-from moe_sweeps.data.prepare import prepared
 from moe_sweeps.distributed.ranks import ALONE, Ranks
 from moe_sweeps.distributed.rendezvous import variables
 from moe_sweeps.errors import ConfigError, MoeSweepsError
 from moe_sweeps.experiment.compose import compose
 from moe_sweeps.experiment.freeze import default_threads, freeze, snapshot_of
 from moe_sweeps.experiment.frozen import to_dict
-from moe_sweeps.experiment.identity import identity
 from moe_sweeps.experiment.options import option_help, options
 from moe_sweeps.experiment.provenance import command_line
 from moe_sweeps.experiment.schema import RunConfig
 from moe_sweeps.host.consoles import make_console, say
 from moe_sweeps.host.files import NOT_ALLOWED
-from moe_sweeps.host.hardware import resolve_device
 from moe_sweeps.host.locks import not_writable
 from moe_sweeps.host.output import guarded
 from moe_sweeps.host.program import run_program, stopped
-from moe_sweeps.kernels import Arithmetic
 from moe_sweeps.launch.follow import duration
 from moe_sweeps.launch.local import LocalSweep, drive
 from moe_sweeps.launch.process import fork_server_now
@@ -231,7 +226,7 @@ def sweep(
         OverBudget: the sweep takes longer than `budget`; nothing was started.
     """
     if asks_for_search(overrides):
-        return run_search(console, overrides, budget, _check_machine_memory_and_data, as_they_are)
+        return run_search(console, overrides, budget, check_memory_machine_and_data, as_they_are)
     plan = make_plan(overrides)
     launch = next(iter(plan.runs.values())).run.launch
     if fresh and any(_is_trained_here(p) and not p.run.launch.snapshot for p in plan.to_train.values()):
@@ -303,44 +298,6 @@ def _show_table(console: Console, plan: Plan, own: Manifest) -> Path | None:
     for problem in written.problems:
         console.print(f"could not be read: {problem}", highlight=False, markup=False, soft_wrap=True)
     return written.page
-
-
-def check_machine_and_data(runs: Sequence[RunConfig]) -> None:
-    """Refuse what this machine or the text cannot do, before any run has a folder."""
-    for run in {r.engine.device: r for r in runs}.values():
-        resolve_device(run.engine.device)
-    for choice in {getattr(run.engine, "kernels", KernelChoice.auto) for run in runs if not _is_over(run)}:
-        _require_kernels(choice)  # megatron has none of these
-    check_data(runs)
-
-
-def _is_over(run: RunConfig) -> bool:
-    """Whether the run has ended already, so that no kernels are needed."""
-    with suppress(MoeSweepsError, OSError):
-        folder = RunDir.find(resolve(run.paths.runs), identity(run)["run_id"])
-        return folder is not None and folder.status().state in FINISHED
-    return False
-
-
-def _require_kernels(choice: KernelChoice) -> None:
-    obstacle = Arithmetic(choice.value).obstacle() if choice.value in list(Arithmetic) else None
-    if obstacle:
-        raise ConfigError(
-            "engine.kernels", choice.value, obstacle, "Use engine.kernels=auto, which takes what there is."
-        )
-
-
-def _check_machine_memory_and_data(runs: Sequence[RunConfig]) -> None:
-    require_memory(runs)
-    check_machine_and_data(runs)
-
-
-def check_data(runs: Sequence[RunConfig]) -> None:
-    """Refuse runs for which the text is too short; prepare it on first use."""
-    for run in {repr((r.data, r.trainer)): r for r in runs}.values():
-        data = prepared(run.data, resolve(run.paths.data))
-        TrainBatches(data.train, run.trainer.seq_len, run.trainer.batch_size, data_seed=0)
-        val_batches(data.val, run.trainer.seq_len, run.trainer.eval_batch_size)
 
 
 def _train_with_bar(console: Console, folder: RunDir, ranks: Ranks) -> State:

@@ -7,7 +7,7 @@ import os
 import socket
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -171,6 +171,18 @@ def duration(seconds: float) -> str:
 def tokens_per_second(rows: Sequence[RunRow]) -> float:
     """The total speed of all runs that train now."""
     return sum(row.status.tokens_per_second or 0.0 for row in rows if row.state == State.running)
+
+
+def readable(folders: Sequence[RunDir], left_out: Callable[[RunDir, RunFolderError], None]) -> list[RunDir]:
+    """Those whose status can be read; the others, which were moved away or closed, are told to `left_out`."""
+    found = []
+    for folder in folders:
+        try:
+            folder.status()
+            found.append(folder)
+        except RunFolderError as error:
+            left_out(folder, error)
+    return found
 
 
 def all_finished(rows: Sequence[RunRow]) -> bool:

@@ -17,8 +17,8 @@ from moe_sweeps.reports.charts.along import MAXVIO, compared, reach
 from moe_sweeps.reports.charts.canvas import names_of
 from moe_sweeps.reports.layout import interval_text, p_text
 from moe_sweeps.reports.notes import warning
-from moe_sweeps.results.claims import VERDICTS, Verdict
 from moe_sweeps.results.compare import SINGLE, Comparison
+from moe_sweeps.results.findings import VERDICTS, Verdict
 from moe_sweeps.results.judging import Judgement, judge_sides
 from moe_sweeps.results.looks import level_of_look
 from moe_sweeps.results.noise import Noise

@@ -19,8 +19,9 @@ from moe_sweeps.reports.rows import arm_sheet
 from moe_sweeps.reports.scorecard import claim_sheet
 from moe_sweeps.reports.sheets import Sheet
 from moe_sweeps.reports.trial_sheet import trial_sheet
-from moe_sweeps.results.claims import Verdict, judge
+from moe_sweeps.results.claims import judge
 from moe_sweeps.results.costs import CostTable, cost_table
+from moe_sweeps.results.findings import Verdict
 from moe_sweeps.results.noise import Noise
 from moe_sweeps.results.runs import Runs
 from moe_sweeps.results.tables import Table, ablation_table

@@ -12,8 +12,8 @@ from moe_sweeps.records.words import NOT_JUDGED, tone
 from moe_sweeps.reports.headings import heading
 from moe_sweeps.reports.notes import warning
 from moe_sweeps.reports.sheets import Cell, Sheet, text_cell
-from moe_sweeps.results.claims import VERDICTS, Verdict
 from moe_sweeps.results.families import read_differently
+from moe_sweeps.results.findings import VERDICTS, Verdict
 from moe_sweeps.results.looks import LEVEL
 from moe_sweeps.results.tables import Table
 

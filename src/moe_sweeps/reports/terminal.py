@@ -19,7 +19,7 @@ from moe_sweeps.reports.layout import sheets
 from moe_sweeps.reports.notes import caption, details, facts, legend, warning
 from moe_sweeps.reports.rows import arm_sheet, header, rows
 from moe_sweeps.reports.sheets import NOTHING, Cell, Sheet
-from moe_sweeps.results.claims import Verdict
+from moe_sweeps.results.findings import Verdict
 from moe_sweeps.results.tables import Arm, Table, marks
 
 MAX_DETAILS = 12

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from scipy.stats import chi2  # type: ignore[import-untyped]
@@ -24,15 +24,13 @@ from moe_sweeps.records.words import CONTRADICTED, NOT_JUDGED, REPRODUCED, UNDEC
 from moe_sweeps.results.compare import INDEPENDENT, PAIRED, SINGLE, build_fit, has_spread
 from moe_sweeps.results.contrasts import Fit
 from moe_sweeps.results.equivalence import p_above, p_outside, p_within
+from moe_sweeps.results.findings import Effect, Finding, Verdict
 from moe_sweeps.results.looks import level_of_look
-from moe_sweeps.results.moderated import Array
 from moe_sweeps.results.shapes import Shown, lowest_at, pair, rises
 from moe_sweeps.results.stats import estimate
 from moe_sweeps.results.tables import Arm, Table, mixed
 from moe_sweeps.results.timing import unlike
 from moe_sweeps.results.verdicts import holm
-
-VERDICTS = (REPRODUCED, CONTRADICTED, UNDECIDED, NOT_JUDGED)
 
 Judge = Callable[["_Case"], "Finding"]
 JUDGES: dict[str, Judge] = {}
@@ -61,65 +59,6 @@ def require_judges() -> None:
     """Raise ValueError if a kind of claim has no judge."""
     if missing := sorted(KINDS.keys() - JUDGES.keys()):
         raise ValueError(f"no judge for claims of kind {', '.join(missing)}. Register one in results/claims.py.")
-
-
-@dataclass(frozen=True, slots=True)
-class Effect:
-    """A number with its interval, in the metric's unit unless `what` says otherwise; what is not known is None.
-
-    `basis` says what it rests on: how seeds are used, and whether the spread is that of alike runs. `borders` are the
-    values at which the statement turns, and `side` is where it holds: 1 above, -1 below, 0 between two of them.
-    """
-
-    value: float
-    low: float | None
-    high: float | None
-    what: str
-    n: tuple[int, ...]
-    basis: str
-    borders: tuple[float, ...] = ()
-    side: int = 0
-
-    def turning_at(self, *borders: float, side: int = 0) -> Effect:
-        """The same with its borders, which are given on the scale of the statistics."""
-        return replace(self, borders=tuple(map(math.exp, borders)) if self.what == "ratio" else borders, side=side)
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """p that the claim holds, p that it does not, and the number behind; `why` for each outcome.
-
-    Each p is a pair: by moderated variances, which is corrected over the claims, and by own spreads, which is not.
-    """
-
-    p_for: Array
-    p_against: Array
-    effect: Effect
-    why_for: str
-    why_against: str
-    why_open: str
-
-    def holds(self) -> bool:
-        """Whether more speaks for the claim than against it."""
-        return float(self.p_for.max()) <= float(self.p_against.max())
-
-    def smaller(self) -> Array:
-        """The p of the side that more speaks for."""
-        return self.p_for if self.holds() else self.p_against
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """One claim and what became of it. `runs` are the ids behind it; `p` is corrected over the claims of the sweep."""
-
-    claim: str
-    metric: str
-    source: str
-    verdict: str
-    why: str
-    effect: Effect | None = None
-    runs: tuple[str, ...] = ()
-    p: float | None = None
 
 
 class _NoValue(Exception):

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from moe_sweeps.records.claims import Statement
 from moe_sweeps.records.numbers import PRIMARY, metric_of
 from moe_sweeps.records.words import CONTRADICTED, REPRODUCED
-from moe_sweeps.results.claims import Verdict
 from moe_sweeps.results.compare import Comparison
+from moe_sweeps.results.findings import Verdict
 from moe_sweeps.results.tables import Table
 
 

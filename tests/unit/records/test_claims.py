@@ -16,7 +16,8 @@ from moe_sweeps.records.claims import KINDS, Kind, Statement
 from moe_sweeps.records.words import NOT_JUDGED, UNDECIDED
 from moe_sweeps.reports.scorecard import claims_markdown
 from moe_sweeps.results import claims
-from moe_sweeps.results.claims import JUDGES, Effect, Finding, Verdict, judge
+from moe_sweeps.results.claims import JUDGES, judge
+from moe_sweeps.results.findings import Effect, Finding, Verdict
 from moe_sweeps.results.runs import read_runs
 from moe_sweeps.results.tables import Table, ablation_table
 from moe_sweeps.sweep.expectation import read_expectation

@@ -18,7 +18,7 @@ from moe_sweeps.reports.charts.statements import MOST_ROWS, statements
 from moe_sweeps.reports.drawing.files import draw_files
 from moe_sweeps.reports.suite import Page, Picture, open_suite
 from moe_sweeps.reports.write import write_tables
-from moe_sweeps.results.claims import Effect, Verdict
+from moe_sweeps.results.findings import Effect, Verdict
 from moe_sweeps.results.history import NotRecorded
 from moe_sweeps.results.tables import Table
 

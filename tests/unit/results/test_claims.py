@@ -14,7 +14,8 @@ from unit.results.suite import Settings, make_suite, make_suite_run, short_hash,
 from moe_sweeps.records.manifest import load_manifests
 from moe_sweeps.records.words import CONTRADICTED, REPRODUCED, UNDECIDED
 from moe_sweeps.reports.scorecard import claims_markdown
-from moe_sweeps.results.claims import Effect, Verdict, judge
+from moe_sweeps.results.claims import judge
+from moe_sweeps.results.findings import Effect, Verdict
 from moe_sweeps.results.looks import FIRST
 from moe_sweeps.results.noise import Noise
 from moe_sweeps.results.runs import read_runs

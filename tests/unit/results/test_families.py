@@ -12,8 +12,9 @@ from moe_sweeps.records.claims import Statement
 from moe_sweeps.records.manifest import load_manifests
 from moe_sweeps.records.words import REPRODUCED, UNDECIDED
 from moe_sweeps.reports.scorecard import claim_sheet, claims_markdown
-from moe_sweeps.results.claims import Verdict, judge
+from moe_sweeps.results.claims import judge
 from moe_sweeps.results.families import read_differently
+from moe_sweeps.results.findings import Verdict
 from moe_sweeps.results.runs import read_runs
 from moe_sweeps.results.tables import Table, ablation_table
 

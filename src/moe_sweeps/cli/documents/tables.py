@@ -11,9 +11,9 @@ from moe_sweeps.reports.evidence import Evidence
 from moe_sweeps.reports.notes import legend, warning
 from moe_sweeps.reports.render_costs import notes_of
 from moe_sweeps.reports.write import Written
-from moe_sweeps.results.claims import Effect, Verdict
 from moe_sweeps.results.compare import Comparison
 from moe_sweeps.results.costs import CostTable
+from moe_sweeps.results.findings import Effect, Verdict
 from moe_sweeps.results.outcomes import ArmRun
 from moe_sweeps.results.stats import Estimate
 from moe_sweeps.results.tables import Arm, Table

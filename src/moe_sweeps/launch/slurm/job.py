@@ -25,6 +25,7 @@ from moe_sweeps.errors import RunBusyError, RunFolderError
 from moe_sweeps.host.consoles import say, show_what_can_be_shown
 from moe_sweeps.host.machine_memory import OUT_OF_MEMORY, out_of_memory
 from moe_sweeps.host.output import guarded
+from moe_sweeps.launch.follow import readable
 from moe_sweeps.launch.slurm.queue import JobEnd, why_it_ends
 from moe_sweeps.launch.slurm.records import ArrayRecord
 from moe_sweeps.records.rundir import SETTLED, Failure, RunDir, State
@@ -45,21 +46,13 @@ def main(arguments: Sequence[str]) -> int:
         return run(folders) if command == "run" else judge(record, folders, int(code[0]))
 
 
-def _readable(folders: Sequence[RunDir]) -> list[RunDir]:
-    """Those whose status can be read. The others were moved away or closed since; each is said, and left out."""
-    found = []
-    for folder in folders:
-        try:
-            folder.status()
-            found.append(folder)
-        except RunFolderError as error:
-            say(f"{folder.path.name} is left out: {error}")
-    return found
+def _say_left_out(folder: RunDir, error: RunFolderError) -> None:
+    say(f"{folder.path.name} is left out: {error}")
 
 
 def run(folders: Sequence[RunDir]) -> int:
     """Train the runs of this task: one with all ranks, or several side by side in a job of one rank."""
-    found = _readable(folders)
+    found = readable(folders, _say_left_out)
     mine = [f for f in found if not _is_left_behind(f.status())]
     if len(mine) == 1:
         from moe_sweeps.distributed.ranks import Ranks
@@ -70,7 +63,7 @@ def run(folders: Sequence[RunDir]) -> int:
         from moe_sweeps.launch.local import LocalSweep
 
         LocalSweep(list(mine), workers=len(mine)).run(tick=lambda: None)
-    left = _readable(mine)
+    left = readable(mine, _say_left_out)
     if not all(_is_over(f) for f in left):
         return UNFINISHED
     return OK if len(found) == len(folders) and len(left) == len(mine) else FAILED
@@ -78,7 +71,7 @@ def run(folders: Sequence[RunDir]) -> int:
 
 def judge(record: ArrayRecord, folders: Sequence[RunDir], code: int) -> int:
     """Requeue the job where that makes sense; returns its exit code."""
-    found = _readable(folders)
+    found = readable(folders, _say_left_out)
     left = [f for f in found if not (_is_over(f) or _is_left_behind(f.status()) or _is_anothers(f.status()))]
     if not left:
         is_well = len(found) == len(folders) and all(f.status().state is not State.failed for f in found)

@@ -21,7 +21,7 @@ from moe_sweeps.records.numbers import Metric, metric_of
 from moe_sweeps.records.words import CONTRADICTED, REPRODUCED
 from moe_sweeps.reports.charts.canvas import finish, ratio_axis, sheet, wrapped
 from moe_sweeps.reports.drawing.style import COLOURS
-from moe_sweeps.results.claims import VERDICTS, Effect, Verdict
+from moe_sweeps.results.findings import VERDICTS, Effect, Verdict
 from moe_sweeps.results.history import NotRecorded
 from moe_sweeps.results.tables import Table
 

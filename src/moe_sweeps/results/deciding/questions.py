@@ -18,9 +18,10 @@ from enum import StrEnum
 from moe_sweeps.records.claims import Statement
 from moe_sweeps.records.numbers import PRIMARY, Metric, metric_of
 from moe_sweeps.records.words import NOT_JUDGED, UNDECIDED
-from moe_sweeps.results.claims import Verdict, judge
+from moe_sweeps.results.claims import judge
 from moe_sweeps.results.compare import Comparison, build_fit, has_spread
 from moe_sweeps.results.deciding.chances import critical, found_later, spread_found_later
+from moe_sweeps.results.findings import Verdict
 from moe_sweeps.results.shapes import TOLERANCE
 from moe_sweeps.results.tables import Table
 
