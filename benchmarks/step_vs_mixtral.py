@@ -7,7 +7,8 @@ expert settings and with its layers compiled (`torch.compile`, max-autotune), an
 freed memory, as our workers do. Mixtral also runs in a process of its own with the memory allocator as it comes
 (`mixtral_plain`), as in a script written by hand. Seconds are given as CPU seconds of the thread, which other processes
 disturb little, and ratios by both clocks. The share of peak is the model's arithmetic (docs/definitions.md) by the
-fastest rate of a 1024^3 float32 product, measured between the steps in every way that there is (`peak`: its name).
+fastest rate of float32, measured between the steps in every way that there is (`peak`: its name): a 1024^3 product by
+torch and by oneDNN, and as many multiply-adds in a plain loop (fma_loop.py).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from statistics import median
 from typing import NamedTuple
 
 import torch
+from fma_loop import FMA, multiply_adds
 from record import Row, record, wants_saving
 from torch import Tensor, nn
 from transformers import MixtralForCausalLM
@@ -131,7 +133,8 @@ NOTE = (
     "Mixtral by ours, by CPU time and by the clock on the wall; there Mixtral keeps freed memory, as our workers do. "
     "`ratio_plain`: against the faster of grouped_mm and compiled in a process with the memory allocator as it comes. "
     "`compiled`: grouped_mm in layers that torch.compile made in `compile_s` seconds, max-autotune. `torch`: our model "
-    "without compiled kernels; `loop`: that with a loop over the experts."
+    "without compiled kernels; `loop`: that with a loop over the experts. `peak`: the fastest of a 1024^3 product by "
+    "torch and by oneDNN and of as many multiply-adds in a plain loop (benchmarks/fma_loop.py), measured between steps."
 )
 
 
@@ -143,6 +146,8 @@ def measure(name: str, shape: Shape, plains: dict[str, TimedStep], seconds: floa
         plain()
     a, b = torch.randn(2, peak.SIZE, peak.SIZE).unbind()
     gemms: dict[str, Step] = {way: partial(product, a, b) for way, product in peak.products().items()}
+    if (loop := multiply_adds(peak.SIZE**3)) is not None:
+        gemms[FMA] = loop
     here = {way: partial(timed, step) for way, step in (steps | gemms).items()}
     timings = take_turns(here | {f"plain {way}": step for way, step in plains.items()}, seconds)
     ours, fastest = timings["ours"], min(rivals, key=lambda rival: timings[rival].cpu)
