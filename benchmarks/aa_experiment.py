@@ -29,7 +29,7 @@ from moe_sweeps.training.worker import run_worker
 COEFS = (0.1, 0.1000001, 0.1000002)
 SEEDS_A_TABLE = 3
 SMALL = (
-    *("scale=smoke", "model.width=16", "experts.ffn_hidden=16", "schedule.warmup_steps=10", "trainer.steps=60"),
+    *("scale=smoke_v1", "model.width=16", "experts.ffn_hidden=16", "schedule.warmup_steps=10", "trainer.steps=60"),
     *("trainer.batch_size=4", "trainer.micro_batch_size=4", "trainer.seq_len=32", "trainer.eval_every=1000"),
     *("trainer.final_eval_sequences=64", "trainer.checkpoint_every=1000", "launch.threads=1", "trainer.monitor=false"),
 )

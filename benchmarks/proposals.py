@@ -35,7 +35,7 @@ from moe_sweeps.training.worker import run_worker
 PROPOSALS, SEEDS = 200, 3
 UNREACHED = 1000  # the first bound; gradients of these models have a norm of about 1
 SMALL = (
-    *("scale=smoke", "model.width=16", "experts.ffn_hidden=16", "schedule.warmup_steps=5", "trainer.steps=30"),
+    *("scale=smoke_v1", "model.width=16", "experts.ffn_hidden=16", "schedule.warmup_steps=5", "trainer.steps=30"),
     *("trainer.batch_size=4", "trainer.micro_batch_size=4", "trainer.seq_len=32", "trainer.eval_every=1000"),
     *("trainer.final_eval_sequences=64", "trainer.checkpoint_every=1000", "launch.threads=1", "trainer.monitor=false"),
 )

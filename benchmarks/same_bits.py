@@ -33,6 +33,8 @@ SWEEP = "same_bits"
 LINE = ["scale=smoke", "trainer.steps=12", "trainer.micro_batch_size=4", "trainer.log_every=1", "trainer.eval_every=6"]
 LINE += ["trainer.eval_sequences=8", "trainer.final_eval_sequences=8", "schedule.warmup_steps=3"]
 LINE += ["launch.workers=1", "launch.threads=1"]
+# What older trees mean by scale=smoke.
+LINE += ["model.qk_norm=false", "model.init_std=0.02", "optimizer.base_lr=6e-3", "trainer.grad_clip=1"]
 # What an option needs besides its name to do anything within so few steps.
 BESIDE: dict[tuple[str, str], dict[str, Any]] = {("optimizer", "shampoo"): {"optimizer.precondition_frequency": 4}}
 # Names of numbers that measure the machine and not the run.

@@ -10,7 +10,7 @@ from moe_sweeps.data.memmap import TokenData
 
 # The run that is trained on them.
 SKEWED = (
-    "scale=smoke",
+    "scale=smoke_v1",
     "router.z_loss=0",
     "schedule.warmup_steps=20",
     "trainer.batch_size=8",

@@ -42,7 +42,7 @@ from moe_sweeps.training.trainer import Trainer
 CPU = torch.device("cpu")
 # A run of about a second, for tests of the machinery around training.
 TINY = (
-    "scale=smoke",
+    "scale=smoke_v1",  # tests know ids of such runs
     "model.width=16",
     "experts.ffn_hidden=16",
     "schedule.warmup_steps=4",

@@ -45,7 +45,7 @@ STATE_STYLE: dict[str, str] = {
     DAMAGED: "bold red",
 }
 _STATE_COLUMN = [Column("state", folds=True, told=True)]
-_NUMBER_COLUMNS = [Column(name, right=True) for name in ("step", "loss", "MaxVio", "tokens/s", "left")]
+_NUMBER_COLUMNS = [Column(name, right=True) for name in ("step", "train loss", "batch MaxVio", "tokens/s", "left")]
 # A table of more runs than it has rows shows these, in this order.
 SHOWN_FIRST = (State.running, LOST, State.failed, DAMAGED, State.preempted)
 
@@ -240,7 +240,7 @@ def _line(row: RunRow) -> str:
     why = f" ({failure.message})" if failure and row.state in (State.failed, State.preempted) else ""
     attempt = f" (attempt {row.status.attempt})" if row.state == State.running and row.status.attempt > 1 else ""
     note = f" ({row.note})" if row.note else ""
-    return f"{row.label}: {row.state}{note}{attempt}, step {step}, loss {loss}{why}"
+    return f"{row.label}: {row.state}{note}{attempt}, step {step}, train loss {loss}{why}"
 
 
 def _signature(row: RunRow) -> str:

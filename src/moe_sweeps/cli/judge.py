@@ -125,7 +125,8 @@ def _lines(found: Judgement, a: str, b: str) -> list[str]:
         lines.append(f"probability that A is better: {spell_probability(c.probability_better)} (by the same test)")
     if found.p_equivalent is not None and found.margin is not None:
         margin = " to ".join(c.metric.spell_effect(edge) for edge in found.margin)
-        lines.append(f"equivalent within {margin}: p {found.p_equivalent:.2g} (two one-sided tests)")
+        shown = "equivalent" if found.verdict == EQUIVALENT else "not shown to be equivalent"
+        lines.append(f"{shown} within {margin} (p {found.p_equivalent:.2g}, two one-sided tests)")
     lines += [f"rests on {text}" for text in found.rests_on] + [f"A: {a}", f"B: {b}"]
     return lines + _next_lines(found)
 

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -171,7 +172,8 @@ def archive(arguments: argparse.Namespace, console: Console) -> int:
     from moe_sweeps.cli.select import select
     from moe_sweeps.results.archive import archive as add
 
-    chosen, folder = select(arguments.what, runs_root()), resolve(arguments.folder)
+    chosen = select(arguments.what, runs_root())
+    folder = Path.cwd() / Path(arguments.folder).expanduser()  # as the shell completes it
     found = add([run for _, run in chosen.runs], chosen.sweeps, runs_root(), folder)
     text = f"{len(found.copied)} runs copied to {folder}, {len(found.kept)} were there, {len(found.left_out)} not over"
     console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -201,6 +203,7 @@ def explain(arguments: argparse.Namespace, console: Console) -> int:
 
 def explain_cell(word: str, console: Console, *, as_data: bool = False) -> int:
     """What a number of a table rests on: TABLE:ROW,COLUMN."""
+    from moe_sweeps.cli.naming import meant_today
     from moe_sweeps.reports.lineage import find_cell, lineage
 
     cell = find_cell(word, runs_root())
@@ -210,7 +213,7 @@ def explain_cell(word: str, console: Console, *, as_data: bool = False) -> int:
 
         print_document(console, cell_document(cell))
         return 0
-    for line in lineage(cell):
+    for line in lineage(cell, meant_today):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     return 0
 

@@ -12,8 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from moe_sweeps.cli.imports import lasting
 from moe_sweeps.errors import MoeSweepsError
+from moe_sweeps.host.reading import read_yaml
 from moe_sweeps.host.shell import train_command
 from moe_sweeps.records.find import find_run, is_setting
 from moe_sweeps.records.rundir import RunDir
@@ -49,6 +52,27 @@ def named(words: Sequence[str]) -> list[str | Line]:
 def each_named(words: Sequence[str]) -> list[str | Line]:
     """The same for a command that sets runs side by side: every word is one of them, and a setting a line."""
     return [named([word])[0] for word in words]
+
+
+def meant_today(folder: Path, run_id: str) -> str | None:
+    """What the line that a run was typed as means today, where that is another run; None where it is the same.
+
+    Defaults and scales change, and ids do not.
+    """
+    from moe_sweeps.experiment.compose import compose
+    from moe_sweeps.experiment.identity import identity
+    from moe_sweeps.sweep.grid import single
+
+    try:
+        typed = [str(word) for word in read_yaml(folder / "overrides.yaml") or []]
+        found = identity(compose(single(typed)))["run_id"]
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        return f"the line cannot be read ({error})"
+    except MoeSweepsError as error:
+        return f"the line is refused today: {error}"
+    if found == run_id:
+        return None
+    return f"the line means another run today, {found}, because a default or a scale has changed since"
 
 
 def runs_of_line(line: Line, root: Path) -> tuple[list[RunDir], int]:

@@ -126,6 +126,7 @@ def _found(found: Worth) -> Iterator[str]:
     else:
         text = f"an arm that differs by {found.finds:.2g} nats from the baseline with a chance of {POWER:.0%}"
         yield f"power: with {seeds} it finds {text} ({_spread(noise)})"
+    yield from _few(min(found.counts), noise.of_forks)
     if found.asked is not None and found.power is not None:
         yield f"  the smallest margin of its claims, {found.asked:g} nats, is found with a chance of {found.power:.0%}"
     for one in found.cheaper:
@@ -133,6 +134,16 @@ def _found(found: Worth) -> Iterator[str]:
         change = f"with {one.change}" if "=" in one.change else one.change
         but = f", but {one.caveat}" if one.caveat else ""
         yield f"  {what} {change}, {_counted(one.seeds, one.forks)}: {one.share:.0%} of its core time{but}"
+
+
+def _few(seeds: int, of_forks: bool) -> Iterator[str]:
+    """What a promise with one or two seeds rests on: with one the own spread is assumed, with two it counts and is
+    hardly known, so that two seem worse than one."""
+    unit = "trunk" if of_forks else "seed"
+    if seeds == 1:
+        yield f"  one {unit}: an arm is taken to scatter as the others do, and nothing checks it; take three or more"
+    elif seeds == 2:
+        yield f"  two {unit}s say almost nothing of an arm's own spread, which counts from two on; take three or more"
 
 
 def _from_to(low: int, high: int) -> str:
@@ -176,10 +187,13 @@ def print_detect(console: Console, difference: float, noise: Measured | None, as
     console.print(f"  {_pairing(noise)}", highlight=False)
     console.print(
         f"  this plan has {asked.spelt(unit)}{each}, and finds it with a chance of [bold]{found.power:.0%}[/]"
-        f"{' in the arm with the fewest' * (len({*asked.counts}) > 1)}, if all its runs end{_of_look(asked.look)}\n",
+        f"{' in the arm with the fewest' * (len({*asked.counts}) > 1)}, if all its runs end{_of_look(asked.look)}",
         highlight=False,
         markup=True,
     )
+    for line in _few(min(asked.counts), noise.of_forks):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print()
 
 
 def _of_look(look: int) -> str:

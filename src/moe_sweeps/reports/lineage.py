@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from moe_sweeps.results.outcomes import ArmRun
 from moe_sweeps.results.outside import outside_manifest
 from moe_sweeps.results.runs import read_runs
 from moe_sweeps.results.tables import Arm, Table, ablation_table
+
+Today = Callable[[Path, str], str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +61,22 @@ def find_cell(word: str, runs_root: Path) -> CellReference:
     return CellReference(table, _arm(table, row), _metric(table, column))
 
 
-def lineage(cell: CellReference) -> Iterator[str]:
-    """The runs behind a number, line by line, each with hashes, code, data, attempts and the command to retrain it."""
+def lineage(cell: CellReference, today: Today = lambda folder, run_id: None) -> Iterator[str]:
+    """The runs behind a number, line by line, each with hashes, code, data, attempts and the line that it was typed as.
+
+    `today`: from a run's folder and id, what else that line means today.
+    """
     found = cell.arm.cells[cell.metric.column]
     yield f"{cell.table.title}: {cell.arm.label}, {cell.metric.header}"
     value = spell_estimate(found, cell.metric)
     yield f"  {value}  from {found.n} of {len(cell.arm.runs)} planned runs, arm {cell.arm.arm}"
     for run in cell.arm.runs:
-        yield from _run(run, cell.metric)
+        yield from _run(run, cell.metric, today)
     if len(cell.arm.code) > 1 or len(cell.arm.data) > 1:
         yield f"  MIXED: {len(cell.arm.code)} versions of the code, {len(cell.arm.data)} of the data"
 
 
-def _run(run: ArmRun, metric: Metric) -> Iterator[str]:
+def _run(run: ArmRun, metric: Metric, today: Today) -> Iterator[str]:
     row = run.row
     value = row.get(metric.column) if row and run.outcome == "done" else None
     number = "not in the mean" if value is None else metric.spell(float(value))
@@ -89,6 +94,7 @@ def _run(run: ArmRun, metric: Metric) -> Iterator[str]:
         "attempts": row.get("attempt"),
         "host": row.get("host"),
         "again": reproduce(row),
+        "today": today(Path(str(row["folder"])), run.run_id),
     }
     yield from (f"    {name:<9}{value}" for name, value in facts.items() if value is not None)
 

@@ -147,7 +147,7 @@ class History:
         if router and file == ROUTING and self.is_dense:
             return "the model is dense: it has no router and no experts"
         if not any(name == file for name, _ in self.records):
-            older = "it is older than that file, or has not logged yet"
+            older = "an archive leaves it out; or the run is older than that file, or has not logged yet"
             return f"the run has no {file} ({older if file == ROUTING else 'it has not logged yet'})"
         return f"{file} has no `{key}` in records of split {split}"
 

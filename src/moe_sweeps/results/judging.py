@@ -168,7 +168,7 @@ def _hours(rows: Sequence[Row]) -> float:
 def _words(found: Comparison, lent: bool) -> tuple[str, ...]:
     words = [f"{found.n[0]} and {found.n[1]} finished runs, {found.kind}"]
     if lent:
-        words.append("alike arms of other sweeps lend their spread")
+        words.append("the spread of alike arms, of other sweeps, too")
     if found.kind == "one seed":
         words.append("a side with one run is taken to scatter like alike arms, which nothing here can check")
     if found.lost:

@@ -121,7 +121,7 @@ def test_why_of_a_line(folders: Path, capsys: pytest.CaptureFixture[str]) -> Non
     run_id = finished("balancer=lossfree")
     assert main(["why", *TINY, "balancer=lossfree", "aux.coef=0.7"]) == 0
     out = shown(capsys)
-    assert f"this is run smoke-lossfree-{run_id} (done)" in out
+    assert f"this is run smoke_v1-lossfree-{run_id} (done)" in out
     assert "aux.coef 0.7 0.1 no not read by balancer=lossfree" in out
     assert main(["why", *TINY, "balancer=lossfree", "balancer.rate=0.01"]) == 1
     out = shown(capsys)

@@ -144,7 +144,7 @@ def test_a_field_at_its_neutral_value_keeps_old_ids_valid() -> None:
 
 def test_the_id_of_a_known_run_never_changes() -> None:
     """A stored identity: if this fails, every run folder in the world has become an orphan."""
-    assert run_id(compose_run("scale=smoke", "balancer=lossfree")) == "bed0be19ef29"
+    assert run_id(compose_run("scale=smoke_v1", "balancer=lossfree")) == "bed0be19ef29"
 
 
 @pytest.mark.parametrize("folder", sorted(STORED.iterdir()), ids=lambda p: p.name)
@@ -153,7 +153,8 @@ def test_runs_of_the_first_version_keep_their_ids(folder: Path) -> None:
     stored = read_json(folder / "identity.json")
     assert identity(from_dict(yaml.safe_load((folder / "config.yaml").read_text()))) == stored
     line = yaml.safe_load((folder / "overrides.yaml").read_text())
-    # A changed default is a new experiment: the line must now say what scale=proxy once meant.
+    # A changed default is a new experiment: the line must now say what scale=proxy and scale=smoke once meant.
+    line = ["scale=smoke_v1" if word == "scale=smoke" else word for word in line]
     line += ["scale=proxy_v1", "optimizer.base_lr=6e-3"] if "experts=dense" in line else []
     assert run_id(compose_run(*line)) == stored["run_id"] == folder.name.rpartition("-")[2]
 
@@ -183,7 +184,7 @@ def test_a_renamed_knob_keeps_old_runs_and_old_lines_valid(renamed: type) -> Non
     assert type(run.balancer) is renamed
     assert identity(run) == read_json(folder / "identity.json")
     for spelling in ("balancer.rate", "balancer.step_size"):
-        line = compose_run("scale=smoke", "balancer=lossfree", f"{spelling}=0.01")
+        line = compose_run("scale=smoke_v1", "balancer=lossfree", f"{spelling}=0.01")
         assert run_id(line) == "58ade3948eba"
     assert [str(s) for s in single(["balancer.rate=1", "balancer.step_size=2"])] == ["balancer.step_size=2"]
 

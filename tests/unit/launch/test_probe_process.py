@@ -55,7 +55,7 @@ def test_it_measures_and_leaves_nothing_behind(started: list[ServedWorker], tmp_
 
 
 def test_one_that_takes_too_long_is_ended(started: list[ServedWorker], tmp_path: Path) -> None:
-    with pytest.raises(ProbeFailed, match=rf"the probe of smoke-aux did not end within 0 s\. {NO_PROBE}"):
+    with pytest.raises(ProbeFailed, match=rf"the probe of smoke_v1-aux did not end within 0 s\. {NO_PROBE}"):
         probe_apart(RUN, threads=1, patience=0.01)
     assert started[0].exitcode == -signal.SIGKILL
     assert list(tmp_path.iterdir()) == []
@@ -71,7 +71,7 @@ def test_a_run_that_training_would_refuse_is_refused() -> None:
 
 @pytest.mark.usefixtures("started")
 def test_an_exception_in_it_is_told_in_a_line() -> None:
-    with pytest.raises(ProbeFailed, match=rf"the probe of smoke-aux failed: RuntimeError: .*\. {NO_PROBE}"):
+    with pytest.raises(ProbeFailed, match=rf"the probe of smoke_v1-aux failed: RuntimeError: .*\. {NO_PROBE}"):
         probe_apart(RUN, threads=0)
 
 
@@ -131,7 +131,7 @@ def ending(monkeypatch: pytest.MonkeyPatch) -> Ends:
     ],
 )  # fmt: skip
 def test_however_it_ends_the_error_says_how_and_what_to_do(ending: Ends, code: str, words: str) -> None:
-    with pytest.raises(ProbeFailed, match=rf"^the probe of smoke-aux {words}.*\. {NO_PROBE}"):
+    with pytest.raises(ProbeFailed, match=rf"^the probe of smoke_v1-aux {words}.*\. {NO_PROBE}"):
         ending(code)
 
 

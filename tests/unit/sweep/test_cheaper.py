@@ -74,15 +74,15 @@ def test_another_scale_is_offered_with_its_own_noise_cost_and_label(
     found = worth(plan)
     assert found
     (scale,) = [one for one in found.cheaper if one.change.startswith("scale=")]
-    assert (scale.change, scale.finds) == (THERE, 0.01)
+    assert (scale.change, scale.finds) == (THERE, 0.02)
     assert scale.caveat == "it asks the question at another size"
     assert scale.share == pytest.approx(scale.seeds * 12 * 1.0 / (36 * 8.0))
     there = measured_noise(folders, next(iter(make_plan([*TINY, THERE, *SWEEP]).runs.values())).run)
     assert there
-    at, before = (power(Shape(12, n, lent=there.lent), 0.01 / there.sd) for n in (scale.seeds, scale.seeds - 1))
+    at, before = (power(Shape(12, n, lent=there.lent), 0.02 / there.sd) for n in (scale.seeds, scale.seeds - 1))
     assert at >= 0.8 > before
     assert main(["plan", "--no-probe", *TINY, HERE, *SWEEP]) == 0
-    text = f"0.01 nats are found with scale=smoke, {scale.seeds} seeds an arm: {scale.share:.0%} of its core time, but"
+    text = f"0.02 nats are found with scale=smoke, {scale.seeds} seeds an arm: {scale.share:.0%} of its core time, but"
     assert f"{text} it asks the question at another size" in capsys.readouterr().out
 
 

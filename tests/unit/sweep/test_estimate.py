@@ -112,8 +112,8 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_probe_that_dies_leaves_a_guess_and_no_other_is_tried(folders: Path, failing: list[str]) -> None:
     estimator, runs = Estimator(folders, probing=True), [compose_run(*TINY, f"model.layers={n}") for n in (1, 2, 1)]
     found = [estimator.estimate(run) for run in runs]
-    assert failing == ["smoke-aux"]
-    assert [one.problem for one in found] == ["the probe of smoke-aux died", "", "the probe of smoke-aux died"]
+    assert failing == ["smoke_v1-aux"]
+    assert [one.problem for one in found] == ["the probe of smoke_v1-aux died", "", "the probe of smoke_v1-aux died"]
     assert not any(one.measured for one in found)
     assert all("a guess" in one.source for one in found)
 
@@ -121,7 +121,7 @@ def test_a_probe_that_dies_leaves_a_guess_and_no_other_is_tried(folders: Path, f
 def test_the_plan_says_why_a_probe_gave_nothing_and_goes_on(folders: Path, failing: list[str]) -> None:
     plan = make_plan([*TINY, "seed=0,1"])
     shown = printed(plan, plan_cost(plan, Estimator(folders, probing=True), 2))
-    assert shown.count("no probe: the probe of smoke-aux died") == 1
+    assert shown.count("no probe: the probe of smoke_v1-aux died") == 1
     assert "a guess: 20% of this machine's matrix-product peak" in shown
 
 

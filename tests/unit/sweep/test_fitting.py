@@ -8,6 +8,7 @@ import pytest
 from helpers import compose_run
 from unit.cli.test_plan_view import printed
 
+from moe_sweeps.cli import machine as checks
 from moe_sweeps.cli import manage, train
 from moe_sweeps.errors import ConfigError
 from moe_sweeps.host.machine_memory import Limit
@@ -88,7 +89,7 @@ def test_the_plan_says_what_a_run_needs_and_how_many_fit(folders: Path) -> None:
 def test_what_cannot_fit_is_refused_before_anything_is_prepared(
     sweep: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(train, "prepared", lambda *_: pytest.fail("the data were asked for"))
+    monkeypatch.setattr(checks, "prepared", lambda *_: pytest.fail("the data were asked for"))
     line = [*TALK, *E128]
     assert train.main(["-m", *line, "seed=0,1"] if sweep else line) == train.REFUSED
     assert "scale=talk is refused: talk-aux needs at least" in capsys.readouterr().err

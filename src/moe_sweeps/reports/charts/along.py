@@ -238,7 +238,9 @@ def _along(axes: Axes, table: Table, lines: Sequence[_Line], others: Sequence[Ar
                    look(place)[0] if len(lines) > 1 else "#505050")  # fmt: skip
             ticks.setdefault(spot.x, drawn(arm.settings[axis], most=40))
         heights += [spot.y for _, spot in found]
-    axes.plot([], [], "o", color="#505050", label="filled: found to differ from the baseline")
+    shade = look(0)[0] if len(lines) == 1 else "#505050"
+    axes.plot([], [], "o", color=shade, label="filled: found to differ from the baseline")
+    axes.plot([], [], "o", color=shade, markerfacecolor="white", label="hollow: not found to differ")
     _levels(axes, table, others, metric, len(lines))
     log_if_wide(axes, "x", [*ticks])
     axes.set_xticks(sorted(ticks), [ticks[x] for x in sorted(ticks)])

@@ -6,7 +6,7 @@ import pytest
 
 from moe_sweeps.sweep.search.plan import make_search_plan
 
-LINE = ("search=random", "scale=smoke")
+LINE = ("search=random", "scale=smoke_v1")  # whose ids are stored below
 
 
 def search_id(*line: str) -> str:

@@ -89,7 +89,7 @@ def test_refused(argument: str, field: str, words: str) -> None:
         (("model.layers=interval(1,4)",), "must be a whole number"),
         (("balancer=aux,lossfree", "balancer.rate=interval(1e-4,1e-2)"), "it is a key of balancer="),
         (("aux.coef=0.1,0.2", "search.min_steps=300"), "the first rung must lie below trainer.steps=300"),
-        (("aux.coef=0.1,0.2", "search.min_steps=9", "trainer.steps=40,50"), "rungs compare runs of one length"),
+        (("aux.coef=0.1,0.2", "search.min_steps=9", "trainer.steps=140,150"), "rungs compare runs of one length"),
         (("aux.coef=0.1,0.2", "trainer.stop_at=9"), "a search stops runs at its own rungs"),
         (("aux.coef=0.1,0.2", "launch=slurm"), "a search chooses the next run by results"),
         (("aux.coef=0.1,0.2", "search.metric=val_los"), "Did you mean val_loss"),
