@@ -9,13 +9,14 @@ from contextlib import ExitStack, contextmanager
 
 from rich.console import Console
 
-from moe_sweeps.cli.decide_view import print_batch, print_decisions
+from moe_sweeps.cli.decide_view import print_batch, print_decisions, print_dry_run
 from moe_sweeps.cli.documents.decide import decide_document
 from moe_sweeps.cli.documents.document import print_document
 from moe_sweeps.cli.follow import print_failures
 from moe_sweeps.cli.freezing import print_refused
 from moe_sweeps.cli.machine import check_data
 from moe_sweeps.cli.planning import costs
+from moe_sweeps.cli.roots import command_at
 from moe_sweeps.cli.slurm import submit_plan, threads_of_job
 from moe_sweeps.cli.train import train_here
 from moe_sweeps.config.groups import LaunchConfig, SlurmConfig
@@ -29,6 +30,7 @@ from moe_sweeps.launch.follow import duration
 from moe_sweeps.launch.gpus import side_by_side
 from moe_sweeps.launch.slurm.queue import require_slurm
 from moe_sweeps.paths import SWEEPS
+from moe_sweeps.records.code_record import name_files
 from moe_sweeps.results.deciding.batches import FIRST_SEEDS, MOST_SEEDS, Batch
 from moe_sweeps.sweep.budget import parse_duration
 from moe_sweeps.sweep.decide.decision import Decision
@@ -37,6 +39,7 @@ from moe_sweeps.sweep.estimate import Estimator
 from moe_sweeps.sweep.file import load_sweep
 from moe_sweeps.sweep.fitting import require_memory
 from moe_sweeps.sweep.grid import SWEEP
+from moe_sweeps.sweep.other_code import other_code
 from moe_sweeps.sweep.plan import PlannedRun
 
 DECIDED, FAILED, UNDECIDED = 0, 1, 12  # as those of judge
@@ -51,7 +54,8 @@ def decide(arguments: argparse.Namespace, console: Console) -> int:
     decisions = open_decisions(arguments)
     if arguments.dry_run:
         first = best_batch(decisions, budget)
-        print_batch(screen, first, budget)
+        require_one_code(decisions, first is not None)
+        print_dry_run(screen, decisions, first, budget - spent(decisions))
         if arguments.json:
             print_document(console, decide_document(decisions, budget, first))
         return DECIDED if first is None and not any(d.open for d in decisions) else UNDECIDED
@@ -59,6 +63,7 @@ def decide(arguments: argparse.Namespace, console: Console) -> int:
         for decision in decisions:
             decision.reload()
         require_first(decisions, budget)
+        require_one_code(decisions, best_batch(decisions, budget) is not None)
         submitted = _train_all(screen, decisions, budget)
         if not submitted:
             for decision in decisions:
@@ -78,7 +83,7 @@ def decide(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def open_decisions(arguments: argparse.Namespace) -> list[Decision]:
-    """The decision of each sweep that was named; with --all, of each that can be planned.
+    """The decision of each sweep that was named; with --all, of every file that does not say `all: false`.
 
     Raises:
         ConfigError: an unknown sweep, or one that cannot be planned or decided.
@@ -155,6 +160,24 @@ def require_first(decisions: Sequence[Decision], budget: float) -> None:
         raise ConfigError("--budget", duration(budget), rule, fix)
 
 
+def require_one_code(decisions: Sequence[Decision], trains: bool) -> None:
+    """Refuse to train beside runs of other code, which could not be compared with them.
+
+    Raises:
+        ConfigError: some of the runs that count were trained by other code, and further ones would be trained.
+    """
+    for decision in decisions if trains else ():
+        found = other_code((p.run, p.folder) for p in decision.pool.whole.runs.values())
+        if found.trained:
+            files = name_files(found.files)
+            rule = (
+                f"{len(found.trained)} of its runs were trained by other code ({files}), and no new run can be compared"
+            )
+            again = command_at(decision.pool.root, "retry", "--done", "--other-code")
+            fix = f"Train them again ({again}), or begin with an empty folder: MOE_SWEEPS_RUNS=runs_new."
+            raise ConfigError(SWEEP, decision.pool.name, rule, fix)
+
+
 @contextmanager
 def held(decisions: Sequence[Decision], screen: Console) -> Iterator[None]:
     """Hold every decision, so that no other shell takes the same looks; while one does, wait for it."""
@@ -205,7 +228,7 @@ def _train_all(screen: Console, decisions: Sequence[Decision], budget: float) ->
                 f"{decision.pool.name}: resuming {len(runs)} runs that were begun", highlight=False, markup=False
             )
         elif (found := best_batch(decisions, budget)) is not None:
-            print_batch(screen, found, budget)
+            print_batch(screen, found)
             decision, runs = found[0], found[0].runs_of(found[1].targets)
         else:
             return False

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from moe_sweeps.launch.follow import duration
 from moe_sweeps.records.words import UNDECIDED
-from moe_sweeps.results.deciding.batches import FUTILE, Batch, Fate, Prospect
+from moe_sweeps.results.deciding.batches import FIRST_SEEDS, FUTILE, Batch, Fate, Prospect
 
 if TYPE_CHECKING:
     from moe_sweeps.sweep.decide.decision import Decision
@@ -21,14 +21,29 @@ MOST_OFFERS = 3
 NO_ROOM = "no further seed fits into the budget, or --max-seeds is reached"
 
 
-def print_batch(console: Console, found: tuple[Decision, Batch] | None, budget: float) -> None:
-    """The next batch and why it is that one."""
-    if found is None:
-        _say(
-            console,
-            f"nothing to train: no open question has a chance of {FUTILE:.0%} within {duration(budget)} of core time",
-        )
+def print_dry_run(
+    console: Console, decisions: Sequence[Decision], found: tuple[Decision, Batch] | None, left: float
+) -> None:
+    """What the command would do first, with `left` core-seconds of its budget."""
+    for decision in decisions:
+        if pending := decision.pending():
+            _say(console, f"{decision.pool.name}: {len(pending)} runs that were begun would be resumed first")
+    if found is not None:
+        print_batch(console, found)
         return
+    _say(console, f"nothing to train: no open question has a chance of {FUTILE:.0%} within {_left(left)} of core time")
+    for decision in decisions:
+        if decision.has_news:
+            waiting = sum(p.fate is Fate.waits for p in decision.prospects(left))
+            _say(console, f"{decision.pool.name}: look {decision.look} would be taken; {waiting} questions wait for it")
+
+
+def _left(seconds: float) -> str:
+    return f"the {duration(seconds)} that are left" if seconds > 0 else "a budget that is used up"
+
+
+def print_batch(console: Console, found: tuple[Decision, Batch]) -> None:
+    """The next batch and why it is that one."""
     decision, batch = found
     labels = {p.arm: p.label for p in decision.pool.whole.runs.values()}
     runs = decision.runs_of(batch.targets)
@@ -43,7 +58,7 @@ def reason(found: Prospect) -> str:
     """Why a question gets runs, or none, in words."""
     seeds = f"{found.seeds} seeds an arm, {duration(found.cost)} of core time"
     return {
-        Fate.unseen: "nothing is known yet",
+        Fate.unseen: f"too little is known: an arm has fewer than {FIRST_SEEDS} seeds",
         Fate.waits: "as good as decided; it waits for the look",
         Fate.goes_on: f"{found.chance:.0%} chance with {seeds}",
         Fate.dropped: NO_ROOM if not found.seeds else f"only {found.chance:.0%} chance with {seeds}",
@@ -67,14 +82,15 @@ def print_decisions(console: Console, decisions: Sequence[Decision], budget: flo
 
 
 def _print_one(console: Console, decision: Decision, left: float) -> None:
-    answers, still = decision.record.answers, decision.prospects(left)
+    every, still = decision.standing(), decision.prospects(left)
+    answers = [one.answer for one in every if not one.withdrawn]
     looks = decision.record.closed
     taken = f"look {looks[-1].look} was taken" if looks else "no look was taken yet"
     console.print(Text(f"\n{decision.pool.name}: {len(answers)} decided, {len(still)} not; {taken}", "bold"))
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False, width=min(console.width, 120))
     table.add_column(overflow="fold", width=12)
     table.add_column(overflow="fold", ratio=1)
-    for answer in answers.values():
+    for answer in answers:
         p = "" if answer.p is None else f", p {answer.p:.2g}"
         table.add_row(Text(answer.answer, "green"), Text(f"{answer.text}\n  {answer.effect}{p}"))
     for found in still:
@@ -82,19 +98,28 @@ def _print_one(console: Console, decision: Decision, left: float) -> None:
         effect = f"{seen}; " if seen else ""
         table.add_row(Text(UNDECIDED, "yellow"), Text(f"{found.question.text}\n  {effect}{reason(found)}"))
     console.print(table)
+    for one in every:
+        if one.withdrawn:
+            _say(console, f"no longer counted: {one.answer.text} ({one.answer.answer}): {one.withdrawn}")
 
 
 def offers(decisions: Sequence[Decision]) -> Iterator[str]:
     """What another core-hour would buy, as sentences."""
+    if not any(decision.open for decision in decisions):
+        yield "every question is decided"
+        return
     found = sorted(_offered(decisions, HOUR), key=lambda p: -p.chance)
-    if not found:
-        yield "the next core-hour would buy nothing: no open question has seeds left that fit into it"
-    elif found[0].chance < FUTILE:
+    likely = [prospect for prospect in found if prospect.chance >= FUTILE]
+    if any(p.fate is Fate.unseen for decision in decisions if decision.level > 0 for p in decision.prospects(HOUR)):
+        yield "the next core-hour would buy first seeds of arms of which too little is known"
+    elif likely:
+        yield "the next core-hour would buy, one of these:"
+    elif found:
         best = found[0]
         yield f"the next core-hour would most likely decide nothing: {best.chance:.0%} for {best.question.text}"
     else:
-        yield "the next core-hour would buy, one of these:"
-    for prospect in found[:MOST_OFFERS] if found and found[0].chance >= FUTILE else ():
+        yield "the next core-hour would buy nothing: no open question has seeds left that fit into it"
+    for prospect in likely[:MOST_OFFERS]:
         yield f"  {prospect.question.text}: {reason(prospect)}"
 
 

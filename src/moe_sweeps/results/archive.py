@@ -91,21 +91,28 @@ def _take_decisions(names: Collection[str], source: Path, destination: Path, fou
                 raise RunFolderError(f"{path.parent.name} is a link, and links are not followed")
             own = read_json(path)
             if own["name"] in names:
-                _take_decision(path, own, destination / path.relative_to(source))
+                _take_decision(path, own, source, destination)
 
 
-def _take_decision(path: Path, own: Any, there: Path) -> None:
+def _take_decision(path: Path, own: Any, source: Path, destination: Path) -> None:
+    there = destination / path.relative_to(source)
     looks, paid = _looks(own)
     kept, paid_there = _looks(read_json(there)) if os.path.lexists(there) else ([], set())
     if kept != looks[: len(kept)] or not paid_there <= paid:
         raise RunFolderError(f"{there} has looks that this decision lacks, so it stays. Move it away to replace it.")
     there.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(there, read_bytes(path), durable=True)
+    for look in looks:  # those that were not asked for, too: tables count looks by their manifests
+        if manifest_path(source, look["sweep_id"]).exists():
+            _take_manifest(Manifest.load(manifest_path(source, look["sweep_id"])), source, destination)
 
 
 def _looks(decision: Any) -> tuple[list[dict[str, Any]], set[str]]:
     """Its looks in order, and the runs that it has paid for."""
-    return [{**look, "sweep_id": look["sweep_id"]} for look in decision["closed"]], {*decision["trained"]}
+    looks = [{**look, "sweep_id": look["sweep_id"]} for look in decision["closed"]]
+    for look in looks:
+        look.pop("left_open", None)  # came with a later version, and is no answer
+    return looks, {*decision["trained"]}
 
 
 def _sort(run: RunDir, destination: Path, found: Archived) -> None:

@@ -73,8 +73,10 @@ class Noise:
                 continue
             if any(runs < now[arm] for arm, runs in common.items()):
                 earlier.add(frozenset(common.items()))
-            elif _seeds(other) == own and _is_look(other) and _is_look(manifest):
-                earlier.add(other.sweep_id)  # since then a run has ended that had failed
+            elif is_look_of_decide(other) and is_look_of_decide(manifest):
+                same = _seeds(other) == own  # of which a run may have failed then, and ended since
+                if same or any(then[arm] > now[arm] for arm in common):
+                    earlier.add(other.sweep_id)
         return 1 + len(earlier)
 
     @staticmethod
@@ -95,7 +97,7 @@ class Noise:
         runs.
         """
         later = {i for other in self.manifests if _is_later(other, manifest) for i in other.runs} - manifest.runs.keys()
-        if _is_look(manifest):
+        if is_look_of_decide(manifest):
             return later
         return later - {i for other in self.manifests if other.moment <= manifest.moment for i in other.runs}
 
@@ -167,8 +169,8 @@ class Alike:
         return found
 
 
-def _is_look(manifest: Manifest) -> bool:
-    """Whether it is a look of `decide`, which has an id of its own, and so has a search."""
+def is_look_of_decide(manifest: Manifest) -> bool:
+    """Whether it is a look of `decide`, whose id does not follow from its runs; a search has one of its own, too."""
     return not (manifest.is_of_plan or manifest.search)
 
 

@@ -25,7 +25,7 @@ from moe_sweeps.results.definition import GENERIC, TableDefinition, load_definit
 from moe_sweeps.results.labels import label_arms
 from moe_sweeps.results.merged import collapsed
 from moe_sweeps.results.nested import is_forked, question_of, start_of, unit_values, units
-from moe_sweeps.results.noise import Alike, Floor, Noise, code_of, versions_of
+from moe_sweeps.results.noise import Alike, Floor, Noise, code_of, is_look_of_decide, versions_of
 from moe_sweeps.results.outcomes import ENDED, OUTCOMES, ArmRun, outcome
 from moe_sweeps.results.runs import Row, Runs
 from moe_sweeps.results.stats import Estimate, estimate
@@ -183,8 +183,13 @@ class Table:
         return self.one_version and all(arm.complete for arm in self.arms)
 
 
-def ablation_table(manifest: Manifest, runs: Runs, *, noise: Noise | None = None, now: float | None = None) -> Table:
-    """The table of the sweep `manifest` from what `read_runs` read. `now` decides which runs are stale."""
+def ablation_table(
+    manifest: Manifest, runs: Runs, *, noise: Noise | None = None, now: float | None = None, first: int = 1
+) -> Table:
+    """The table of the sweep `manifest` from what `read_runs` read.
+
+    `now` decides which runs are stale. `first`: the least that the number of its look can be.
+    """
     rows = runs.of(manifest.runs)
     members = _members(manifest, rows, runs, time.time() if now is None else now)
     labels = label_arms(manifest)
@@ -200,8 +205,9 @@ def ablation_table(manifest: Manifest, runs: Runs, *, noise: Noise | None = None
     data, code = _distinct(v for arm in arms for v in arm.data), [record for arm in arms for record in arm.records]
     alike = noise.like(sizes, data, code) if noise else Alike(())
     later = noise.later_runs(manifest) if noise else set()
-    arms = tuple(_with_elsewhere(arm, alike, later) for arm in arms)
-    looks = noise.looks(manifest) if noise else 1
+    if not is_look_of_decide(manifest):  # which names all the runs that it judged
+        arms = tuple(_with_elsewhere(arm, alike, later) for arm in arms)
+    looks = max(noise.looks(manifest) if noise else 1, first)
     problems += _absent(definition, arms)
     baseline = manifest.baseline if manifest.baseline in members else arms[0].arm if len(arms) > 1 else None
     return Table(

@@ -614,3 +614,113 @@ def test_runs_are_trained_with_the_threads_that_they_are_priced_with(
     assert main(["decide", *line, "launch.threads=null", "--budget", "190s", "--max-seeds", "3"]) == 12
     (decision,) = command.open_decisions(Namespace(overrides=line, all=False, max_seeds=3))
     assert set(given) == {decision.threads}
+
+
+def test_fewer_seeds_than_a_look_has_seen_are_no_first_look(
+    trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data(capsys, "--budget", "20m", "--max-seeds", "8")
+    later = data(capsys, "--budget", "20m", "--max-seeds", "3")
+    assert [look["look"] for look in later["looks"]] in ([1], [1, 2])
+    assert Decision.of(Pool.of(LINE, 3), _estimator(), 1, "test").level == LATER
+
+
+def _estimator() -> Estimator:
+    return Estimator(make_plan(LINE).runs_root)
+
+
+def test_a_kill_before_the_look_is_recorded_costs_no_look(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a decision that trains nothing itself: its manifest was there without a record, and counted as lost."""
+    plan = make_plan([*LINE, "seed=0,1,2,3"])
+    for planned in plan.runs.values():
+        end(planned)
+    save, calls = Record.save, []
+
+    def dies(self: Record) -> None:
+        if self.closed:
+            raise Killed
+        calls.append(self.path)
+        save(self)
+
+    monkeypatch.setattr(Record, "save", dies)
+    with pytest.raises(Killed):
+        main(["decide", *LINE, "--budget", "1s", "--max-seeds", "4"])
+    monkeypatch.setattr(Record, "save", save)
+    assert calls
+    found = data(capsys, "--budget", "1s", "--max-seeds", "4")
+    assert [look["look"] for look in found["looks"]] == [1]
+    assert found["answered"]
+
+
+def test_the_other_order_of_values_asks_nothing_again(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["decide", *TINY, "launch.workers=1", "balancer=aux"]
+    words = ["--budget", "20m", "--max-seeds", "6", "--json"]
+    main([*line, "aux.coef=0.1,0.6", *words])
+    first = held(capsys.readouterr().out, "moe-sweeps/decide")
+    assert len(first["answered"]) == 2
+    count = len(trained)
+    main([*line, "aux.coef=0.6,0.1", *words])
+    again = held(capsys.readouterr().out, "moe-sweeps/decide")
+    assert (again["answered"], again["looks"], len(trained)) == (first["answered"], first["looks"], count)
+    assert again["open"] == []
+
+
+def test_runs_of_other_code_are_not_mixed(trained: Trained, folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data(capsys, "--budget", "3m", "--max-seeds", "8")
+    for folder in RunDir.all(folders):
+        content = json.loads((folder.path / "provenance.json").read_text())
+        content["sources"] = {**content["sources"], "training/trainer.py": "0" * 64}
+        (folder.path / "provenance.json").write_text(json.dumps(content))
+    count = len(trained)
+    for more in ([], ["--dry-run"]):
+        assert main(["decide", *LINE, "--budget", "40m", "--max-seeds", "12", *more]) == 2
+        error = capsys.readouterr().err
+        assert "of its runs were trained by other code (training/trainer.py)" in error
+        assert "retry --done --other-code" in error
+    assert len(trained) == count
+
+
+def test_an_answer_to_what_is_not_asked_any_more_does_not_count(
+    trained: Trained, folders: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = data(capsys, "--budget", "20m", "--max-seeds", "8")
+    (path,) = (folders / "sweeps").glob("decide-*/decide.json")
+    content = json.loads(path.read_text())
+    (answers_of_look,) = [look["answers"] for look in content["closed"]]
+    answers_of_look["0" * 16] = {"text": "An old claim.", "answer": "reproduced", "effect": "ratio 2", "p": 0.01}
+    path.write_text(json.dumps(content))
+    again = data(capsys, "--budget", "20m", "--max-seeds", "8")
+    assert answers(again) == answers(first)
+    (gone,) = again["withdrawn"]
+    assert (gone["question"], gone["why"]) == ("An old claim.", "the sweep does not ask this any more")
+    main(["decide", *LINE, "--budget", "20m", "--max-seeds", "8"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"{len(first['answered'])} decided" in out
+    assert "no longer counted: An old claim. (reproduced): the sweep does not ask this any more" in out
+
+
+def test_seeds_that_a_decision_does_not_count_do_not_hide_its_arm(
+    trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Seeds beyond --max-seeds gave the arm a chance of 0%, so that it never got any."""
+    for planned in make_plan([*LINE, "seed=5,6,7"]).runs.values():
+        if "0.4" in planned.label:
+            end(planned)
+    found = data(capsys, "--budget", "30m", "--max-seeds", "5")
+    seeds = sorted(seed for label, seed in trained if "0.4" in label)
+    assert seeds[:3] == [0, 1, 2]
+    assert any("0.4" in question for question in answers(found))
+
+
+def test_a_dry_run_names_the_look_that_would_come(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Decision, "close", lambda self: None)
+    main(["decide", *LINE, "--budget", "8m", "--max-seeds", "6"])
+    capsys.readouterr()
+    main(["decide", *LINE, "--budget", "8m", "--max-seeds", "6", "--dry-run"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert "nothing to train: no open question has a chance of 40% within the about" in out
+    assert "aux_coef: look 1 would be taken; " in out

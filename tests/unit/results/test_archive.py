@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import json
 import os
 from pathlib import Path
 
@@ -176,3 +177,26 @@ def test_a_full_disk_ends_it(sweep: tuple[Path, Manifest], tmp_path: Path, monke
     monkeypatch.setattr("moe_sweeps.results.archive.sync_tree", full)
     with pytest.raises(OSError, match="No space left"):
         archive(RunDir.all(runs), [manifest], runs, tmp_path / "kept")
+
+
+def test_a_record_of_an_older_version_is_no_other_decision(sweep: tuple[Path, Manifest], tmp_path: Path) -> None:
+    """Loading and saving adds `left_open` to its looks, which made `archive` refuse it for good."""
+    runs, manifest = sweep
+    kept = tmp_path / "kept"
+    path = decide(runs, "aux_coef", "first")
+    assert not archive([], [manifest], runs, kept).problems
+    content = json.loads(path.read_text())
+    content["closed"][0]["left_open"] = {}
+    path.write_text(json.dumps(content))
+    assert not archive([], [manifest], runs, kept).problems
+    assert decision_path(kept, "abc").read_text() == path.read_text()
+
+
+def test_every_look_of_a_decision_is_archived_with_it(sweep: tuple[Path, Manifest], tmp_path: Path) -> None:
+    """Tables count looks by their manifests: with the newest alone it was the first look again."""
+    runs, manifest = sweep
+    earlier = dataclasses.replace(manifest, sweep_id="0123456789ab")
+    earlier.write(runs)
+    decide(runs, "aux_coef", "0123456789ab", manifest.sweep_id)
+    assert not archive([], [manifest], runs, tmp_path / "kept").problems
+    assert {m.sweep_id for m in load_manifests(tmp_path / "kept")[0]} == {"0123456789ab", manifest.sweep_id}

@@ -97,6 +97,13 @@ def test_the_same_runs_again_are_a_look_of_decide_alone() -> None:
     assert looks(typed(3, LATER, arms="abc", sweep_id="ba9876543210"), first) == 1
 
 
+def test_a_look_of_decide_at_more_seeds_is_a_look_before_one_at_fewer() -> None:
+    """With a smaller --max-seeds what a later look had left open was judged again, at the level of a first one."""
+    first = typed(11, EARLIER, sweep_id="0123456789ab")
+    assert looks(typed(3, LATER, sweep_id="ba9876543210"), first) == 2
+    assert looks(typed(3, LATER, arms="abc", sweep_id="ba9876543210"), first) == 2
+
+
 def test_a_sweep_is_no_look_before_itself() -> None:
     now = typed(3, LATER, sweep_id="0123456789ab")
     assert looks(now, typed(2, EARLIER, sweep_id="0123456789ab")) == 1  # as it was written when it began

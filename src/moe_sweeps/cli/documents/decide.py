@@ -25,6 +25,16 @@ class AnsweredData(Part):
 
 
 @dataclass(frozen=True, slots=True)
+class WithdrawnData(Part):
+    """An answer of a look that does not count any more."""
+
+    sweep: str = told("name of the sweep")
+    question: str = told("in words")
+    answer: str = told("as the look gave it")
+    why: str = told("in words: it is not asked any more, or cannot be judged now")
+
+
+@dataclass(frozen=True, slots=True)
 class OpenData(Part):
     """A question that no look has answered."""
 
@@ -66,7 +76,8 @@ class DecideDocument(Document):
     budget: float = told("core-seconds")
     spent: float = told("core-seconds that the decisions have paid for, in all calls together")
     looks: list[LookData] = told("in the order in which they were taken")
-    answered: list[AnsweredData] = told("questions with an answer")
+    answered: list[AnsweredData] = told("questions with an answer that stands")
+    withdrawn: list[WithdrawnData] = told("answers that do not count any more")
     open: list[OpenData] = told("questions without one")
     next: BatchData | None = told("with --dry-run, the first batch; else null")
     problems: list[Trouble] = told("what could not be read")
@@ -82,7 +93,13 @@ def decide_document(
         budget,
         spent,
         [LookData(d.pool.name, look.look, look.sweep_id) for d in decisions for look in d.record.closed],
-        [_answered(d.pool.name, answer) for d in decisions for answer in d.record.answers.values()],
+        [_answered(d.pool.name, one.answer) for d in decisions for one in d.standing() if not one.withdrawn],
+        [
+            WithdrawnData(d.pool.name, one.answer.text, one.answer.answer, one.withdrawn)
+            for d in decisions
+            for one in d.standing()
+            if one.withdrawn
+        ],
         [_open(d, p) for d in decisions for p in d.prospects(budget - spent)],
         None if first is None else _batch(*first),
         troubles(list(problems)),

@@ -35,7 +35,7 @@ class Fate(StrEnum):
     dropped = "dropped"  # unlikely to be decided within what is left
     stuck = "stuck"  # no run can decide it
     failing = "failing"  # runs of an arm that it needs fail
-    unseen = "unseen"  # nothing is known yet
+    unseen = "unseen"  # too little is known yet: an arm has fewer than FIRST_SEEDS seeds
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +81,14 @@ class Situation:
     def _prospect(self, question: Question, left: float) -> Prospect:
         if question.stuck:
             return Prospect(question, Fate.stuck)
-        if question.p is not None and question.p < self.level / STOP:
+        too_few = self._too_few(question)
+        if question.p is not None and question.p < self.level / STOP and not too_few:
             return Prospect(question, Fate.waits)
         arms = question.needs(self.counts, self.level)
-        if set(arms) & set(self.failing):
+        if {*arms, *too_few} & set(self.failing):
             return Prospect(question, Fate.failing)
+        if too_few and question.pairs:
+            return Prospect(question, Fate.unseen, arms=question.arms)
         if not question.pairs:
             return self._without_pairs(question, arms)
         best = max(self._offers(question, arms, left), key=lambda found: found.chance, default=None)
@@ -93,9 +96,13 @@ class Situation:
 
     def _without_pairs(self, question: Question, arms: tuple[str, ...]) -> Prospect:
         """Unseen while an arm has too few seeds; after that its numbers are missing, or no two of them differ."""
-        if any(self.counts.get(arm, 0) < min(FIRST_SEEDS, self.most) for arm in arms):
+        if self._too_few(question):
             return Prospect(question, Fate.unseen, arms=arms)
         return Prospect(replace(question, stuck=NOTHING_TO_COMPARE), Fate.stuck, arms=arms)
+
+    def _too_few(self, question: Question) -> list[str]:
+        """Arms whose own spread is not known: an answer that rests on them would come too early."""
+        return [arm for arm in question.arms if self.counts.get(arm, 0) < min(FIRST_SEEDS, self.most)]
 
     def _offers(self, question: Question, arms: tuple[str, ...], left: float) -> Iterator[Prospect]:
         for seeds in _ladder(min(self.counts.get(arm, 0) for arm in arms), self.most):

@@ -45,6 +45,35 @@ def _simulated(seeds: int, family: int, level: float) -> float:
     return found
 
 
+def equal_later(away: float, width: float, seen: float, later: float, inside: float, outside: float) -> float:
+    """The chance that a difference is found between two margins, or outside them, with `later` seeds an arm.
+
+    The margins are `width` apart, and with `seen` seeds it was seen `away` from the nearer one, negative outside. It is
+    found between them where it is seen `inside` or more from both, and outside where it is seen `outside` beyond one.
+    """
+    if math.isinf(inside) or math.isinf(outside):
+        return 0.0
+    mean, sd = _later(width / 2 - away, seen, later)  # from the middle
+    half = width / 2
+
+    def beyond(edge: float) -> float:
+        if sd == 0:
+            return float(mean > edge)
+        return float(ndtr((mean - edge) / sd))
+
+    between = max(0.0, beyond(-(half - inside)) - beyond(half - inside)) if half > inside else 0.0
+    return between + beyond(half + outside) + 1 - beyond(-(half + outside))
+
+
+def _later(away: float, seen: float, later: float) -> tuple[float, float]:
+    """Mean and sd of what `later` seeds an arm will show of a difference that `seen` seeds showed as `away`."""
+    before, new = 2 / seen, max(later - seen, 0.0)
+    weight = PRIOR**2 / (PRIOR**2 + before)
+    mean = away * (seen + new * weight) / (seen + new)
+    variance = (new / (seen + new)) ** 2 * (weight * before + 2 / new) if new else 0.0
+    return mean, math.sqrt(variance)
+
+
 def found_later(away: float, seen: float, later: float, needed: float, *, one_sided: bool = False) -> float:
     """The chance that a distance seen as `away` with `seen` seeds an arm is beyond `needed`, to either side or above
     alone, with `later` seeds an arm.
@@ -53,13 +82,9 @@ def found_later(away: float, seen: float, later: float, needed: float, *, one_si
     """
     if math.isinf(needed):
         return 0.0
-    before, new = 2 / seen, max(later - seen, 0.0)
-    weight = PRIOR**2 / (PRIOR**2 + before)
-    mean = away * (seen + new * weight) / (seen + new)
-    variance = (new / (seen + new)) ** 2 * (weight * before + 2 / new) if new else 0.0
-    if variance == 0:
+    mean, sd = _later(away, seen, later)
+    if sd == 0:
         return float((mean if one_sided else abs(mean)) > needed)
-    sd = math.sqrt(variance)
     below = 0.0 if one_sided else ndtr((-mean - needed) / sd)
     return float(ndtr((mean - needed) / sd) + below)
 

@@ -19,8 +19,8 @@ from moe_sweeps.records.claims import Statement
 from moe_sweeps.records.numbers import PRIMARY, Metric, metric_of
 from moe_sweeps.records.words import NOT_JUDGED, UNDECIDED
 from moe_sweeps.results.claims import judge
-from moe_sweeps.results.compare import Comparison, build_fit, has_spread
-from moe_sweeps.results.deciding.chances import critical, found_later, spread_found_later
+from moe_sweeps.results.compare import SINGLE, Comparison, build_fit, has_spread
+from moe_sweeps.results.deciding.chances import critical, equal_later, found_later, spread_found_later
 from moe_sweeps.results.findings import Verdict
 from moe_sweeps.results.shapes import TOLERANCE
 from moe_sweeps.results.tables import Table
@@ -42,7 +42,8 @@ class Pair:
 
     `spread`: of a claim about one arm's spread, that over its bound; then both arms are the same. `side`: of a
     claim that is shown by pairs of its own and contradicted by others, which of the two is nearer, and which is not;
-    there only a difference above the value counts.
+    there only a difference above the value counts. `width`: of a claim that two arms differ by no more than a margin,
+    from one margin to the other; `away` is then from the nearer one, negative outside.
     """
 
     a: str
@@ -50,6 +51,7 @@ class Pair:
     away: float
     spread: float | None = None
     side: Side | None = None
+    width: float | None = None
 
     def seeds(self, counts: Counts) -> float:
         """Seeds an arm that know the difference as well as these counts do."""
@@ -64,7 +66,15 @@ class Pair:
         if not seen:
             return 0.0
         then = self.seeds(later)
+        if self.width is not None:
+            return self._equal(seen, then, family, level)
         return found_later(self.away, seen, then, critical(then, family, level), one_sided=self.side is not None)
+
+    def _equal(self, seen: float, then: float, family: int, level: float) -> float:
+        """The chance that the difference is found within the margins, by two one-sided tests, or outside."""
+        assert self.width is not None
+        inside = critical(then, family, min(2 * level, 0.5))
+        return equal_later(self.away, self.width, seen, then, inside, critical(then, family, level))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +83,8 @@ class Question:
 
     `answer` is the verdict in the words of every output, "" while it is open; `p` is corrected. `pairs` are all to be
     shown; none of them where nothing is known yet, and then `arms` are those that it speaks of. `stuck`: why no further
-    run can answer it. `family`: how many questions its p is corrected over.
+    run can answer it. `family`: how many questions its p is corrected over. `mirror`: the key of the same question
+    asked the other way round.
     """
 
     key: str
@@ -86,6 +97,7 @@ class Question:
     pairs: tuple[Pair, ...] = ()
     family: int = 1
     stuck: str = ""
+    mirror: str = ""
 
     @property
     def is_open(self) -> bool:
@@ -201,7 +213,7 @@ def _two(statement: Statement, known: _Scale) -> Pair:
         return Pair(a, b, (found - known.shift(b, statement.within or 0.0, down=not lower)) / known.sd)
     if statement.kind == "no_difference":
         low, high = (known.shift(b, statement.within or 0.0, down=down) for down in (True, False))
-        return Pair(a, b, min(found - low, high - found) / known.sd)
+        return Pair(a, b, min(found - low, high - found) / known.sd, width=(high - low) / known.sd)
     return Pair(a, b, (found - math.log(statement.bound or 0.0)) / known.sd)
 
 
@@ -275,12 +287,13 @@ def _comparisons(table: Table, scale: _Scales) -> Iterator[Question]:
                 _key(metric.column, [arm.arm, base.arm]), f"{metric.header}: {arm.label} against {base.label}",
                 metric.column, (arm.arm, base.arm), _answer(comparison), comparison.p_family if comparison else None,
                 _difference(comparison), pairs, max(len(found), len(table.arms) - 1),
-                _stuck_arms(table, (arm.arm, base.arm)),
+                _stuck_arms(table, (arm.arm, base.arm)), _key(metric.column, [base.arm, arm.arm]),
             )  # fmt: skip
 
 
 def _answer(found: Comparison | None) -> str:
-    return found.verdict if found is not None and found.decided else ""
+    """Its verdict. One that rests on a single seed is none: two more seeds are cheap, and check its spread."""
+    return found.verdict if found is not None and found.decided and found.kind != SINGLE else ""
 
 
 def _difference(found: Comparison | None) -> str:

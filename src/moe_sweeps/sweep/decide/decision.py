@@ -32,6 +32,23 @@ from moe_sweeps.sweep.plan import PlannedRun
 ENDED_BADLY = (State.failed, State.cancelled)
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """An answer of a look. `withdrawn`: why it does not count any more; "" while it stands."""
+
+    answer: Answer
+    withdrawn: str = ""
+
+    @classmethod
+    def of(cls, answer: Answer, question: Question | None) -> Standing:
+        """The answer in the words of the question as it is asked today; None: it is not asked."""
+        if question is None:
+            return cls(answer, "the sweep does not ask this any more")
+        if question.stuck:
+            return cls(answer, f"it is not judged now: {question.stuck}")
+        return cls(answer)
+
+
 @dataclass(slots=True)
 class Decision:
     """A sweep whose questions are to be decided. `threads` and `estimator` give the core-seconds of a run.
@@ -93,14 +110,15 @@ class Decision:
     def close(self) -> Look:
         """Take the look: record its answers, and return them. Runs that were planned and never begun are left out."""
         plan = self._judged_plan()
+        self.record.save()  # a manifest without a record counts as a look whose answers are lost
         self._written(plan, self._now())
         self._forget()
         table, found = self.asked()
         answers = {
             q.key: Answer(q.text, q.answer, q.effect, q.p)
-            for q in found if q.answer and not q.stuck and q.key not in self.record.answers
+            for q in found if q.answer and not q.stuck and not self._answered(q)
         }  # fmt: skip
-        left_open = {q.key: q.effect for q in found if q.effect and not q.answer and q.key not in self.record.answers}
+        left_open = {q.key: q.effect for q in found if q.effect and not q.answer and not self._answered(q)}
         look = Look(table.looks, plan.sweep_id, answers, tuple(self._ended()), left_open)
         self.record.closed.append(look)
         self.record.save()
@@ -179,7 +197,7 @@ class Decision:
             plan = self._judged_plan()
             manifests, self.problems = load_manifests(self.pool.root)
             manifest = dataclasses.replace(manifest_of(plan, self.command), created=self._now())
-            table = ablation_table(manifest, self.runs, noise=Noise.of(self.runs, manifests))
+            table = ablation_table(manifest, self.runs, noise=Noise.of(self.runs, manifests), first=self._after_looks())
             self._asked = table, questions(table)
         return self._asked
 
@@ -191,8 +209,12 @@ class Decision:
             others = [m for m in load_manifests(self.pool.root)[0] if m.sweep_id != own]
             records = {i: RunRecord("", p.arm, "", p.run.seed) for i, p in self.pool.whole.runs.items()}
             whole = Manifest(own, self.pool.name, records, created=self._now())
-            self._look = Noise.of(self.runs, others).looks(whole)
+            self._look = max(Noise.of(self.runs, others).looks(whole), self._after_looks())
         return self._look
+
+    def _after_looks(self) -> int:
+        """The number after the last look that is recorded: its manifest may be lost, or it saw more seeds than now."""
+        return self.record.closed[-1].look + 1 if self.record.closed else 1
 
     @property
     def level(self) -> float:
@@ -202,7 +224,15 @@ class Decision:
     @property
     def open(self) -> list[Question]:
         """The questions that no look has answered."""
-        return [q for q in self.asked()[1] if q.key not in self.record.answers]
+        return [q for q in self.asked()[1] if not self._answered(q)]
+
+    def standing(self) -> list[Standing]:
+        """Every answer of a look, with the question as it is asked today."""
+        asked = {key: q for q in self.asked()[1] for key in (q.key, q.mirror) if key}
+        return [Standing.of(answer, asked.get(key)) for key, answer in self.record.answers.items()]
+
+    def _answered(self, question: Question) -> bool:
+        return bool({question.key, question.mirror} & self.record.answers.keys())
 
     # --- what comes next ------------------------------------------------------------------------------------------
 

@@ -137,3 +137,16 @@ def test_an_unseen_question_buys_no_place_for_hopeless_ones() -> None:
     assert alone
     assert beside
     assert beside.targets.keys() == {"a", *alone.targets}
+
+
+def test_a_question_with_an_arm_of_few_seeds_waits_for_no_look() -> None:
+    """Its p was small by the spread of others: two cheap seeds of its own come first."""
+    sure = question("a", 9.0, p=1e-6)
+    now = situation([sure], {"a": 1, "base": 8})
+    (prospect,) = now.prospects(100.0)
+    assert prospect.fate is Fate.unseen
+    batch = next_batch(now, 100.0)
+    assert batch is not None
+    assert batch.targets == {"a": 3}
+    (prospect,) = situation([sure], {"a": 3, "base": 8}).prospects(100.0)
+    assert prospect.fate is Fate.waits
