@@ -80,7 +80,7 @@ def test_steps_run_in_micro_batches(build: gpu.Builder, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(torch.nn.Embedding, "forward", counted)
     run = compose_run(
-        "scale=smoke", "trainer.batch_size=4", "trainer.micro_batch_size=2", "trainer.seq_len=8", "model.width=16"
+        "scale=smoke_v1", "trainer.batch_size=4", "trainer.micro_batch_size=2", "trainer.seq_len=8", "model.width=16"
     )
     build(run, CPU)()
     assert calls == [(2, 8), (2, 8)]

@@ -27,8 +27,8 @@ def test_the_groups_of_a_frozen_run(folders: Path, capsys: pytest.CaptureFixture
     assert folder.path.name in shown
     size = sum(p.numel() for n, p in model.named_parameters() if ".experts." in n)
     assert found["expert"] == ["4", f"{size:,}", "0.5", "0.006", "onecycle_cosine", "0.1"]
-    assert found["router"][2:] == ["1", "0.006", "onecycle_cosine", "0"]
-    assert found["norm"][3:] == ["0.006", "constant", "0"]
+    assert found["router"][2:] == ["1", "0.012", "onecycle_cosine", "0"]
+    assert found["norm"][3:] == ["0.012", "constant", "0"]
     assert found["all"] == [str(len(list(model.parameters()))), f"{sum(p.numel() for p in model.parameters()):,}"]
     assert not list(folder.checkpoints.iterdir())
 

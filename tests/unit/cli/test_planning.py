@@ -46,7 +46,7 @@ def test_a_plan_of_a_sweep_file(folders: Path, capsys: pytest.CaptureFixture[str
     assert "source: report, fig. 8 (loss) and fig. 9 (MaxVio)" in out
     assert "Plan: aux.coef (5) + 1 = 6 combinations, 6 distinct runs" in out
     assert "typed: seed=0 in place of 0, 1, 2" in out
-    assert "typed: scale=smoke beside the file" in out
+    assert "typed: scale=smoke_v1 beside the file" in out
     assert f"already done: 2 (1 by sweep-{other.sweep_id}), to run: 4" in out
     assert "4 runs" in out
     assert "FLOP a run" in out
@@ -125,7 +125,7 @@ def test_why_of_a_line(folders: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "aux.coef 0.7 0.1 no not read by balancer=lossfree" in out
     assert main(["why", *TINY, "balancer=lossfree", "balancer.rate=0.01"]) == 1
     out = shown(capsys)
-    assert f"The nearest run is smoke-lossfree-{run_id}" in out
+    assert f"The nearest run is smoke_v1-lossfree-{run_id}" in out
     assert "balancer.rate 0.01 0.001 yes decides the result" in out
     assert main(["why", *TINY, "balancer.rat=0.01"]) == 2
     assert "Did you mean balancer.rate?" in capsys.readouterr().err

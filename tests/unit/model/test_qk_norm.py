@@ -183,7 +183,7 @@ def test_without_it_the_model_and_the_id_are_as_before() -> None:
     assert canonical_form(on)["model"]["qk_norm"] is True
     assert run_id(off) != run_id(on)
     # The id of a run from before this knob existed.
-    assert run_id(compose_run("scale=smoke", "balancer=lossfree", "model.qk_norm=false")) == "bed0be19ef29"
+    assert run_id(compose_run("scale=smoke_v1", "balancer=lossfree", "model.qk_norm=false")) == "bed0be19ef29"
 
 
 @pytest.mark.parametrize("value", ["maybe", "2", "[true]"])
