@@ -82,9 +82,9 @@ def test_without_a_terminal_changes_of_state_are_lines(tmp_path: Path, runs: lis
         view.tick()
         fake_run(tmp_path, 0, State.running, step=5, attempt=2, **HERE)
     assert text(console).splitlines() == [
-        "lossfree: done, step 100/100, loss 3.2500",
-        "aux: preempted, step 7/100, loss - (the worker process ended by SIGKILL)",
-        "aux: running (attempt 2), step 5/100, loss -",
+        "lossfree: done, step 100/100, train loss 3.2500",
+        "aux: preempted, step 7/100, train loss - (the worker process ended by SIGKILL)",
+        "aux: running (attempt 2), step 5/100, train loss -",
         "",
     ]
 

@@ -9,9 +9,10 @@ from helpers import TINY, compose_run
 from unit.cli.fake_runs import fake_run, fake_sweep
 
 from moe_sweeps.cli.manage import main
-from moe_sweeps.cli.naming import Line, each_named, named, the_run
+from moe_sweeps.cli.naming import Line, each_named, meant_today, named, the_run
 from moe_sweeps.errors import MoeSweepsError
 from moe_sweeps.experiment.freeze import freeze
+from moe_sweeps.experiment.identity import run_id
 from moe_sweeps.records.rundir import RunDir, State, Status
 
 Capture = pytest.CaptureFixture[str]
@@ -155,3 +156,28 @@ def test_words_that_are_no_names_are_refused_in_words(folders: Path, capsys: Cap
     fake_run(folders, 1, State.done)
     assert main(["status", word]) == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_what_a_line_means_today(folders: Path) -> None:
+    """scale=smoke was another design once: the line that is stored beside an old run means another run."""
+    folder = freeze(compose_run(*TINY, "aux.coef=0.2"), [*TINY, "aux.coef=0.2"], command="test")
+    assert meant_today(folder.path, folder.run_id) is None
+    other = run_id(compose_run(*TINY, "aux.coef=0.3"))
+    (folder.path / "overrides.yaml").write_text("\n".join(f"- {word}" for word in [*TINY, "aux.coef=0.3"]))
+    assert f"means another run today, {other}" in (meant_today(folder.path, folder.run_id) or "")
+    for text, word in (("- aux.coeff=0.1", "is refused today"), ("3", "cannot be read"), ("[", "cannot be read")):
+        (folder.path / "overrides.yaml").write_text(text)
+        assert word in (meant_today(folder.path, folder.run_id) or "")
+    (folder.path / "overrides.yaml").unlink()
+    assert "cannot be read" in (meant_today(folder.path, folder.run_id) or "")
+
+
+def test_an_archive_lies_where_one_is(folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`archive ../kept` wrote beside the repository."""
+    run = freeze(compose_run(*TINY), [], command="test")
+    run.write_summary({"val_loss": 4.0})
+    run.write_status(Status(State.done))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert main(["archive", "../kept"]) == 0
+    assert (tmp_path / "kept" / run.path.name / "summary.json").exists()

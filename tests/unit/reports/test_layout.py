@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +18,7 @@ from moe_sweeps.experiment.frozen import to_dict
 from moe_sweeps.paths import TABLES
 from moe_sweeps.records.code_record import CodeRecord
 from moe_sweeps.records.genuine import flatten
-from moe_sweeps.records.manifest import load_manifests
+from moe_sweeps.records.manifest import load_manifests, sweep_id_of
 from moe_sweeps.records.numbers import PRIMARY
 from moe_sweeps.reports.csv_file import csv_text
 from moe_sweeps.reports.layout import axis_values, difference_sheet, floor_sentence, grid_sheets, published_sheet
@@ -170,7 +171,10 @@ def test_seeds_that_other_sweeps_trained_count(tmp_path: Path) -> None:
         make_suite_run(tmp_path, AUX[0], seed, loss=loss, maxvio=1.0)
     make_suite_run(tmp_path, AUX[1], 0, loss=4.1, maxvio=1.0)
     runs, (manifests, _) = read_runs(tmp_path), load_manifests(tmp_path)
-    table = ablation_table(next(m for m in manifests if m.name == "aux_coef"), runs, noise=Noise.of(runs, manifests))
+    look = next(m for m in manifests if m.name == "aux_coef")  # of `decide`, whose ids do not follow from its runs
+    noise = Noise.of(runs, manifests)
+    assert ablation_table(look, runs, noise=noise).differences[short_hash(AUX[1])].n == (1, 1)
+    table = ablation_table(replace(look, sweep_id=sweep_id_of(look.name, look.runs)), runs, noise=noise)
     found = table.differences[short_hash(AUX[1])]
     assert found.n == (1, 3)
     assert found.difference == pytest.approx(0.0)

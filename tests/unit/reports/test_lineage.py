@@ -90,3 +90,12 @@ def test_the_command_explains_a_cell(
     assert f"run {short_hash(AUX[2], 0)}, seed 0: done" in capsys.readouterr().out
     assert main(["explain", "aux_coef:99,val_loss"]) == 2
     assert "no row is called" in capsys.readouterr().err
+
+
+def test_a_line_that_means_another_run_today_says_so(root: Path) -> None:
+    cell = find_cell("lr_split:0.5,2", root)
+    text = "\n".join(lineage(cell, lambda folder, run_id: f"{folder.name} was {run_id}"))
+    for seed in range(2):
+        run_id = short_hash(GRID[3], seed)
+        assert f"today    proxy-aux-{run_id} was {run_id}" in text or f"-{run_id} was {run_id}" in text
+    assert "today" not in "\n".join(lineage(cell))

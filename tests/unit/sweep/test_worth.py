@@ -136,3 +136,23 @@ def test_only_forks_are_told_that_nothing_is_known(folders: Path) -> None:
     assert untold(make_plan([*TINY, "balancer=aux,lossfree", "fork.step=8"]))
     assert not untold(make_plan([*TINY, "balancer=aux", "fork.step=8"]))
     assert not untold(make_plan([*TINY, "balancer=aux,lossfree"]))
+
+
+@pytest.mark.parametrize(
+    ("seeds", "said"),
+    [
+        ("0", "one seed: an arm is taken to scatter as the others do"),
+        ("0,1", "two seeds say almost nothing"),
+        ("0,1,2", ""),
+    ],
+)
+def test_a_promise_of_one_or_two_seeds_says_what_it_rests_on(
+    folders: Path, capsys: pytest.CaptureFixture[str], seeds: str, said: str
+) -> None:
+    """One seed seems to find five times smaller differences than two: its own spread is assumed."""
+    finish(["balancer=aux", "seed=range(0,8)"])
+    line = ["plan", "--no-probe", *TINY, "balancer=aux,lossfree", f"seed={seeds}"]
+    for more in ([], ["--detect", "0.05"]):
+        assert main([*line, *more]) == 0
+        out = capsys.readouterr().out
+        assert (said in out) if said else ("take three or more" not in out)
