@@ -125,7 +125,7 @@ def _lines(found: Judgement, a: str, b: str) -> list[str]:
         lines.append(f"probability that A is better: {spell_probability(c.probability_better)} (by the same test)")
     if found.p_equivalent is not None and found.margin is not None:
         margin = " to ".join(c.metric.spell_effect(edge) for edge in found.margin)
-        shown = "equivalent" if found.verdict == EQUIVALENT else "not shown to be equivalent"
+        shown = EQUIVALENT if found.verdict == EQUIVALENT else f"not shown to be {EQUIVALENT}"
         lines.append(f"{shown} within {margin} (p {found.p_equivalent:.2g}, two one-sided tests)")
     lines += [f"rests on {text}" for text in found.rests_on] + [f"A: {a}", f"B: {b}"]
     return lines + _next_lines(found)
