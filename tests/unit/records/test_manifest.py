@@ -161,7 +161,7 @@ def test_a_single_run_outside_any_sweep_is_called_like_its_folder(tmp_path: Path
     run = make_run(tmp_path)
     found = outside_manifest(read_runs(tmp_path), [])
     assert found is not None
-    assert found.runs[run.run_id].label == "smoke_v1-aux"
+    assert found.runs[run.run_id].label == "smoke-aux"
 
 
 @pytest.mark.parametrize("missing", ["sweep_id", "runs", "requested", "created"])
