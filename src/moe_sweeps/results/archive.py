@@ -19,7 +19,7 @@ from typing import Any
 from moe_sweeps.errors import RunFolderError
 from moe_sweeps.host.files import sync_folder, sync_tree, write_atomic
 from moe_sweeps.host.reading import LOG_BYTES, MANIFEST_BYTES, Refused, opened, read_bytes, read_json
-from moe_sweeps.records.manifest import Manifest, decisions, manifest_path
+from moe_sweeps.records.manifest import Manifest, decisions, load_manifests, manifest_path
 from moe_sweeps.records.problem import Problem
 from moe_sweeps.records.remarks import FILE as REMARKS
 from moe_sweeps.records.remarks import MOST_BYTES
@@ -102,9 +102,10 @@ def _take_decision(path: Path, own: Any, source: Path, destination: Path) -> Non
         raise RunFolderError(f"{there} has looks that this decision lacks, so it stays. Move it away to replace it.")
     there.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(there, read_bytes(path), durable=True)
-    for look in looks:  # those that were not asked for, too: tables count looks by their manifests
-        if manifest_path(source, look["sweep_id"]).exists():
-            _take_manifest(Manifest.load(manifest_path(source, look["sweep_id"])), source, destination)
+    ids = {look["sweep_id"] for look in looks}
+    for manifest in load_manifests(source)[0]:  # a record's ids are data, and no paths
+        if manifest.sweep_id in ids:  # those that were not asked for, too: tables count looks by their manifests
+            _take_manifest(manifest, source, destination)
 
 
 def _looks(decision: Any) -> tuple[list[dict[str, Any]], set[str]]:

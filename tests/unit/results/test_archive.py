@@ -200,3 +200,11 @@ def test_every_look_of_a_decision_is_archived_with_it(sweep: tuple[Path, Manifes
     decide(runs, "aux_coef", "0123456789ab", manifest.sweep_id)
     assert not archive([], [manifest], runs, tmp_path / "kept").problems
     assert {m.sweep_id for m in load_manifests(tmp_path / "kept")[0]} == {"0123456789ab", manifest.sweep_id}
+
+
+def test_the_ids_of_a_record_are_no_paths(sweep: tuple[Path, Manifest], tmp_path: Path) -> None:
+    runs, manifest = sweep
+    dataclasses.replace(manifest, sweep_id="0123456789ab").write(tmp_path / "elsewhere")
+    decide(runs, "aux_coef", "../../elsewhere/sweeps/0123456789ab")
+    assert not archive([], [manifest], runs, tmp_path / "kept").problems
+    assert [m.sweep_id for m in load_manifests(tmp_path / "kept")[0]] == [manifest.sweep_id]

@@ -41,7 +41,7 @@ class Standing:
 
     @classmethod
     def of(cls, answer: Answer, question: Question | None) -> Standing:
-        """The answer in the words of the question as it is asked today; None: it is not asked."""
+        """The answer, and whether it stands; `question` as it is asked today, None where it is not."""
         if question is None:
             return cls(answer, "the sweep does not ask this any more")
         if question.stuck:
