@@ -93,6 +93,10 @@ class Statement:
             content |= {"axis": self.axis, "points": [list(point) for point in self.points], "at": list(self.at)}
         return content
 
+    def asked(self) -> dict[str, Any]:
+        """What is asked, however it is worded and whoever claimed it: equal for equal questions."""
+        return self.to_dict() | {"claim": "", "source": "", "cannot": ""}
+
     def fault(self) -> str | None:
         """What keeps this version from judging the claim, whatever the numbers; None if nothing does."""
         if self.kind not in KINDS:

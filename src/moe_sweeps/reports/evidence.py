@@ -19,11 +19,11 @@ from moe_sweeps.reports.rows import arm_sheet
 from moe_sweeps.reports.scorecard import claim_sheet
 from moe_sweeps.reports.sheets import Sheet
 from moe_sweeps.reports.trial_sheet import trial_sheet
-from moe_sweeps.results.claims import judge
 from moe_sweeps.results.costs import CostTable, cost_table
 from moe_sweeps.results.findings import Verdict
 from moe_sweeps.results.noise import Noise
 from moe_sweeps.results.runs import Runs
+from moe_sweeps.results.standing import is_replaced, standing_verdicts
 from moe_sweeps.results.tables import Table, ablation_table
 
 
@@ -63,9 +63,15 @@ def gather(manifest: Manifest, runs: Runs, noise: Noise | None, *, now: float | 
     damaged += [problem for problem in (costs.damaged if costs else ()) if problem not in damaged]
     faults = [Problem(Path(manifest.slug) / f"{name}.png", f"figure: {why}") for name, why in drawn.faults.items()]
     return Evidence(
-        table, costs, judge(table), drawn.files, drawn.left_out, next_runs(table, noise),
+        table, costs, standing_verdicts(table, runs, noise), drawn.files, drawn.left_out, next_runs(table, noise),
         (*damaged, *faults),
     )  # fmt: skip
+
+
+def newest(evidence: Sequence[Evidence]) -> list[Evidence]:
+    """Without looks of `decide` that a later one replaces: each question is counted once."""
+    manifests = [found.table.manifest for found in evidence]
+    return [found for found in evidence if not is_replaced(found.table.manifest, manifests)]
 
 
 def draw(table: Table, names: Sequence[str]) -> Drawn:
@@ -74,5 +80,5 @@ def draw(table: Table, names: Sequence[str]) -> Drawn:
 
 
 def draw_statements(evidence: Sequence[Evidence]) -> Drawn:
-    """The figure `claims` of all statements together, or the reason why there is none."""
+    """The figure `claims` of all statements of `evidence` together, or the reason why there is none."""
     return draw_files({"claims": partial(statements, [(found.table, found.verdicts) for found in evidence])})

@@ -21,7 +21,7 @@ from moe_sweeps.records.problem import Problem
 from moe_sweeps.records.words import MEANINGS
 from moe_sweeps.reports.cards import by_answer, card
 from moe_sweeps.reports.charts import CHARTS
-from moe_sweeps.reports.evidence import Evidence
+from moe_sweeps.reports.evidence import Evidence, newest
 from moe_sweeps.reports.explore.pack import explorer
 from moe_sweeps.reports.lineage import reproduce
 from moe_sweeps.reports.notes import caption, facts, legend, warning
@@ -50,13 +50,14 @@ def html_page(evidence: Sequence[Evidence], summary: Sheet | None, problems: Seq
     `statements`: the figure of all statements by suffix.
     """
     targets, parts = _targets(evidence), {"css": _css(), "js": as_it_is("page.js"), "explore_js": _explore_js()}
-    cards = by_answer([c for f in evidence if (c := card(f.table, f.verdicts, f.next_runs)) is not None])
+    counted = newest(evidence)
+    cards = by_answer([c for f in counted if (c := card(f.table, f.verdicts, f.next_runs)) is not None])
     first = next((i for c in cards[:1] for i, f in enumerate(evidence) if _slug(f.table) == c.slug), 0)
     return environment().get_template("page.html").render(
         title=TITLE, policy=_policy(**parts), **parts, nothing=NOTHING, words=MEANINGS,
         data=explorer([found.table for found in evidence], targets, reports, first),
         run_columns=RUN_COLUMNS, cards=cards,
-        scorecard=scorecard_sheet([(found.table, found.verdicts) for found in evidence]),
+        scorecard=scorecard_sheet([(found.table, found.verdicts) for found in counted]),
         statements=picture(statements["svg"].decode()) if statements else None, statements_title=FIGURE_TITLE,
         noise=power_sheet([found.table for found in evidence]), summary=summary, targets=targets,
         sections=[_section(found, reports) for found in evidence], failures=_failures(evidence),

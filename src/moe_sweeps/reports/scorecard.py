@@ -33,7 +33,8 @@ def claims_markdown(judged: Sequence[tuple[Table, Sequence[Verdict]]], *, figure
         "verdict. They are a family of their own beside that of the table, which is corrected over its arms: a number "
         "that is decided in one and open in the other is named. Intervals are those of the first step: a statement "
         "that a later step decides may have an interval that just holds both answers. No statement was chosen "
-        "afterwards: they stand in the sweep files.",
+        "afterwards: they stand in the sweep files. A sweep of `decide` counts once, by its newest look; what an "
+        "earlier look decided stays decided.",
         "",
     ]
     lines += [f"![{FIGURE_TITLE}](claims.png)", ""] if figure else []

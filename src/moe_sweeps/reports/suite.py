@@ -34,11 +34,12 @@ from moe_sweeps.reports.notes import caption, facts, legend, warning
 from moe_sweeps.reports.recommend import recommendations
 from moe_sweeps.reports.rows import arm_sheet
 from moe_sweeps.reports.scorecard import FIGURE_TITLE, claim_sheet
-from moe_sweeps.results.claims import judge
 from moe_sweeps.results.curves import load_curves
+from moe_sweeps.results.findings import Verdict
 from moe_sweeps.results.frame import frame_of
 from moe_sweeps.results.noise import Noise
 from moe_sweeps.results.runs import read_runs
+from moe_sweeps.results.standing import standing_verdicts
 from moe_sweeps.results.tables import Table, ablation_table
 
 COMMITTED = REPOSITORY / "results" / "proxy" / "runs"
@@ -149,17 +150,20 @@ class Suite:
     def claims(self, name: str) -> Page:
         """What became of the statements in the sweep's file."""
         table = self.ablation(name)
-        sheet = claim_sheet(table, judge(table))
+        sheet = claim_sheet(table, self._verdicts(table))
         return Page(sheet_markdown(sheet) if sheet else f"The sweep {name} claims nothing.")
 
     def statements(self) -> Picture | Page:
         """All statements of the newest sweep of each name in one figure: effects, intervals, where each turns."""
         newest = {m.name: m for m in reversed(self.manifests)}
-        judged = [(table, judge(table)) for table in map(self.ablation, newest)]
+        judged = [(table, self._verdicts(table)) for table in map(self.ablation, newest)]
         drawn = draw_files({"claims": partial(statements, judged)})
         if drawn.left_out:
             return Page(f"*{FIGURE_TITLE}: {drawn.left_out['claims']}.*")
         return Picture(drawn.files["claims"]["png"], drawn.files["claims"]["svg"], f"{FIGURE_TITLE}.")
+
+    def _verdicts(self, table: Table) -> list[Verdict]:
+        return standing_verdicts(table, self._read, self.noise)
 
     def recommended(self) -> Page:
         """What to set, from every sweep that asks so, the newest of each name."""

@@ -16,7 +16,7 @@ from moe_sweeps.records.rundir import RunDir
 from moe_sweeps.reports import render_costs
 from moe_sweeps.reports.charts import CHARTS
 from moe_sweeps.reports.csv_file import csv_text, frame_csv, sheet_csv
-from moe_sweeps.reports.evidence import Evidence, draw_statements, gather
+from moe_sweeps.reports.evidence import Evidence, draw_statements, gather, newest
 from moe_sweeps.reports.latex import latex, sheet_latex
 from moe_sweeps.reports.markdown import markdown, sheet_markdown
 from moe_sweeps.reports.page import html_page
@@ -93,7 +93,7 @@ def write_tables(
     problems = damaged + _problems(runs, evidence, members)
     paths = _write_reports(reports_root, evidence, problems, apart=restricted)
     paths += _write_all(reports_root, {"runs.csv": frame_csv(frame_of(runs.rows.values()), reports_root)})
-    return Written(evidence, recommendations([found.table for found in evidence]), paths, problems)
+    return Written(evidence, recommendations([found.table for found in newest(evidence)]), paths, problems)
 
 
 def _problems(runs: Runs, evidence: list[Evidence], members: set[str] | None) -> list[Problem]:
@@ -114,15 +114,16 @@ def _write_reports(root: Path, evidence: list[Evidence], problems: list[Problem]
 
 def _together(evidence: list[Evidence], problems: list[Problem], folder: Path) -> dict[str, str | bytes]:
     """The files about several sweeps together, to be written to `folder`, by name."""
-    summary = recommendations([found.table for found in evidence])
-    drawn = draw_statements(evidence)
+    counted = newest(evidence)
+    summary = recommendations([found.table for found in counted])
+    drawn = draw_statements(counted)
     problems = [*problems, *(Problem(Path(f"{name}.png"), f"figure: {why}") for name, why in drawn.faults.items())]
     figure = drawn.files.get("claims", {})
     _replace_figures(folder, ("claims",), drawn.files)
     files: dict[str, str | bytes] = {"index.html": html_page(evidence, summary, problems, folder, figure)}
     files |= {f"claims.{suffix}": data for suffix, data in figure.items()}
-    if any(found.verdicts for found in evidence):
-        judged = [(found.table, found.verdicts) for found in evidence]
+    if any(found.verdicts for found in counted):
+        judged = [(found.table, found.verdicts) for found in counted]
         files["claims.md"] = claims_markdown(judged, figure=bool(figure))
         if (claims := scorecard_sheet(judged)) is not None:
             files["claims.tex"] = sheet_latex(claims)

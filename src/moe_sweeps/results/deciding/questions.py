@@ -146,8 +146,8 @@ def _claims(table: Table, scale: _Scales) -> Iterator[Question]:
     for statement, verdict in zip(statements, judge(table), strict=True):
         arms = tuple(dict.fromkeys(a for a in (statement.arm, statement.than, *(a for _, a in statement.points)) if a))
         question = Question(
-            _key("claim", statement.to_dict() | {"claim": "", "source": "", "cannot": ""}), statement.claim,
-            statement.metric, arms, p=verdict.p, effect=_effect(verdict), family=max(family, 1),
+            _key("claim", statement.asked()), statement.claim, statement.metric, arms,
+            p=verdict.p, effect=_effect(verdict), family=max(family, 1),
             stuck=_stuck_claim(table, statement, verdict, arms),
         )  # fmt: skip
         if verdict.verdict not in (UNDECIDED, NOT_JUDGED):
