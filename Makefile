@@ -29,8 +29,8 @@ sweep: $(INSTALLED) ## run sweeps/NAME.yaml: make sweep NAME=aux_coef [ARGS="sca
 test: $(INSTALLED) ## run the test suite
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup $(TESTS)
 
-test-slow: $(INSTALLED) ## the tests that take minutes: a sweep of twelve runs, all its processes killed five times
-	$(BIN)/python -m pytest -m slow
+test-slow: $(INSTALLED) ## the tests that take minutes, which `make test` leaves out: more ways to kill, share and edit a sweep
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup -m slow $(TESTS)
 
 check: $(INSTALLED) ## format, lint and types
 	$(BIN)/ruff format --check .

@@ -45,6 +45,7 @@ def add_the_balancer_of_contributing(copy: Path) -> None:
         (copy / place).write_text(textwrap.dedent("   " + found.group(1).lstrip()))
 
 
+@pytest.mark.slow
 def test_the_plan_says_what_other_code_trained_and_retry_trains_it_again(folders: Path, copy: Path) -> None:
     line = [*LINE, "balancer=lossfree,aux"]
     first = train(*line, repository=copy)

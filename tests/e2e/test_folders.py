@@ -130,6 +130,7 @@ def tree(root: Path) -> dict[str, int]:
     return {str(p): p.stat().st_mtime_ns for p in root.rglob("*")}
 
 
+@pytest.mark.slow
 def test_somebody_else_finds_what_is_done_and_is_told_what_is_closed(folders: Path, home: Path) -> None:
     assert train("-m", *LINE, "seed=0,1").returncode == 0
     before = tree(folders)
@@ -176,6 +177,7 @@ def test_a_run_that_is_not_over_is_closed_in_one_sentence(folders: Path, home: P
     assert folder.status().is_paused
 
 
+@pytest.mark.slow
 def test_a_group_goes_on_with_each_others_runs(folders: Path, home: Path) -> None:
     folders.mkdir()
     shutil.chown(folders, group=GROUP)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+import pytest
 from helpers import TINY, without_times
 from processes import kill_everything, manage, start, train, wait_until
 
@@ -24,6 +25,7 @@ def _have_begun(root: Path, least: int) -> bool:
     return sum(run.status().step > 10 for run in RunDir.all(root)) >= least
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_of_forks_ends_as_if_nothing_had_happened(folders: Path, real_data: TokenData) -> None:
     assert train("-m", *LINE).returncode == 0
     expected = results(folders)

@@ -21,6 +21,7 @@ def answer(*words: str, code: int = 0) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.slow
 def test_plan_train_look_and_judge(folders: Path) -> None:
     planned = answer("plan", *LINE)
     assert planned["cost"]["runs"] == 4

@@ -93,6 +93,7 @@ def test_ten_kills_change_nothing(folders: Path, real_data: TokenData, monkeypat
         assert torch.equal(tensor, weights[name]), (name, steps)
 
 
+@pytest.mark.slow
 @needs_megatron
 @pytest.mark.timeout(600)
 def test_a_kill_changes_nothing_on_megatron_either(folders: Path, real_data: TokenData) -> None:
@@ -160,6 +161,7 @@ def undisturbed_sweep(line: list[str], runs: Path, monkeypatch: pytest.MonkeyPat
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("real_data")
 def test_a_sweep_killed_twice(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     line = ["-m", *TINY, "balancer=aux,lossfree", "trainer.steps=160", "launch.workers=2"]

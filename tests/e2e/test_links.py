@@ -50,6 +50,7 @@ def test_a_variable_decides_the_run_before_it_is_named(folders: Path, monkeypatc
     assert len(RunDir.all(folders)) == 2
 
 
+@pytest.mark.slow
 def test_a_range_and_a_typed_number_are_one_run(folders: Path) -> None:
     done = train("-m", *TINIEST, "aux.coef=range(0.1,0.4,0.1)")
     assert done.returncode == 0, done.stderr

@@ -108,7 +108,7 @@ def read(runs: Path, name: str) -> list[dict[str, Any]]:
     return [json.loads(p.read_text()) for p in sorted(runs.glob(f"*/{name}"))]
 
 
-@pytest.mark.parametrize("how", ["launch.workers=2", "launch.snapshot=true"])
+@pytest.mark.parametrize("how", ["launch.workers=2", pytest.param("launch.snapshot=true", marks=pytest.mark.slow)])
 def test_every_process_of_a_sweep_finds_a_package(tmp_path: Path, folders: Path, how: str) -> None:
     """Workers that are forked from this process, and those of a server that imports a snapshot of the sources."""
     site = install(tmp_path / "a site")
@@ -122,6 +122,7 @@ def test_every_process_of_a_sweep_finds_a_package(tmp_path: Path, folders: Path,
     assert re.search(r"already done:? +2", said(again)), said(again)
 
 
+@pytest.mark.slow
 def test_a_run_whose_package_is_gone_says_which(tmp_path: Path, folders: Path) -> None:
     """One sentence in its status, in `explain`, in `why`; other runs are not concerned."""
     site = install(tmp_path / "site")
@@ -173,8 +174,12 @@ BROKEN = {
     "of a group that is none": ("x = 1", {"balanser/mine.yaml": "# Use\n"}, "there is no config group balanser"),
 }
 
+IN_THE_GATE = ("that cannot be imported", "that raises", "without options")
 
-@pytest.mark.parametrize("fault", BROKEN)
+
+@pytest.mark.parametrize(
+    "fault", [fault if fault in IN_THE_GATE else pytest.param(fault, marks=pytest.mark.slow) for fault in BROKEN]
+)
 def test_a_package_that_cannot_be_used_stops_nothing_else(tmp_path: Path, folders: Path, fault: str) -> None:
     source, options, problem = BROKEN[fault]
     site = install(tmp_path, "broken_ones", source=source, options=options)

@@ -95,7 +95,7 @@ def test_a_reader_that_has_seen_enough_ends_nothing(folders: Path, many: tuple[s
         ("", "2>&-"),
         ("", ">/dev/full"),
         ("-m", ">&- 2>&- <&-"),
-        ("-m", ">/dev/full"),
+        pytest.param("-m", ">/dev/full", marks=pytest.mark.slow),
         ("-m", ">/dev/full 2>/dev/full"),
     ],
 )
@@ -156,11 +156,13 @@ def test_a_reader_who_stands_still_holds_up_nothing(folders: Path, many: tuple[s
 
 IGNORING = {"HUP": signal.SIGHUP, "INT": signal.SIGINT, "TERM": signal.SIGTERM}
 SEARCH = ("-m", "search=random", "search.trials=1", "aux.coef=interval(0.1,0.2)")
+MORE_OF_THEM = [(("-m",), "INT"), (("-m",), "TERM"), (SEARCH, "HUP")]
 MIDDLE = (*TINY, "trainer.steps=400", "launch.workers=1")
 
 
 @pytest.mark.parametrize(
-    ("many", "name"), [((), "HUP"), (("-m",), "HUP"), (("-m",), "INT"), (("-m",), "TERM"), (SEARCH, "HUP")]
+    ("many", "name"),
+    [((), "HUP"), (("-m",), "HUP"), *(pytest.param(*more, marks=pytest.mark.slow) for more in MORE_OF_THEM)],
 )
 def test_an_ignored_signal_stays_ignored(folders: Path, many: tuple[str, ...], name: str) -> None:
     """To all processes at once, as a terminal or a cluster sends it."""
@@ -201,7 +203,7 @@ def test_a_driver_that_ignores_sigterm_still_lets_its_workers_save(folders: Path
     check_saved(*RunDir.all(folders))
 
 
-@pytest.mark.parametrize(("ignored", "code"), [(True, 0), (False, 130)])
+@pytest.mark.parametrize(("ignored", "code"), [pytest.param(True, 0, marks=pytest.mark.slow), (False, 130)])
 def test_verify_resume_and_a_hang_up(folders: Path, ignored: bool, code: int) -> None:
     words = shlex.join([*MANAGE, "verify-resume", *TINY, "trainer.steps=4000", "--steps=600", "--kills=1"])
     trap = "trap '' HUP; " if ignored else ""

@@ -62,7 +62,7 @@ def test_cancel_from_another_shell_and_retry_on_another_day(folders: Path) -> No
     assert [r["step"] for r in records(begun) if r["split"] == "train"] == list(range(4, 241, 4))
 
 
-@pytest.mark.parametrize("snapshot", ["true", "false"])
+@pytest.mark.parametrize("snapshot", ["true", pytest.param("false", marks=pytest.mark.slow)])
 def test_a_file_edited_while_runs_wait_changes_nothing(folders: Path, tmp_path: Path, snapshot: str) -> None:
     """Config and code of the repository are ruined while the first of two runs trains; both end as submitted."""
     copy = tmp_path / "repository"

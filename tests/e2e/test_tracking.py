@@ -79,6 +79,7 @@ def no_key_in(folder: Path) -> bool:
     return not [p for p in folder.rglob("*") if p.is_file() and KEY.encode() in p.read_bytes()]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("wandb_alone", "real_data")
 def test_wandb_offline_killed_and_resumed_holds_one_run_with_each_step_once(

@@ -69,7 +69,7 @@ SETTINGS = [
 CASES = KINDS | {setting: setting.split() for setting in SETTINGS}
 COMPILED = [
     "balancer=aux",
-    "balancer=expert_choice",
+    "balancer=expert_choice router=softmax_topk",
     "balancer=quantile router=softmax_topk data.mask_documents=true",
     "balancer=lossfree model.qk_norm=true trainer.micro_batch_size=4",
 ]

@@ -51,7 +51,12 @@ def in_order(cluster: Cluster, folders: list[RunDir]) -> list[RunDir]:
 
 @pytest.mark.parametrize(
     ("leader", "member"),
-    [(scancel, kill_worker), (kill_worker, scancel), (preempt, requeue), (requeue, preempt)],
+    [
+        (scancel, kill_worker),
+        (preempt, requeue),
+        pytest.param(kill_worker, scancel, marks=pytest.mark.slow),
+        pytest.param(requeue, preempt, marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.timeout(900)
 def test_what_happens_to_one_task_of_an_array_happens_to_no_other(
@@ -102,7 +107,7 @@ def test_every_task_of_an_array_that_does_not_fit_its_time_is_gone_on_with(
         assert result(ours) == result(theirs)
 
 
-@pytest.mark.parametrize("stop", [requeue, preempt])
+@pytest.mark.parametrize("stop", [requeue, pytest.param(preempt, marks=pytest.mark.slow)])
 @pytest.mark.timeout(900)
 def test_stops_during_start_up_are_no_deaths(cluster: Cluster, folders: Path, stop: Stop) -> None:
     """More often than a run may die; it is never called failed while its job waits, and trains in the end."""

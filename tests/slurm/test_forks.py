@@ -51,6 +51,7 @@ def test_arms_wait_for_their_trunk_and_end_as_here(
     assert {r.run_id: result(r) for r in runs(folders)} == {r.run_id: result(r) for r in runs(here)}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_trunk_that_fails_stops_its_own_arms_alone(cluster: Cluster, folders: Path) -> None:
     """SLURM removes their jobs, and that is said; once the cause is mended, the same line trains the trunk and them."""

@@ -13,6 +13,8 @@ from moe_sweeps.errors import ConfigError
 if TYPE_CHECKING:
     from moe_sweeps.config.run import Run
 
+COMPILED_WRONG = ("sigmoid", "topk_softmax")
+
 
 @component("balancer", "expert_choice")
 @dataclass(slots=True)
@@ -32,7 +34,7 @@ class ExpertChoiceConfig(BalancerConfig):
 
     def check(self, run: Run) -> Iterator[ConfigError]:
         yield from uneven_picks(run, "trainer.micro_batch_size", run.trainer.micro_batch_size)
-        if run.router.kind == "sigmoid" and run.engine.compile:
-            # docs/LOG.md, 2026-11-30: the loss is right, the gradient is not.
-            rule = "torch.compile (2.13) computes wrong gradients of sigmoid gates where experts choose"
-            yield ConfigError("engine.compile", True, rule, "Use engine.compile=false, or another router.")
+        if run.router.kind in COMPILED_WRONG and run.engine.compile:
+            # docs/LOG.md, 2026-11-30 and 2026-12-01: the loss is right, the gradient is not.
+            rule = f"torch.compile (2.13) computes wrong gradients of router={run.router.kind} where experts choose"
+            yield ConfigError("engine.compile", True, rule, "Use engine.compile=false, or router=softmax_topk.")

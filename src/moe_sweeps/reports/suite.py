@@ -72,6 +72,8 @@ class Picture:
     def __str__(self) -> str:
         return self.reading
 
+    __repr__ = __str__  # what a notebook keeps as text, where pictures differ with fonts
+
 
 def open_suite(root: Path | str | None = None) -> Suite:
     """The runs and sweeps of a runs folder: `root`, or $MOE_SWEEPS_RUNS, or those that are committed.

@@ -277,13 +277,21 @@ def test_a_checkpoint_from_before_there_were_several_processes_goes_on(folders: 
 
 @pytest.mark.parametrize("infra", INFRA_CHANGES)
 def test_infrastructure_changes_no_result(folders: Path, real_data: TokenData, infra: str) -> None:
-    """Bit for bit, but for the batch of evaluations, which rounds a sum differently, and for the backend of experts."""
+    """Bit for bit, but for the batch of evaluations, which rounds a sum differently, and for the backend of experts.
+
+    Where they round differently one token between two experts may go to the other, and MaxVio is a count of tokens.
+    """
     expected, found = (
         without_times(trainer(compose_run(*TINY, f"paths.runs={folders / root}", *line), real_data).train(never))
         for root, line in (("plain", []), ("other", [infra]))
     )
     rounds = infra.startswith(("trainer.eval_batch_size", "engine.expert_backend"))
-    assert found == (pytest.approx(expected, rel=1e-4) if rounds else expected)
+    if not rounds:
+        assert found == expected
+        return
+    one_token = 1 / 1024  # of the mean load of an expert in an evaluation
+    assert found.pop("val_maxvio_global") == pytest.approx(expected.pop("val_maxvio_global"), abs=1.01 * one_token)
+    assert found == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_validation_loss_is_the_mean_over_tokens(folders: Path, real_data: TokenData) -> None:
