@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from unit.results.folders import make_manifest
@@ -20,13 +21,13 @@ from moe_sweeps.results.tables import ablation_table
 
 ARMS: list[Settings] = [{"aux.coef": c} for c in ("0.1", "0.2")]
 PAIR = {"arm": short_hash(ARMS[1]), "than": short_hash(ARMS[0])}
-BETTER = {"claim": "0.2 is better", "kind": "better", "metric": "val_loss", "better": "lower", **PAIR}
+BETTER: dict[str, Any] = {"claim": "0.2 is better", "kind": "better", "metric": "val_loss", "better": "lower", **PAIR}
 FIRST, SECOND = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
 # By seed: how much better 0.2 is. p is .008 with three of them and .011 with five, which look two holds against .001.
 GAINS = (0.050, 0.065, 0.055, 0.0, 0.09)
 
 
-def looks(root: Path, expect: list[dict[str, object]], *, later: list[dict[str, object]] | None = None) -> None:
+def looks(root: Path, expect: list[dict[str, Any]], *, later: list[dict[str, Any]] | None = None) -> None:
     """Two looks of `decide` at two arms: the first at three seeds, the second at five."""
     for place, settings in enumerate(ARMS):
         for seed, gain in enumerate(GAINS):
