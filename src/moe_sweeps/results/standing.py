@@ -59,5 +59,5 @@ def _is_open(verdict: Verdict) -> bool:
 def _carried(answer: Verdict, earlier: Table, verdict: Verdict) -> Verdict:
     if not _is_open(verdict) or answer.verdict not in DECIDED:
         return verdict
-    why = f"{answer.why}; decided by look {earlier.looks} ({earlier.title}), and looks stay decided"
+    why = f"{answer.why}; decided by look {earlier.looks} ({earlier.title}), which stands"
     return replace(answer, why=f"{why}; with the runs since then: {verdict.why}")

@@ -80,7 +80,7 @@ def test_each_question_is_counted_once(tmp_path: Path) -> None:
     text = (tmp_path / "reports" / "claims.md").read_text()
     assert "1 statement: 1 reproduced" in text
     assert SECOND in text
-    assert f"decided by look 1 (x ({FIRST}))" in text.replace("\\", "")
+    assert f"decided by look 1 (x ({FIRST})), which stands" in text.replace("\\", "")
     assert f"## x ({FIRST})" not in text
     page = (tmp_path / "reports" / "index.html").read_text()
     assert page.count("1 statements: 1 reproduced") == 1
