@@ -22,7 +22,11 @@ DECIDED = (REPRODUCED, CONTRADICTED)
 
 
 def is_replaced(manifest: Manifest, manifests: Sequence[Manifest]) -> bool:
-    """Whether a later look of `decide` is at all arms of this look of it."""
+    """Whether another look of `decide` at the same sweep counts in place of this one.
+
+    That is a later one at the same arms or more. One that has just begun may name fewer arms than the look before it:
+    then that one counts until it is over.
+    """
     return any(_replaces(other, manifest) for other in manifests)
 
 
@@ -31,8 +35,8 @@ def standing_verdicts(table: Table, runs: Runs, noise: Noise | None) -> list[Ver
     own = judge(table)
     if noise is None or not any(map(_is_open, own)):
         return own
-    replaced = [other for other in noise.manifests if _replaces(table.manifest, other)]
-    for manifest in sorted(replaced, key=lambda other: other.moment):
+    before = [m for m in noise.manifests if _are_looks(m, table.manifest) and m.moment < table.manifest.moment]
+    for manifest in sorted(before, key=lambda other: other.moment):
         earlier = ablation_table(manifest, runs, noise=noise)
         answers = [*zip(manifest.expect, judge(earlier), strict=True)]
         for i, claim in enumerate(table.manifest.expect):
@@ -41,10 +45,19 @@ def standing_verdicts(table: Table, runs: Runs, noise: Noise | None) -> list[Ver
     return own
 
 
-def _replaces(later: Manifest, manifest: Manifest) -> bool:
-    if not (is_look_of_decide(later) and is_look_of_decide(manifest) and later.name == manifest.name):
+def _are_looks(one: Manifest, other: Manifest) -> bool:
+    return one.name == other.name and is_look_of_decide(one) and is_look_of_decide(other)
+
+
+def _replaces(other: Manifest, manifest: Manifest) -> bool:
+    if not _are_looks(other, manifest) or not _arms(other) >= _arms(manifest):
         return False
-    return later.moment > manifest.moment and _arms(later) >= _arms(manifest)
+    is_wider = _arms(other) > _arms(manifest) and _claims(other) == _claims(manifest)  # else the sweep was edited since
+    return is_wider or other.moment > manifest.moment
+
+
+def _claims(manifest: Manifest) -> list[str]:
+    return [statement.claim for statement in manifest.expect]
 
 
 def _arms(manifest: Manifest) -> set[str]:

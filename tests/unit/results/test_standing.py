@@ -110,3 +110,19 @@ def test_a_look_at_an_arm_of_its_own_is_not_replaced(tmp_path: Path) -> None:
     fewer = {i: run for i, run in second.runs.items() if run.arm == PAIR["arm"]}
     assert not is_replaced(first, [replace(second, runs=fewer)])
     assert is_replaced(replace(first, runs=fewer), [second])
+
+
+def test_a_look_that_has_begun_with_some_arms_does_not_count_yet(tmp_path: Path) -> None:
+    """Both were counted: the one before it, and this one, whose statements lack their arms."""
+    looks(tmp_path, [BETTER])
+    first, second = manifest(tmp_path, FIRST), manifest(tmp_path, SECOND)
+    begun = replace(second, runs={i: run for i, run in second.runs.items() if run.arm == PAIR["arm"]})
+    assert is_replaced(begun, [begun, first])
+    assert not is_replaced(first, [begun, first])
+
+
+def test_a_sweep_that_lost_an_arm_and_its_claim_counts_beside_the_old_one(tmp_path: Path) -> None:
+    looks(tmp_path, [BETTER])
+    first, second = manifest(tmp_path, FIRST), manifest(tmp_path, SECOND)
+    edited = {i: run for i, run in second.runs.items() if run.arm == PAIR["arm"]}
+    assert not is_replaced(replace(second, runs=edited, expect=()), [first, second])
