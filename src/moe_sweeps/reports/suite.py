@@ -39,7 +39,7 @@ from moe_sweeps.results.findings import Verdict
 from moe_sweeps.results.frame import frame_of
 from moe_sweeps.results.noise import Noise
 from moe_sweeps.results.runs import read_runs
-from moe_sweeps.results.standing import standing_verdicts
+from moe_sweeps.results.standing import is_replaced, standing_verdicts
 from moe_sweeps.results.tables import Table, ablation_table
 
 COMMITTED = REPOSITORY / "results" / "proxy" / "runs"
@@ -157,20 +157,23 @@ class Suite:
 
     def statements(self) -> Picture | Page:
         """All statements of the newest sweep of each name in one figure: effects, intervals, where each turns."""
-        newest = {m.name: m for m in reversed(self.manifests)}
-        judged = [(table, self._verdicts(table)) for table in map(self.ablation, newest)]
+        judged = [(table, self._verdicts(table)) for table in map(self.ablation, self._newest())]
         drawn = draw_files({"claims": partial(statements, judged)})
         if drawn.left_out:
             return Page(f"*{FIGURE_TITLE}: {drawn.left_out['claims']}.*")
         return Picture(drawn.files["claims"]["png"], drawn.files["claims"]["svg"], f"{FIGURE_TITLE}.")
+
+    def _newest(self) -> list[str]:
+        """The id of the sweep of each name that counts: the newest, but for a look that has only begun."""
+        counted = [m for m in reversed(self.manifests) if not is_replaced(m, self.manifests)]
+        return [m.sweep_id for m in {m.name: m for m in counted}.values()]
 
     def _verdicts(self, table: Table) -> list[Verdict]:
         return standing_verdicts(table, self._read, self.noise)
 
     def recommended(self) -> Page:
         """What to set, from every sweep that asks so, the newest of each name."""
-        newest = {m.name: m for m in reversed(self.manifests)}
-        sheet = recommendations([self.ablation(name) for name in newest])
+        sheet = recommendations([self.ablation(sweep_id) for sweep_id in self._newest()])
         return Page(sheet_markdown(sheet) if sheet else "No sweep here asks what to set.")
 
     def _manifest(self, name: str) -> Manifest:

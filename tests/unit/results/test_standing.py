@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from unit.results.suite import Settings, make_suite_run, short_hash, sweep_conte
 
 from moe_sweeps.records.manifest import Manifest, load_manifests
 from moe_sweeps.records.words import REPRODUCED, UNDECIDED
+from moe_sweeps.reports.suite import open_suite
 from moe_sweeps.reports.write import write_tables
 from moe_sweeps.results.claims import judge
 from moe_sweeps.results.noise import Noise
@@ -119,6 +121,14 @@ def test_a_look_that_has_begun_with_some_arms_does_not_count_yet(tmp_path: Path)
     begun = replace(second, runs={i: run for i, run in second.runs.items() if run.arm == PAIR["arm"]})
     assert is_replaced(begun, [begun, first])
     assert not is_replaced(first, [begun, first])
+
+
+def test_notebooks_count_the_look_before_one_that_has_begun(tmp_path: Path) -> None:
+    looks(tmp_path, [BETTER])
+    second = json.loads((tmp_path / "sweeps" / SECOND / "manifest.json").read_text())
+    second["runs"] = {i: run for i, run in second["runs"].items() if run["arm"] == PAIR["arm"]}
+    (tmp_path / "sweeps" / SECOND / "manifest.json").write_text(json.dumps(second))
+    assert open_suite(tmp_path)._newest() == [FIRST]
 
 
 def test_a_sweep_that_lost_an_arm_and_its_claim_counts_beside_the_old_one(tmp_path: Path) -> None:
